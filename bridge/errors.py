@@ -1,0 +1,43 @@
+"""The bridge's errors, each named by the reaction that it asks for.
+
+BridgeError                everything that the bridge raises on purpose
+├── ConfigurationError     give up: the operator must change a setting
+├── CredentialsError       try again later: a secret or certificate cannot be read now
+├── ConnectError           try again later: a side cannot be opened; says what to do
+└── MalformedFrameError    end the generation: the byte stream cannot be trusted any more
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class BridgeError(Exception):
+    """What the bridge raises on purpose. The text is for an operator and holds no secret."""
+
+
+class ConfigurationError(BridgeError):
+    """The configuration cannot work as it is; `problems` lists every mistake, a line each."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class CredentialsError(BridgeError):
+    """A password file or certificate cannot be used now: mounted secrets may be in the middle of a rotation."""
+
+
+class ConnectError(BridgeError):
+    """A side could not be opened or did not hold what it must; `result` is the short word for `/metrics`."""
+
+    def __init__(self, result: str, message: str) -> None:
+        self.result = result
+        super().__init__(message)
+
+
+class MalformedFrameError(BridgeError):
+    """Bytes that are not AMQP 0-9-1, or not where they may stand: nothing after them can be trusted."""

@@ -1,0 +1,125 @@
+"""What the bridge remembers to recognise a redelivery of what it has already forwarded, sans-I/O.
+
+When a source generation ends, some messages are at the destination and not (for certain) acked at the
+source: *orphans*, whose confirm comes after the loss, and those acked shortly before it, since a broker that
+is killed may forget acks. The source delivers them again; remembered ones are acked and not published twice.
+
+Why this cannot lose a message whose `message_id` is its own: a message is remembered only after the
+destination confirmed a copy of it; what is remembered covers as many redeliveries as there were confirmed
+copies, is looked up only for deliveries with the redelivered flag, and is forgotten after a while. Identity
+is the `message_id` with a hash of the properties and the body (see `content.identity`).
+
+Messages without a `message_id` are never remembered.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from bridge.content import identity
+
+if TYPE_CHECKING:
+    from bridge.wire import Delivery
+
+ACKED_MESSAGES = 16_384
+ACKED_BYTES = 16 << 20
+ACKED_S = 10.0
+"""How much of what was acked is kept in case that the source's broker forgets the acks."""
+HASHED_BYTES = 16_384
+"""Messages larger than this on average are kept as hashes: to keep small ones whole costs nothing until a loss."""
+REMEMBERED_MESSAGES = 65_536
+REMEMBERED_S = 300.0
+"""Redeliveries come right after consuming began again; after this they are not ours to suppress."""
+
+
+class Memory:
+    """Recent acks of this source generation, and what may be redelivered from the generations before."""
+
+    def __init__(self, *, enabled: bool) -> None:
+        self.enabled = enabled
+        self._acked: deque[tuple[float, int, list[Delivery] | list[bytes]]] = deque()
+        """(monotonic seconds, bytes kept, deliveries or their identities) by batch."""
+        self._acked_messages = 0
+        self._acked_bytes = 0
+        self._remembered: dict[bytes, int] = {}
+        """Confirmed copies at the destination, by identity, that cover a redelivery each."""
+        self._expires_s: float | None = None
+        self._generations = 0
+        """Source generations that have ended."""
+
+    def __len__(self) -> int:
+        return len(self._remembered)
+
+    def acked(self, deliveries: list[Delivery], size_bytes: int, now_s: float) -> None:
+        """Note deliveries as acked just now; `size_bytes` is the size of their contents together."""
+        if not self.enabled:
+            return
+        batch: list[Delivery] | list[bytes] = deliveries
+        if size_bytes > HASHED_BYTES * len(deliveries):
+            batch = [key for key in (identity(d.content) for d in deliveries) if key is not None]
+            size_bytes = 0
+        self._acked.append((now_s, size_bytes, batch))
+        self._acked_messages += len(batch)
+        self._acked_bytes += size_bytes
+        while self._acked_messages > ACKED_MESSAGES or self._acked_bytes > ACKED_BYTES:
+            _, size_bytes, batch = self._acked.popleft()
+            self._acked_messages -= len(batch)
+            self._acked_bytes -= size_bytes
+
+    def source_lost(self, now_s: float) -> None:
+        """The source generation ended: its last acks may have been lost."""
+        self._generations += 1
+        self._expires_s = None
+        for acked_s, _, batch in self._acked:
+            if now_s - acked_s > ACKED_S:
+                continue
+            for item in batch:
+                if isinstance(item, bytes):
+                    self._add(item)
+                else:
+                    self.remember(item.content)
+        self._acked.clear()
+        self._acked_messages = self._acked_bytes = 0
+
+    def consuming(self, now_s: float) -> None:
+        """Consuming begins (again): from now on the redeliveries can be expected."""
+        if self._expires_s is None:
+            self._expires_s = now_s + REMEMBERED_S
+
+    def remember(self, content: bytes) -> bool:
+        """Remember that the destination confirmed this message; False when it has no identity to know it by."""
+        key = identity(content) if self.enabled else None
+        if key is None:
+            return False
+        self._add(key)
+        return True
+
+    def _add(self, key: bytes) -> None:
+        self._remembered[key] = self._remembered.pop(key, 0) + 1
+        if len(self._remembered) > REMEMBERED_MESSAGES:
+            del self._remembered[next(iter(self._remembered))]
+
+    def recall(self, content: bytes) -> bool:
+        """Whether this redelivery is covered by a copy at the destination; uses that copy up."""
+        if not self._remembered:
+            return False
+        key = identity(content)
+        copies = self._remembered.get(key, 0) if key is not None else 0
+        if key is None or not copies:
+            return False
+        if copies == 1:
+            del self._remembered[key]
+        else:
+            self._remembered[key] = copies - 1
+        return True
+
+    def vouches_for(self, content: bytes) -> bool:
+        """Whether a redelivery that is not remembered is known not to be this process's own publish."""
+        return not self._generations or (self.enabled and identity(content) is not None)
+
+    def expire(self, now_s: float) -> None:
+        """Forget what is too old."""
+        if self._expires_s is not None and now_s >= self._expires_s:
+            self._remembered.clear()
+            self._expires_s = None

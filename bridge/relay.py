@@ -1,0 +1,390 @@
+"""The relay, sans-I/O: bytes of both sides in, bytes of both sides out.
+
+`wire` cuts, `window` decides, the relay joins them: it feeds each side's chunks to that side's cutter, hands
+the events to the window and encodes what follows. Whoever drives it (`tap` with sockets, the simulation
+without) takes the bytes out after every call: `source_output`, `destination_output` and `publishes()`.
+
+It also keeps the consumer, since to stop consuming and to give messages back are frames whose order on the
+wire matters: a message that is given back before the cancel is written comes straight back.
+
+The consumer's states; every pair that is not in the table is a bug and raises:
+
+| event              | OFF      | STARTING  | ON         | CANCELLING | LOST |
+|--------------------|----------|-----------|------------|------------|------|
+| start              | STARTING |           |            |            |      |
+| started            |          | ON        |            | CANCELLING | LOST |
+| cancel             |          |           | CANCELLING |            |      |
+| cancel-ok          |          |           |            | OFF        | LOST |
+| cancelled by broker|          | LOST      | LOST       | LOST       | LOST |
+| source lost        | OFF      | OFF       | OFF        | OFF        | OFF  |
+
+A lost consumer (its queue was deleted, or moved) is not begun again on the same channel: what is in the
+window is forwarded while its acks still count, and then the generation ends.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
+
+from bridge.content import ContentPreparer, HeaderPolicy, long_string, reframe, with_headers
+from bridge.errors import MalformedFrameError
+from bridge.wire import (
+    DATA_CHANNEL,
+    QUARANTINE_CHANNEL,
+    Blocked,
+    Close,
+    Confirm,
+    ConsumerCancelled,
+    Cutter,
+    Deliveries,
+    Delivery,
+    Event,
+    Return,
+    Unblocked,
+    ack_frame,
+    cancel_frame,
+    publish_frame,
+    requeue_frame,
+    route,
+    split_route,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from bridge.window import Verdict, Window
+
+PUBLISH_BATCH_BYTES = 256 << 10
+"""About so much is encoded at a time, so that a slow destination's socket holds little of the window."""
+JOIN_BYTES = 8 << 10
+"""Contents up to this size on average are joined into one buffer; larger ones go to the socket uncopied."""
+
+
+class Consumer(Enum):
+    """Whether the source delivers."""
+
+    OFF = "off"
+    STARTING = "starting"
+    ON = "on"
+    CANCELLING = "cancelling"
+    LOST = "lost"
+
+
+class ConsumerEvent(Enum):
+    """What happens to the consumer."""
+
+    START = "start"
+    STARTED = "started"
+    CANCEL = "cancel"
+    CANCEL_OK = "cancel-ok"
+    CANCELLED_BY_BROKER = "cancelled by broker"
+    SOURCE_LOST = "source lost"
+
+
+CONSUMER_TRANSITIONS: dict[ConsumerEvent, dict[Consumer, Consumer]] = {
+    ConsumerEvent.START: {Consumer.OFF: Consumer.STARTING},
+    ConsumerEvent.STARTED: {
+        Consumer.STARTING: Consumer.ON,
+        Consumer.CANCELLING: Consumer.CANCELLING,
+        Consumer.LOST: Consumer.LOST,
+    },
+    ConsumerEvent.CANCEL: {Consumer.ON: Consumer.CANCELLING},
+    ConsumerEvent.CANCEL_OK: {Consumer.CANCELLING: Consumer.OFF, Consumer.LOST: Consumer.LOST},
+    ConsumerEvent.CANCELLED_BY_BROKER: {
+        Consumer.STARTING: Consumer.LOST,
+        Consumer.ON: Consumer.LOST,
+        Consumer.CANCELLING: Consumer.LOST,
+        Consumer.LOST: Consumer.LOST,
+    },
+    ConsumerEvent.SOURCE_LOST: dict.fromkeys(Consumer, Consumer.OFF),
+}
+
+
+class Quarantined(NamedTuple):
+    """A message that the quarantine has confirmed, for the log."""
+
+    delivery: Delivery
+    verdict: Verdict
+
+
+class Relay:
+    """Both sides' data planes around one window."""
+
+    def __init__(self, window: Window, policy: HeaderPolicy, *, destination: bytes, own_keys: bool, quarantine: str) -> None:
+        """`destination` is the route to publish to (see `wire.route`), only its exchange counts with `own_keys`."""
+        self.window = window
+        self.policy = policy
+        self.source_output: list[bytes] = []
+        self.quarantined: list[Quarantined] = []
+        """What the quarantine confirmed since somebody last looked."""
+
+        self.consumer = Consumer.OFF
+        self.stopping = False
+        self._consumer_tag = ""
+        self._consumer_prefetch = 0
+        self._probing = False
+        """Given back once: one single message tries whether the destination takes messages again."""
+        self._source_open = False
+        self._source_frame_max = 0
+        self._source_cutter = Cutter(ContentPreparer(policy))
+
+        self._own_keys = own_keys
+        self._destination = destination
+        self._publish = publish_frame(DATA_CHANNEL, destination)
+        self._destination_frame_max = 0
+        self._destination_cutter = Cutter(ContentPreparer(HeaderPolicy()))
+        self._destination_close: Close | None = None
+
+        self._quarantine = publish_frame(QUARANTINE_CHANNEL, route("", quarantine))
+        self._quarantine_open = False
+        self._quarantine_busy = False
+        self._quarantine_returned = False
+        self.source_close: Close | None = None
+        """The broker's own close of the source's channel or connection in this generation."""
+
+    # --- Generations -------------------------------------------------------------------------------------
+
+    def source_connecting(self) -> Cutter:
+        """A connection to the source begins: return its cutter, to be fed from the first byte on."""
+        self._source_cutter = Cutter(ContentPreparer(self.policy))
+        self.source_close = None
+        return self._source_cutter
+
+    def source_opened(self, frame_max: int) -> None:
+        """The source's channel is open: a generation begins."""
+        self._source_open = True
+        self._source_frame_max = self._source_cutter.frame_max = frame_max
+        self.window.source_opened()
+
+    def source_lost(self, now_s: float) -> None:
+        """The source's generation ended, however it did."""
+        self._source_open = False
+        self._quarantine_open = self._quarantine_busy = False
+        self.source_output.clear()
+        self._consumer_event(ConsumerEvent.SOURCE_LOST)
+        self.window.source_lost(now_s)
+
+    def destination_connecting(self) -> Cutter:
+        """A connection to the destination begins: return its cutter, to be fed from the first byte on."""
+        self._destination_cutter = Cutter(ContentPreparer(HeaderPolicy()))
+        self._destination_close = None
+        return self._destination_cutter
+
+    def destination_opened(self, frame_max: int, now_s: float) -> None:
+        """The destination's channel is open and confirms: a generation begins."""
+        self._destination_frame_max = self._destination_cutter.frame_max = frame_max
+        self.window.destination_opened(now_s)
+
+    def destination_lost(self, now_s: float) -> None:
+        """The destination's generation ended, however it did."""
+        self.window.destination_lost(self._destination_close, now_s)
+
+    @property
+    def destination_close(self) -> Close | None:
+        """The broker's own close of the destination's channel or connection in this generation."""
+        return self._destination_close
+
+    # --- Bytes in ----------------------------------------------------------------------------------------
+
+    def source_events(self, events: Iterable[Event], now_s: float) -> None:
+        """Take what the source's cutter cut. Raises `MalformedFrameError` for what cannot be."""
+        for event in events:
+            match event:
+                case Deliveries(items, notable):
+                    self.window.receive(items, now_s, notable=notable)
+                case Confirm(channel=channel) | Return(channel=channel) if channel == QUARANTINE_CHANNEL:
+                    self._quarantine_event(event, now_s)
+                case ConsumerCancelled(by_us):
+                    self._consumer_event(ConsumerEvent.CANCEL_OK if by_us else ConsumerEvent.CANCELLED_BY_BROKER)
+                    self.window.released()
+                case Close(channel=channel) if channel == QUARANTINE_CHANNEL:
+                    self.quarantine_closed(now_s)
+                case Close():
+                    self.source_close = self.source_close or event
+                case Blocked() | Unblocked():
+                    pass  # it publishes nothing but what goes to the quarantine, which waits for its confirm
+                case _:
+                    message = f"a {type(event).__name__} from the source"
+                    raise MalformedFrameError(message)
+        self._settle()
+
+    def destination_events(self, events: Iterable[Event], now_s: float) -> None:
+        """Take what the destination's cutter cut. Raises `MalformedFrameError` for what cannot be."""
+        window = self.window
+        for event in events:
+            match event:
+                case Confirm(DATA_CHANNEL, publish_seqno, multiple, accepted):
+                    window.confirm(publish_seqno, now_s, multiple=multiple, accepted=accepted)
+                case Return(channel=DATA_CHANNEL):
+                    window.returned(event, now_s)
+                case Blocked():
+                    window.destination_blocked(now_s)
+                case Unblocked():
+                    window.destination_unblocked(now_s)
+                case Close():
+                    self._destination_close = self._destination_close or event
+                case _:
+                    message = f"a {type(event).__name__} from the destination"
+                    raise MalformedFrameError(message)
+        self._settle()
+        if self._probing and window.last_forward_s == now_s:
+            # The single message was taken: consume as before.
+            self._probing = False
+            if self.consumer is Consumer.ON and self._consumer_prefetch < window.limits.prefetch:
+                self._cancel()
+
+    # --- Bytes out ---------------------------------------------------------------------------------------
+
+    def publishes(self, now_s: float) -> list[bytes]:
+        """Return the next frames for the destination, some 256 KiB; empty when there is nothing to write now."""
+        batch = self.window.take(PUBLISH_BATCH_BYTES, now_s)
+        if not batch:
+            return []
+        contents = [delivery.content for delivery in batch]
+        limit = self._destination_frame_max
+        if limit and not 0 < self._source_frame_max <= limit:
+            contents = [reframe(c, DATA_CHANNEL, limit) if len(c) > limit else c for c in contents]
+        if self._own_keys:
+            exchange = self._destination[: 1 + self._destination[0]]
+            methods = [publish_frame(DATA_CHANNEL, exchange + d.route[1 + d.route[0] :]) for d in batch]
+            return [part for pair in zip(methods, contents, strict=True) for part in pair]
+        if len(contents[0]) > JOIN_BYTES or len(contents[-1]) > JOIN_BYTES:
+            return [part for content in contents for part in (self._publish, content)]
+        # Every publish begins with the same frame: to join by it costs a tenth of interleaving it.
+        return [self._publish.join([b"", *contents])]
+
+    def _settle(self) -> None:
+        """Encode what the window decided for the source."""
+        window, output = self.window, self.source_output
+        if window.acks:
+            output += [ack_frame(tag, multiple=multiple) for tag, multiple in window.acks]
+            window.acks.clear()
+        if window.requeues:
+            output += [requeue_frame(tag) for tag in window.requeues]
+            window.requeues.clear()
+
+    # --- The consumer ------------------------------------------------------------------------------------
+
+    @property
+    def wanted_prefetch(self) -> int:
+        """How many messages to consume with, when consuming should begin now; else 0."""
+        window = self.window
+        ready = self._source_open and self.consumer is Consumer.OFF and not self.stopping
+        if not ready or not window.destination_ready or window.orphans:
+            return 0
+        return 1 if self._probing else window.limits.prefetch
+
+    @property
+    def source_drained(self) -> bool:
+        """Whether the generation holds nothing more and expects nothing: it can be closed without loss."""
+        return self.consumer in {Consumer.OFF, Consumer.LOST} and not self.window.in_flight
+
+    @property
+    def paused(self) -> bool:
+        """Whether the source must not be read from: memory is full (invariant 4)."""
+        return self.window.full
+
+    def consume(self, consumer_tag: str, prefetch: int, now_s: float) -> None:
+        """The control plane is about to send `basic.consume`."""
+        self._consumer_event(ConsumerEvent.START)
+        self._consumer_tag = consumer_tag
+        self._consumer_prefetch = prefetch
+        self.window.memory.consuming(now_s)
+
+    def consuming(self) -> None:
+        """The broker answered `consume-ok`."""
+        self._consumer_event(ConsumerEvent.STARTED)
+
+    def stop(self) -> None:
+        """Shut down: stop consuming and give back what is not published; what is published may still be confirmed."""
+        self.stopping = True
+        self._give_back("shutdown")
+
+    def abandon(self) -> None:
+        """Time is up: give back what is published and not confirmed."""
+        self.window.release_published("shutdown")
+        self._settle()
+
+    def _give_back(self, reason: str) -> None:
+        if self.consumer is Consumer.ON:
+            self._cancel()
+        self.window.release(reason)
+        if self.consumer is not Consumer.CANCELLING:
+            self.window.released()
+        self._settle()
+
+    def _cancel(self) -> None:
+        self._consumer_event(ConsumerEvent.CANCEL)
+        self.source_output.append(cancel_frame(self._consumer_tag))
+
+    def _consumer_event(self, event: ConsumerEvent) -> None:
+        after = CONSUMER_TRANSITIONS[event].get(self.consumer)
+        if after is None:
+            message = f"{event.value} cannot happen to a consumer that is {self.consumer.value}"
+            raise MalformedFrameError(message)
+        self.consumer = after
+
+    # --- The quarantine ----------------------------------------------------------------------------------
+
+    @property
+    def quarantine_wanted(self) -> bool:
+        """Whether messages wait for a quarantine channel that is not open yet."""
+        return bool(self.window.condemned) and self._source_open and not self._quarantine_open
+
+    def quarantine_opened(self) -> None:
+        """The quarantine's queue is there and its channel is open with confirms."""
+        self._quarantine_open = True
+
+    def quarantine_closed(self, now_s: float) -> None:
+        """The quarantine's channel was closed, or could not be opened: hold what it was for."""
+        self._quarantine_open = self._quarantine_busy = False
+        if self.window.condemned:
+            self.window.quarantine_refused(now_s)
+
+    def _quarantine_next(self, now_s: float, unix_s: float) -> None:
+        """Publish the first of the condemned; one at a time, so that its confirm cannot be mistaken."""
+        if not self._quarantine_open or self._quarantine_busy or not self.window.condemned:
+            return
+        delivery, verdict = self.window.condemned[0]
+        exchange, routing_key = split_route(delivery.route)
+        reasons = {
+            b"x-bridge-reason": long_string(verdict.reason.encode()),
+            b"x-bridge-reply-code": b"I" + verdict.reply_code.to_bytes(4, "big"),
+            b"x-bridge-reply-text": long_string(verdict.reply_text.encode()),
+            b"x-bridge-exchange": long_string(exchange),
+            b"x-bridge-routing-key": long_string(routing_key),
+            b"x-bridge-time": b"T" + int(unix_s).to_bytes(8, "big"),
+        }
+        content = reframe(with_headers(delivery.content, reasons), QUARANTINE_CHANNEL, self._source_frame_max)
+        if 0 < self._source_frame_max < int.from_bytes(content[3:7], "big"):
+            self.window.quarantine_refused(now_s)  # its header leaves no room for the reasons
+            return
+        self.source_output += [self._quarantine, content]
+        self._quarantine_busy = True
+        self._quarantine_returned = False
+
+    def _quarantine_event(self, event: Event, now_s: float) -> None:
+        if isinstance(event, Return):
+            self._quarantine_returned = True
+            return
+        if not self._quarantine_busy:
+            return
+        self._quarantine_busy = False
+        if isinstance(event, Confirm) and event.accepted and not self._quarantine_returned:
+            self.quarantined.append(Quarantined(*self.window.quarantined()))
+        else:
+            self.window.quarantine_refused(now_s)
+
+    # --- Time --------------------------------------------------------------------------------------------
+
+    def tick(self, now_s: float, unix_s: float) -> None:
+        """Let time pass; ten times a second is often enough."""
+        window = self.window
+        window.tick(now_s)
+        if window.refuses_since(now_s) >= window.limits.hold_timeout_s and self._source_open and window.books.held:
+            window.trouble_since_s = now_s
+            self._probing = True
+            self._give_back("hold-timeout")
+        self._quarantine_next(now_s, unix_s)
+        self._settle()

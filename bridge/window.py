@@ -1,0 +1,706 @@
+"""The window, sans-I/O: every delivery that was received and is not settled, in the order of the source.
+
+A sliding window like a TCP sender's. It decides; `relay` turns its decisions into bytes. Time comes in as a
+number of monotonic seconds and chance as a function, so that a million schedules can be tried without a
+socket.
+
+Life of a delivery: received → held → published → confirmed → acked. A message that the destination alone
+refuses is set *aside*, or *condemned* to the quarantine. A source generation that ends makes all of it
+stale; a publish of which the confirm is still to come is then an *orphan*.
+
+Invariants, cited by number in the tests:
+
+1. A delivery is acked only after the destination confirmed it and did not return it (or the quarantine did),
+   on the generation that delivered it.
+2. Nothing of an ended source generation is published, acked or nacked.
+3. The books balance at every instant (see `books`).
+4. At most `prefetch` messages and `max_in_flight_bytes` bytes (one message more at the most) are in memory:
+   past that, `full` asks for reading to pause.
+5. First copies arrive at the destination in the order of the source, destination outages included; a message
+   that the destination alone refuses may be overtaken.
+6. Messages are given back by an explicit `nack(requeue)`, never by closing a channel: on RabbitMQ 4 a closed
+   channel counts towards a quorum queue's delivery limit.
+7. Contents are published as they were prepared (see `content`), byte for byte.
+
+What it does not do: connect, consume, encode. Who consumes is `relay`; which messages are the same is `memory`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from math import inf
+from typing import NamedTuple
+
+from bridge.books import Books, count
+from bridge.content import parts
+from bridge.errors import MalformedFrameError
+from bridge.memory import Memory
+from bridge.wire import Close, Delivery, Return
+
+FIRST_PUBLISH_WINDOW = 16
+"""Messages published at once in a young destination generation; doubles with every round of confirms."""
+RETRY_MIN_S, RETRY_MAX_S = 0.2, 5.0
+"""Backoff between publishes to a destination that refuses; the upper bound is what a recovery may cost."""
+ASIDE_RETRY_MAX_S = 30.0
+"""The same for a message that the destination alone refuses."""
+RETURNS_IN_A_ROW = 3
+"""So many different messages returned and none taken: it is the destination that has no route."""
+LIMIT_MARGIN = 3
+"""A delivery that has come back within so many of the delivery limit is quarantined."""
+LIMIT_TTL_S = 600.0
+"""A size limit that the destination taught is believed for so long: an operator may have raised it."""
+
+_TOO_LARGE = re.compile(r"message size (\d+) .*larger than .*max size (\d+)")
+
+POISON_AT_ONCE = frozenset({406, 501, 502, 503, 505, 540})
+"""Replies that blame the message: one that closes the channel alone with these is poison."""
+POISON_AFTER = {541: 3}
+"""An internal error may be the broker's own: a message must cause it so many times in a row, alone."""
+ASIDE_REPLIES = frozenset({403})
+"""Replies that may blame the message's routing key (topic permissions): it is set aside, others pass."""
+
+
+class Verdict(NamedTuple):
+    """Why a message goes to the quarantine."""
+
+    reason: str
+    """A short fixed word, for `/metrics` and the header `x-bridge-reason`."""
+    reply_code: int = 0
+    reply_text: str = ""
+
+
+@dataclass(slots=True)
+class Aside:
+    """A delivery that the destination alone refuses, waiting for its next try."""
+
+    delivery: Delivery
+    since_s: float
+    retry_at_s: float
+    attempts: int = 1
+    verdict: Verdict | None = None
+    """Set when it is the quarantine that it waits for."""
+
+
+@dataclass(frozen=True, slots=True)
+class WindowLimits:
+    """What the window is held to; see the settings of the same names."""
+
+    prefetch: int = 1000
+    max_in_flight_bytes: int = 64 << 20
+    confirm_timeout_s: float = 30.0
+    hold_timeout_s: float = 300.0
+    delivery_limit: int = 20
+    quarantine: bool = True
+    own_keys: bool = False
+    """Each message keeps its own routing key: a route is then a matter of the message."""
+
+
+class Window:
+    """Deliveries in flight. Every public method is one event; `acks` and `requeues` are what they decide.
+
+    `acks` holds (delivery_tag, multiple), `requeues` delivery tags; `relay` encodes and clears them.
+    """
+
+    def __init__(self, limits: WindowLimits, books: Books, memory: Memory, chance: Callable[[], float]) -> None:
+        self.limits = limits
+        self.books = books
+        self.memory = memory
+        self._chance = chance
+
+        self.acks: list[tuple[int, bool]] = []
+        self.requeues: list[int] = []
+        self.condemned: deque[tuple[Delivery, Verdict]] = deque()
+        """Bound for the quarantine, the first of them perhaps on its way."""
+
+        # The source's generation.
+        self._held: deque[Delivery] = deque()
+        self._aside: dict[int, Aside] = {}
+        self._retried: dict[int, Aside] = {}
+        """Those that were aside and are being tried again."""
+        self._lowest = 1
+        """The lowest delivery tag that is not settled: what a cumulative ack may start from."""
+        self._settled_ahead: set[int] = set()
+        self._releasing = ""
+
+        # The destination's generation.
+        self._open = False
+        self.blocked = False
+        self._published: deque[Delivery | None] = deque()
+        """In the order of publish_seqno, from `_first_seqno`; None where a confirm came out of turn."""
+        self._first_seqno = 1
+        self._next_seqno = 1
+        self._orphaned = False
+        """What is published belongs to a source generation that ended."""
+        self._last_published_tag = 0
+        self._in_order_from = 0
+        """The publish_seqno from which on delivery tags only rise: confirms before it settle one by one."""
+        self._returned: set[int] = set()
+        """Sequence numbers of publishes that were returned and not confirmed yet."""
+        self._batches: deque[tuple[int, float]] = deque()
+        """(publish_seqno after the batch, monotonic seconds) of every batch that is not wholly confirmed."""
+
+        # What the destination has taught.
+        self.publish_window = 0
+        self._round_ends_at = 0
+        self._backoff_until_s = 0.0
+        self._refusals = 0
+        self._returns_in_a_row = 0
+        self._suspects = 0
+        """Publishes to go one by one, since one of them closed the channel."""
+        self._strikes: dict[int, int] = {}
+        """By delivery tag: how often it closed the channel alone without being convicted."""
+        self._size_limit: float = inf
+        self._size_limit_until_s = 0.0
+        self._progress_s = 0.0
+        """When a confirm was last seen, or waiting for one began."""
+        self.trouble = ""
+        """Why an open destination takes nothing, for an operator."""
+        self.trouble_since_s: float | None = None
+        """Since when the destination has been away, blocked or refusing."""
+        self.last_forward_s: float | None = None
+
+    # --- What can be asked -------------------------------------------------------------------------------
+
+    @property
+    def destination_ready(self) -> bool:
+        """Whether a delivery could be published now."""
+        return self._open and not self.blocked
+
+    @property
+    def orphans(self) -> int:
+        """Publishes of ended source generations that wait for their confirm."""
+        return len(self._published) - self._published.count(None) if self._orphaned else 0
+
+    @property
+    def in_flight(self) -> int:
+        """Deliveries in the window."""
+        return self.books.held + self.books.published
+
+    @property
+    def full(self) -> bool:
+        """Whether reading from the source must pause (invariant 4)."""
+        return self.books.bytes_in_flight >= self.limits.max_in_flight_bytes and not self._releasing
+
+    @property
+    def hindrance(self) -> str:
+        """What keeps messages from being forwarded although the destination is open, for an operator."""
+        if self.trouble:
+            return self.trouble
+        parked = [a.verdict for a in self._aside.values() if a.verdict is not None]
+        if parked:
+            why = parked[0].reply_text or parked[0].reason
+            return f"holds {len(parked)} messages that it refuses and no quarantine takes ({why})"
+        if self._aside:
+            return f"has no route for {len(self._aside)} messages, which are tried again"
+        return ""
+
+    @property
+    def oldest_received_s(self) -> float | None:
+        """When the oldest delivery in the window was received, in monotonic seconds."""
+        candidates = [a.delivery.received_s for a in self._aside.values()]
+        candidates += [d.received_s for d, _ in self.condemned]
+        if self._held:
+            candidates.append(self._held[0].received_s)
+        if not self._orphaned:
+            candidates += [d.received_s for d in self._published if d is not None][:1]
+        return min(candidates, default=None)
+
+    def refuses_since(self, now_s: float) -> float:
+        """Return for how many seconds the destination has been away, blocked or refusing; 0 while all is well."""
+        return 0.0 if self.trouble_since_s is None else now_s - self.trouble_since_s
+
+    # --- The source --------------------------------------------------------------------------------------
+
+    def source_opened(self) -> None:
+        """A source generation begins: delivery tags start at 1."""
+        self._lowest = 1
+        self._settled_ahead.clear()
+        self._releasing = ""
+
+    def receive(self, deliveries: list[Delivery], now_s: float, *, notable: bool = True) -> None:
+        """Take deliveries in; `notable` says that some are redelivered or came back often."""
+        books = self.books
+        sizes = books.size_bits
+        content_bytes = body_bytes = 0
+        for delivery in deliveries:
+            size = delivery.body_size
+            sizes[size.bit_length()] += 1
+            body_bytes += size
+            content_bytes += len(delivery.content)
+        books.received += len(deliveries)
+        books.size_bytes_total += body_bytes
+        books.held += len(deliveries)
+        books.bytes_in_flight += content_bytes
+        if notable or self._releasing or self._size_limit is not inf:
+            for delivery in deliveries:
+                self._look_at(delivery, now_s)
+        else:
+            self._held.extend(deliveries)
+
+    def _look_at(self, delivery: Delivery, now_s: float) -> None:
+        books, limits = self.books, self.limits
+        if delivery.redelivered:
+            books.received_redelivered += 1
+            if self.memory.recall(delivery.content):
+                books.suppressed += 1
+                self._leave(delivery)
+                self._settled(delivery.delivery_tag)
+                self.acks.append((delivery.delivery_tag, False))
+                return
+            if not self.memory.vouches_for(delivery.content):
+                books.duplicates_possible += 1
+        if self._releasing:
+            self._requeue(delivery, self._releasing)
+        elif limits.quarantine and limits.delivery_limit and delivery.delivery_count >= limits.delivery_limit - LIMIT_MARGIN:
+            self.condemned.append((delivery, Verdict("delivery-limit")))
+        elif limits.quarantine and delivery.body_size > self._size_limit and now_s < self._size_limit_until_s:
+            text = f"message size {delivery.body_size} is larger than the destination's limit {self._size_limit:.0f}"
+            self.condemned.append((delivery, Verdict("too-large", 406, text)))
+        else:
+            self._held.append(delivery)
+
+    def source_lost(self, now_s: float) -> None:
+        """The source's generation ended: all of the window is stale (invariant 2)."""
+        books = self.books
+        books.stale_held += books.held
+        books.stale_published += books.published
+        books.held = books.published = books.bytes_in_flight = 0
+        self._held.clear()
+        self._aside.clear()
+        self._retried.clear()
+        self.condemned.clear()
+        self._settled_ahead.clear()
+        self._strikes.clear()
+        self._suspects = self._returns_in_a_row = 0
+        self._releasing = ""
+        self.acks.clear()
+        self.requeues.clear()
+        self._orphaned = bool(self._published)
+        self.memory.source_lost(now_s)
+
+    def release(self, reason: str) -> None:
+        """Give back whatever is not published, and what still comes: the consumer is being cancelled."""
+        self._releasing = reason
+        waiting = [*self._held, *(a.delivery for a in self._aside.values()), *(d for d, _ in self.condemned)]
+        self._held.clear()
+        self._aside.clear()
+        self.condemned.clear()
+        for delivery in sorted(waiting):
+            self._requeue(delivery, reason)
+
+    def released(self) -> None:
+        """The consumer is gone: no delivery follows."""
+        self._releasing = ""
+
+    def release_published(self, reason: str) -> None:
+        """Give back what is published too, confirmed or not: time is up. Each may be there twice."""
+        if self._orphaned:
+            return
+        for delivery in self._published:
+            if delivery is not None:
+                self.books.duplicates_possible += 1
+                self._unpublish(delivery)
+                self._requeue(delivery, reason)
+        self._forget_published()
+
+    # --- The destination ---------------------------------------------------------------------------------
+
+    def destination_opened(self, now_s: float) -> None:
+        """A destination generation begins: publish sequence numbers start at 1."""
+        self._open = True
+        self.blocked = False
+        self._forget_published()
+        self.publish_window = 1 if self._suspects or self._refusals else FIRST_PUBLISH_WINDOW
+        self._progress_s = now_s
+
+    def destination_blocked(self, now_s: float) -> None:
+        """`connection.blocked`: nothing new is published, and no confirm is expected."""
+        self.blocked = True
+        self._in_trouble(now_s)
+
+    def destination_unblocked(self, now_s: float) -> None:
+        """`connection.unblocked`."""
+        self.blocked = False
+        self._progress_s = now_s
+
+    def destination_lost(self, close: Close | None, now_s: float) -> None:
+        """The destination's generation ended: what was published is held again, in order.
+
+        `close` is the broker's own `channel.close` or `connection.close`, which may blame a message.
+        """
+        published = [d for d in self._published if d is not None]
+        self._open = self.blocked = False
+        self.publish_window = 0
+        self.books.duplicates_possible += len(published)
+        self._forget_published()
+        if self._orphaned:
+            # Whether they arrived will never be known: their redeliveries are forwarded as any message.
+            self._orphaned = False
+            published = []
+        if published:
+            count(self.books.publish_retries, "destination-lost", len(published))
+        for delivery in published:
+            self._unpublish(delivery)
+        rest = self._convict(published, close, now_s) if close is not None else published
+        self._hold(rest)
+        self._in_trouble(now_s)
+
+    def _convict(self, published: list[Delivery], close: Close, now_s: float) -> list[Delivery]:
+        """Find the message that the broker closed the channel for; return the others.
+
+        One by one until it closes the channel alone, or at once where the reply names a size.
+        """
+        limit = _TOO_LARGE.search(close.reply_text)
+        if limit is not None and self.limits.quarantine:
+            self._size_limit, self._size_limit_until_s = int(limit[2]), now_s + LIMIT_TTL_S
+            verdict = Verdict("too-large", close.reply_code, close.reply_text)
+            large = [d for d in published if d.body_size > self._size_limit]
+            if large:
+                self.condemned.extend((d, verdict) for d in large)
+                return [d for d in published if d.body_size <= self._size_limit]
+        blames_message = close.reply_code in POISON_AT_ONCE or close.reply_code in POISON_AFTER
+        if close.reply_code in ASIDE_REPLIES and self.limits.own_keys:
+            blames_message = True
+        if not blames_message:
+            if published and close.reply_code in {403, 404, 405}:
+                self._refused("closed", close.reply_text, now_s)
+            return published
+        if len(published) != 1:
+            self._suspects = len(published)
+            return published
+        (alone,) = published
+        if close.reply_code in ASIDE_REPLIES:
+            self._set_aside(alone, now_s)
+            return []
+        strikes = self._strikes.get(alone.delivery_tag, 0) + 1
+        if strikes < POISON_AFTER.get(close.reply_code, 1):
+            self._strikes[alone.delivery_tag] = strikes
+            self._suspects = 1
+            return published
+        self._suspects = max(0, self._suspects - 1)
+        self._condemn(alone, Verdict("poison", close.reply_code, close.reply_text), now_s)
+        return []
+
+    def take(self, max_bytes: int, now_s: float) -> list[Delivery]:
+        """Move what may be published now from held to published and return it: at most some `max_bytes` bytes.
+
+        The publishes take the next sequence numbers in the order of the list.
+        """
+        room = self.publish_window - len(self._published)
+        held = self._held
+        if room <= 0 or not held or not self.destination_ready or self._orphaned or now_s < self._backoff_until_s:
+            return []
+        if self._everything_returned:
+            return []  # until `tick` has put the oldest in front
+        batch: list[Delivery] = []
+        size = 0
+        while held and room and size < max_bytes:
+            delivery = held.popleft()
+            size += len(delivery.content)
+            batch.append(delivery)
+            room -= 1
+        if not self._published:
+            self._progress_s = now_s
+        if batch[0].delivery_tag < self._last_published_tag:
+            self._in_order_from = self._next_seqno
+        self._last_published_tag = batch[-1].delivery_tag
+        self._published.extend(batch)
+        self._next_seqno += len(batch)
+        self._batches.append((self._next_seqno, now_s))
+        self.books.held -= len(batch)
+        self.books.published += len(batch)
+        return batch
+
+    def confirm(self, publish_seqno: int, now_s: float, *, multiple: bool, accepted: bool) -> None:
+        """`basic.ack` or `basic.nack` from the destination.
+
+        Raises `MalformedFrameError` for a sequence number that was never used.
+        """
+        first = self._first_seqno
+        if publish_seqno >= self._next_seqno or publish_seqno < 0:
+            message = f"a confirm of publish {publish_seqno}, and only {self._next_seqno - 1} were made"
+            raise MalformedFrameError(message)
+        published = self._published
+        self._progress_s = now_s
+        if multiple or publish_seqno == first:
+            number = (publish_seqno or self._next_seqno - 1) - first + 1
+            if number <= 0:
+                return
+            popleft = published.popleft
+            confirmed = [popleft() for _ in range(number)]
+            self._first_seqno = first + number
+            while published and published[0] is None:
+                popleft()
+                self._first_seqno += 1
+        else:
+            if publish_seqno < first:
+                return
+            confirmed = [published[publish_seqno - first]]
+            published[publish_seqno - first] = None
+            first = publish_seqno
+        self._observe_confirms(now_s)
+
+        unusual = self._orphaned or self._returned or self._retried or self._suspects or self._strikes
+        if accepted and not unusual and first >= self._in_order_from and None not in confirmed:
+            self._forward(confirmed, now_s, in_order=True)  # type: ignore[arg-type]  # no None is in it
+        else:
+            self._confirm_one_by_one(confirmed, first, now_s, accepted=accepted)
+        if self._orphaned and not published:
+            self._orphaned = False
+        hindered = self._suspects or self._returns_in_a_row or now_s < self._backoff_until_s
+        if accepted and not hindered and first + len(confirmed) > self._round_ends_at:
+            self.publish_window = min(self.limits.prefetch, self.publish_window * 2)
+            self._round_ends_at = self._next_seqno
+
+    def _observe_confirms(self, now_s: float) -> None:
+        batches = self._batches
+        observe = self.books.confirm_seconds.observe
+        while batches and batches[0][0] <= self._first_seqno:
+            observe(now_s - batches.popleft()[1])
+
+    def _forward(self, confirmed: list[Delivery], now_s: float, *, in_order: bool) -> None:
+        """Ack at the source what the destination has confirmed (invariant 1)."""
+        books = self.books
+        content_bytes = body_bytes = 0
+        observe = books.residence_seconds.observe
+        received_s = confirmed[0].received_s
+        number = 0
+        for delivery in confirmed:
+            content_bytes += len(delivery.content)
+            body_bytes += delivery.body_size
+            if delivery.received_s != received_s:
+                observe(now_s - received_s, number)
+                received_s = delivery.received_s
+                number = 0
+            number += 1
+        observe(now_s - received_s, number)
+        books.forwarded += len(confirmed)
+        books.forwarded_bytes += body_bytes
+        books.published -= len(confirmed)
+        books.bytes_in_flight -= content_bytes
+        self.memory.acked(confirmed, content_bytes, now_s)
+        self.last_forward_s = now_s
+        self._refusals = 0
+        self.trouble_since_s = None
+        self.trouble = ""
+        if self._returns_in_a_row:
+            self._taken_again(now_s)
+
+        first, last = confirmed[0].delivery_tag, confirmed[-1].delivery_tag
+        if in_order and first == self._lowest and last - first == len(confirmed) - 1:
+            self._lowest = last + 1
+            self._catch_up()
+            self.acks.append((last, True))
+            return
+        for delivery in confirmed:
+            self._settled(delivery.delivery_tag)
+            self.acks.append((delivery.delivery_tag, False))
+
+    def _confirm_one_by_one(
+        self, confirmed: Iterable[Delivery | None], publish_seqno: int, now_s: float, *, accepted: bool
+    ) -> None:
+        refused: list[Delivery] = []
+        for number, delivery in enumerate(confirmed, publish_seqno):
+            returned = number in self._returned
+            self._returned.discard(number)
+            if delivery is None:
+                continue
+            self._suspects = max(0, self._suspects - 1)
+            self._strikes.pop(delivery.delivery_tag, None)
+            if self._orphaned:
+                if accepted and not returned and not self.memory.remember(delivery.content):
+                    # Its redelivery cannot be told from another message; `receive` counts it.
+                    continue
+            elif returned:
+                self._unpublish(delivery)
+                self._set_aside(delivery, now_s)
+            elif accepted:
+                self._forward([delivery], now_s, in_order=False)
+            else:
+                refused.append(delivery)
+        if refused:
+            count(self.books.publish_retries, "nack", len(refused))
+            for delivery in refused:
+                self._unpublish(delivery)
+            self._hold(refused)
+            self._refused("nack", "its queue may be full (reject-publish)", now_s)
+
+    def returned(self, event: Return, now_s: float) -> None:
+        """`basic.return`: mark the publish that it is about; its confirm follows (protocol order).
+
+        Raises `MalformedFrameError` when it is none of ours: one unknown message may then have no route, and
+        to ack it would lose it.
+        """
+        self._progress_s = now_s
+        wanted = None
+        for publish_seqno, delivery in enumerate(self._published, self._first_seqno):
+            if delivery is None or delivery.body_size != event.body_size or publish_seqno in self._returned:
+                continue
+            if self.limits.own_keys and delivery.route[1 + delivery.route[0] :] != event.route[1 + event.route[0] :]:
+                continue
+            wanted = wanted or parts(event.content)
+            if parts(delivery.content) == wanted:
+                self._returned.add(publish_seqno)
+                if not self._orphaned:
+                    count(self.books.publish_retries, "returned")
+                self._narrow()
+                return
+        message = f"a returned message ({event.reply_code} {event.reply_text}) that was not published"
+        raise MalformedFrameError(message)
+
+    # --- The quarantine ----------------------------------------------------------------------------------
+
+    def quarantined(self) -> tuple[Delivery, Verdict]:
+        """The quarantine confirmed the first of the condemned: ack it."""
+        delivery, verdict = self.condemned.popleft()
+        count(self.books.quarantined, verdict.reason)
+        self._leave(delivery)
+        self._settled(delivery.delivery_tag)
+        self.acks.append((delivery.delivery_tag, False))
+        return delivery, verdict
+
+    def quarantine_refused(self, now_s: float) -> None:
+        """The quarantine does not take the first of the condemned: hold it, let the others pass."""
+        delivery, verdict = self.condemned.popleft()
+        if verdict.reason == "delivery-limit":
+            # Holding it would not help it, and giving it back could lose it: its best chance is to be forwarded.
+            self._hold([delivery])
+        else:
+            self._park(delivery, verdict, now_s, RETRY_MAX_S)
+
+    def _condemn(self, delivery: Delivery, verdict: Verdict, now_s: float) -> None:
+        if self.limits.quarantine:
+            self.condemned.append((delivery, verdict))
+        else:
+            self._park(delivery, verdict, now_s, inf)
+
+    def _park(self, delivery: Delivery, verdict: Verdict, now_s: float, retry_in_s: float) -> None:
+        self._aside[delivery.delivery_tag] = Aside(delivery, now_s, now_s + retry_in_s, 1, verdict)
+
+    # --- Time --------------------------------------------------------------------------------------------
+
+    def tick(self, now_s: float) -> None:
+        """Let time pass: try again what is due, give back what was aside for too long."""
+        self.memory.expire(now_s)
+        if now_s >= self._size_limit_until_s:
+            self._size_limit = inf
+        if self._open and not self.blocked and not self.in_flight:
+            self.trouble_since_s = None
+            self.trouble = ""
+        if not self._aside:
+            return
+        everything_returned = self._everything_returned
+        if everything_returned and now_s >= self._backoff_until_s and self.destination_ready and not self._published:
+            # The oldest first, for order's sake, then one more: a single message may be unroutable for ever.
+            self._returns_in_a_row = RETURNS_IN_A_ROW - 2
+            due = [a for a in self._aside.values() if a.verdict is None]
+            oldest = min(due, key=lambda a: a.delivery.delivery_tag)
+            again = {oldest.delivery.delivery_tag}
+            if not self._held:
+                again.add(min(due, key=lambda a: a.retry_at_s).delivery.delivery_tag)
+            self._try_again(again)
+            return
+        if not everything_returned:
+            self._try_again({t for t, a in self._aside.items() if a.verdict is None and now_s >= a.retry_at_s})
+        for tag, aside in list(self._aside.items()):
+            if now_s - aside.since_s >= self.limits.hold_timeout_s:
+                del self._aside[tag]
+                self._requeue(aside.delivery, "unroutable" if aside.verdict is None else aside.verdict.reason)
+            elif aside.verdict is not None and now_s >= aside.retry_at_s:
+                del self._aside[tag]
+                self.condemned.append((aside.delivery, aside.verdict))
+
+    @property
+    def _everything_returned(self) -> bool:
+        return self._returns_in_a_row >= RETURNS_IN_A_ROW and any(a.verdict is None for a in self._aside.values())
+
+    def confirm_overdue(self, now_s: float) -> bool:
+        """Whether a confirm has failed to come for `confirm_timeout`; time blocked does not count."""
+        waiting = self._open and not self.blocked and len(self._published) > 0
+        return waiting and now_s - self._progress_s >= self.limits.confirm_timeout_s
+
+    # --- Within ------------------------------------------------------------------------------------------
+
+    def _in_trouble(self, now_s: float) -> None:
+        if self.trouble_since_s is None:
+            self.trouble_since_s = now_s
+
+    def _refused(self, reason: str, text: str, now_s: float) -> None:
+        """The destination as a whole refuses: publish one at a time, after a while."""
+        self._narrow()
+        self.trouble = f"refuses messages ({reason}: {text})"
+        self._in_trouble(now_s)
+        if now_s >= self._backoff_until_s:
+            self._backoff_until_s = now_s + self._delay_s(self._refusals, RETRY_MAX_S)
+            self._refusals += 1
+
+    def _narrow(self) -> None:
+        self.publish_window = min(1, self.publish_window)
+        self._round_ends_at = self._next_seqno
+
+    def _delay_s(self, attempts: int, at_most_s: float) -> float:
+        return min(at_most_s, RETRY_MIN_S * 2 ** min(attempts, 16)) * (0.5 + self._chance() / 2)
+
+    def _set_aside(self, delivery: Delivery, now_s: float) -> None:
+        """The destination has no route for it: try it again later, let the others pass."""
+        before = self._retried.pop(delivery.delivery_tag, None)
+        attempts = before.attempts + 1 if before else 1
+        since_s = before.since_s if before else now_s
+        retry_at_s = now_s + self._delay_s(attempts, ASIDE_RETRY_MAX_S)
+        self._aside[delivery.delivery_tag] = Aside(delivery, since_s, retry_at_s, attempts)
+        self._returns_in_a_row += 1
+        if self._returns_in_a_row >= RETURNS_IN_A_ROW:
+            self._refused("returned", "no queue is bound for them", now_s)
+
+    def _taken_again(self, now_s: float) -> None:
+        if self._returns_in_a_row >= RETURNS_IN_A_ROW - 1:
+            self._try_again({t for t, a in self._aside.items() if a.verdict is None})
+        self._returns_in_a_row = 0
+
+    def _try_again(self, delivery_tags: set[int]) -> None:
+        for tag in delivery_tags:
+            self._retried[tag] = self._aside.pop(tag)
+        self._hold([self._retried[tag].delivery for tag in delivery_tags])
+
+    def _hold(self, deliveries: list[Delivery]) -> None:
+        """Put deliveries back among the held, in the order of the source (invariant 5)."""
+        if deliveries:
+            self._held = deque(sorted([*deliveries, *self._held]))
+
+    def _unpublish(self, delivery: Delivery) -> None:
+        self.books.published -= 1
+        self.books.held += 1
+
+    def _leave(self, delivery: Delivery) -> None:
+        self.books.held -= 1
+        self.books.bytes_in_flight -= len(delivery.content)
+
+    def _requeue(self, delivery: Delivery, reason: str) -> None:
+        count(self.books.requeued, reason)
+        self._leave(delivery)
+        self._settled(delivery.delivery_tag)
+        self.requeues.append(delivery.delivery_tag)
+
+    def _settled(self, delivery_tag: int) -> None:
+        if delivery_tag == self._lowest:
+            self._lowest += 1
+            self._catch_up()
+        else:
+            self._settled_ahead.add(delivery_tag)
+        self._retried.pop(delivery_tag, None)
+
+    def _catch_up(self) -> None:
+        ahead = self._settled_ahead
+        while ahead and self._lowest in ahead:
+            ahead.discard(self._lowest)
+            self._lowest += 1
+
+    def _forget_published(self) -> None:
+        self._published.clear()
+        self._returned.clear()
+        self._batches.clear()
+        self._first_seqno = self._next_seqno = 1
+        self._last_published_tag = self._in_order_from = self._round_ends_at = 0
