@@ -1,0 +1,1 @@
+"""The tests, and the programs that show the bridge at work: demo, bench, faults, soak."""

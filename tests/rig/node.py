@@ -1,0 +1,314 @@
+"""A private RabbitMQ node on loopback that can be killed, frozen, restarted and asked.
+
+Questions and small commands go to the node by ``erl_call``, which costs some 10 ms, where ``rabbitmqctl`` costs a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import pika
+from pika.adapters.blocking_connection import BlockingChannel
+
+from tests.rig import guardian, installation
+from tests.rig.certificates import Certificates
+from tests.rig.ports import LOOPBACK, free_port, is_listening
+from tests.rig.waiting import wait_until
+
+_COOKIE = secrets.token_hex(8)  # one for all nodes of this process, so that they can be joined to clusters
+_epmd_port = 0
+
+
+class Node:
+    """One broker; ``with Node() as node:`` starts it, waits until it is ready, and removes it in the end.
+
+    ``config`` are lines of ``rabbitmq.conf`` by key. The data folder is kept from one start to the next, and so are the
+    ports. ``peers`` are the names of the cluster's nodes, this one included.
+    """
+
+    def __init__(  # noqa: PLR0913 - all but the version by name
+        self,
+        version: str = "3.10",
+        *,
+        folder: Path | None = None,
+        name: str = "",
+        config: Mapping[str, object] | None = None,
+        plugins: Sequence[str] = (),
+        certificates: Certificates | None = None,
+        peers: Sequence[str] = (),
+    ) -> None:
+        self.version = version
+        self.name = f"{name or 'n' + secrets.token_hex(3)}@localhost" if "@" not in name else name
+        if folder is None:
+            folder = Path(tempfile.mkdtemp(prefix="amqp-bridge-node-"))
+            guardian.guard_folder(folder)
+        self.folder = folder.resolve()
+        self.amqp_port = free_port()
+        self.tls_port = free_port() if certificates else 0
+        self.management_port = free_port() if "rabbitmq_management" in plugins else 0
+        self._distribution_port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        lines = {"listeners.tcp.1": f"{LOOPBACK}:{self.amqp_port}", "log.console": "false"}
+        if self.management_port:
+            lines |= {"management.tcp.ip": LOOPBACK, "management.tcp.port": str(self.management_port)}
+        if certificates:
+            lines |= self._tls_lines(certificates)
+        lines |= {f"cluster_formation.classic_config.nodes.{i}": peer for i, peer in enumerate(peers, 1)}
+        lines |= {key: str(value) for key, value in (config or {}).items()}
+        self._write("rabbitmq.conf", "".join(f"{key} = {value}\n" for key, value in lines.items()))
+        self._write("enabled_plugins", f"[{','.join(plugins)}].\n")
+        self._write(".erlang.cookie", _COOKIE)
+        (self.folder / ".erlang.cookie").chmod(0o400)
+
+    def _tls_lines(self, certificates: Certificates) -> dict[str, str]:
+        return {
+            "listeners.ssl.1": f"{LOOPBACK}:{self.tls_port}",
+            "ssl_options.cacertfile": str(certificates.ca),
+            "ssl_options.certfile": str(certificates.server_cert),
+            "ssl_options.keyfile": str(certificates.server_key),
+            "ssl_options.verify": "verify_peer",
+            "ssl_options.fail_if_no_peer_cert": "false",
+            "ssl_cert_login_from": "common_name",
+        }
+
+    def _write(self, name: str, text: str) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / name
+        path.unlink(missing_ok=True)
+        path.write_text(text)
+
+    # Life
+
+    def start(self) -> Self:
+        """Start the node and return at once; ``wait_ready`` waits for it. Two nodes start faster side by side."""
+        if self.is_running:
+            raise RuntimeError(f"{self.name} is running already")
+        _start_epmd()
+        self._process = subprocess.Popen(
+            self._command(installation.script("rabbitmq-server")),
+            stdin=subprocess.DEVNULL,
+            stdout=(self.folder / "console.log").open("ab"),
+            stderr=subprocess.STDOUT,
+            cwd=self.folder,
+            start_new_session=True,
+        )
+        guardian.guard_group(self._process.pid)
+        return self
+
+    def wait_ready(self, timeout_s: float = 60) -> Self:
+        """Wait until the node accepts AMQP connections. Raises RuntimeError with its log if it ends instead."""
+
+        def ready() -> bool:
+            if not self.is_running:
+                raise RuntimeError(f"{self.name} ended while starting:\n{self.log[-4000:]}")
+            ports = [port for port in (self.amqp_port, self.tls_port, self.management_port) if port]
+            return all(is_listening(port) for port in ports)
+
+        wait_until(ready, f"{self.name} to accept connections, see {self.folder}", timeout_s)
+        return self
+
+    def stop(self) -> None:
+        """End the node in good order, as ``systemctl stop`` does."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL the node and its helper processes: a crash. What was written to disk stays."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> Self:
+        """Stop in good order, start, wait until ready."""
+        self.stop()
+        return self.start().wait_ready()
+
+    def freeze(self) -> None:
+        """SIGSTOP: connections stay open and nothing answers, not even heartbeats."""
+        os.killpg(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT: go on after ``freeze``."""
+        os.killpg(self.pid, signal.SIGCONT)
+
+    def _end(self, sign: signal.Signals) -> None:
+        process = self._process
+        if process is None:
+            return
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, sign)
+                os.kill(process.pid, signal.SIGCONT)
+            process.wait(60)
+        with contextlib.suppress(ProcessLookupError):  # helpers end by themselves when the node does; make sure
+            os.killpg(process.pid, signal.SIGKILL)
+        guardian.release_group(process.pid)
+        self._process = None
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start().wait_ready()
+        except BaseException:
+            self.kill()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    # What it is
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the node's process lives (it may be starting, or frozen)."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """The Erlang machine's process id, which leads its group."""
+        if self._process is None:
+            raise RuntimeError(f"{self.name} is not running")
+        return self._process.pid
+
+    @property
+    def url(self) -> str:
+        """Where AMQP clients connect, with the administrator's login."""
+        return f"amqp://guest:guest@{LOOPBACK}:{self.amqp_port}/"
+
+    @property
+    def tls_url(self) -> str:
+        """As ``url``, over TLS; the certificate names localhost and 127.0.0.1."""
+        return f"amqps://guest:guest@{LOOPBACK}:{self.tls_port}/"
+
+    @property
+    def log(self) -> str:
+        """Everything the node has logged, and what it printed before it could."""
+        files = [*(self.folder / "log").glob(f"{self.name}*.log"), self.folder / "console.log"]
+        return "".join(file.read_text(errors="replace") for file in files if file.exists())
+
+    def cpu_seconds(self) -> float:
+        """User and system time of the node's process since it started."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    # Asking and telling
+
+    def _command(self, *arguments: str) -> list[str]:
+        environment = {
+            "HOME": str(self.folder),
+            "ERL_EPMD_PORT": str(_epmd_port),
+            "ERL_EPMD_ADDRESS": LOOPBACK,
+            "ERL_CRASH_DUMP": str(self.folder / "erl_crash.dump"),
+            "RABBITMQ_NODENAME": self.name,
+            "RABBITMQ_DIST_PORT": str(self._distribution_port),
+            "RABBITMQ_MNESIA_BASE": str(self.folder / "data"),
+            "RABBITMQ_LOG_BASE": str(self.folder / "log"),
+            "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"),
+            "RABBITMQ_CONF_ENV_FILE": str(self.folder / "none"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "enabled_plugins"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "RUNNING_UNDER_SYSTEMD": "1",  # the start script then becomes the Erlang machine: one process, one pid
+        }
+        return installation.command(self.version, self.folder, environment, arguments)
+
+    def ctl(self, *arguments: str) -> str:
+        """Run ``rabbitmqctl`` and return what it prints. Slow, a second or two: ``eval`` where it does.
+
+        Raises subprocess.CalledProcessError.
+        """
+        command = self._command(installation.script("rabbitmqctl"), "--quiet", *arguments)
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+
+    def eval(self, expressions: str) -> str:
+        """Evaluate Erlang expressions on the node and return the last one's value as Erlang prints it.
+
+        Raises RuntimeError with the node's answer when it is an error, subprocess.TimeoutExpired when there is none.
+        """
+        call = ["-address", f"{LOOPBACK}:{self._distribution_port}", "-c", _COOKIE, "-timeout", "20", "-e"]
+        answer = subprocess.run(
+            self._command("erl_call", *call),
+            input=f"{expressions.rstrip('. ')}.\n",
+            capture_output=True,
+            text=True,
+            timeout=25,
+            check=False,
+        )
+        match = re.fullmatch(r"\{ok, (.*)\}", answer.stdout.strip(), re.DOTALL)
+        if not match:
+            raise RuntimeError(f"{self.name}: {expressions!r} gave {answer.stdout}{answer.stderr}")
+        return match[1]
+
+    @contextlib.contextmanager
+    def channel(self) -> Iterator[BlockingChannel]:
+        """A channel of the independent client, on a connection of its own."""
+        connection = pika.BlockingConnection(pika.URLParameters(self.url))
+        try:
+            yield connection.channel()
+        finally:
+            if connection.is_open:
+                connection.close()
+
+    def declare(self, queue: str, queue_type: str = "classic", arguments: Mapping[str, Any] | None = None) -> str:
+        """Declare a durable queue (idempotent) and return its name."""
+        with self.channel() as channel:
+            channel.queue_declare(queue, durable=True, arguments={"x-queue-type": queue_type, **(arguments or {})})
+        return queue
+
+    def delete(self, queue: str) -> None:
+        """Delete a queue, with its messages."""
+        with self.channel() as channel:
+            channel.queue_delete(queue)
+
+    def queue_ready(self, queue: str) -> int:
+        """How many messages wait in the queue, not counting those that a consumer has."""
+        return self._ask_queue(queue, "{ok, Ready, _} = rabbit_amqqueue:stat(Q), Ready")
+
+    def queue_consumers(self, queue: str) -> int:
+        """How many consumers the queue has."""
+        return self._ask_queue(queue, "{ok, _, Consumers} = rabbit_amqqueue:stat(Q), Consumers")
+
+    def queue_depth(self, queue: str) -> int:
+        """How many messages the queue holds, those included that a consumer has and has not acked."""
+        return self._ask_queue(
+            queue,
+            """
+            case amqqueue:get_type(Q) of
+                rabbit_quorum_queue ->
+                    {ok, {_, Total}, _} = ra:leader_query(amqqueue:get_pid(Q), fun rabbit_fifo:query_messages_total/1),
+                    Total;
+                _ ->
+                    [{messages, Total}] = rabbit_amqqueue:info(Q, [messages]),
+                    Total
+            end""",
+        )
+
+    def _ask_queue(self, queue: str, expressions: str) -> int:
+        lookup = f'{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"{queue}">>))'
+        return int(self.eval(f"{lookup}, {expressions}"))
+
+    def alarm(self, *, on: bool) -> None:
+        """Raise or clear a memory alarm: the broker reads no more from connections that publish, and says so."""
+        alarm = "{resource_limit, memory, node()}"
+        self.eval(f"rabbit_alarm:set_alarm({{{alarm}, []}})" if on else f"rabbit_alarm:clear_alarm({alarm})")
+
+    def close_connections(self, reason: str = "closed by the rig") -> int:
+        """Close all client connections (320, connection forced) as the management API does; return how many."""
+        closing = f'lists:foreach(fun(C) -> rabbit_networking:close_connection(C, "{reason}") end, Connections)'
+        return int(self.eval(f"Connections = rabbit_networking:connections(), {closing}, length(Connections)"))
+
+
+def _start_epmd() -> None:
+    """Start this process's own port mapper, so that nodes are neither seen by nor confused with others'."""
+    global _epmd_port  # noqa: PLW0603 - one for each process, begun when first needed
+    if _epmd_port:
+        return
+    _epmd_port = free_port()
+    command = ["epmd", "-port", str(_epmd_port), "-address", LOOPBACK]
+    epmd = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    guardian.guard_group(epmd.pid)
+    wait_until(lambda: is_listening(_epmd_port), "epmd to listen", 10)
