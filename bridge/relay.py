@@ -134,7 +134,8 @@ class Relay:
         self._publish = publish_frame(DATA_CHANNEL, destination)
         self._destination_frame_max = 0
         self._destination_cutter = Cutter(ContentPreparer(HeaderPolicy()))
-        self._destination_close: Close | None = None
+        self.destination_close: Close | None = None
+        """The broker's own close of the destination's channel or connection in this generation."""
 
         self._quarantine = publish_frame(QUARANTINE_CHANNEL, route("", quarantine))
         self._quarantine_open = False
@@ -168,7 +169,7 @@ class Relay:
     def destination_connecting(self) -> Cutter:
         """A connection to the destination begins: return its cutter, to be fed from the first byte on."""
         self._destination_cutter = Cutter(ContentPreparer(HeaderPolicy()))
-        self._destination_close = None
+        self.destination_close = None
         return self._destination_cutter
 
     def destination_opened(self, frame_max: int, now_s: float) -> None:
@@ -178,12 +179,7 @@ class Relay:
 
     def destination_lost(self, now_s: float) -> None:
         """The destination's generation ended, however it did."""
-        self.window.destination_lost(self._destination_close, now_s)
-
-    @property
-    def destination_close(self) -> Close | None:
-        """The broker's own close of the destination's channel or connection in this generation."""
-        return self._destination_close
+        self.window.destination_lost(self.destination_close, now_s)
 
     # --- Bytes in ----------------------------------------------------------------------------------------
 
@@ -201,7 +197,7 @@ class Relay:
                 case Close(channel=channel) if channel == QUARANTINE_CHANNEL:
                     self.quarantine_closed(now_s)
                 case Close():
-                    self.source_close = self.source_close or event
+                    self.source_close = self.source_close or (event if event.channel in {0, DATA_CHANNEL} else None)
                 case Blocked() | Unblocked():
                     pass  # it publishes nothing but what goes to the quarantine, which waits for its confirm
                 case _:
@@ -223,7 +219,7 @@ class Relay:
                 case Unblocked():
                     window.destination_unblocked(now_s)
                 case Close():
-                    self._destination_close = self._destination_close or event
+                    self.destination_close = self.destination_close or (event if event.channel in {0, DATA_CHANNEL} else None)
                 case _:
                     message = f"a {type(event).__name__} from the destination"
                     raise MalformedFrameError(message)
