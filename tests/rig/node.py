@@ -279,7 +279,8 @@ class Node:
             """
             case amqqueue:get_type(Q) of
                 rabbit_quorum_queue ->
-                    {ok, {_, Total}, _} = ra:leader_query(amqqueue:get_pid(Q), fun rabbit_fifo:query_messages_total/1),
+                    Query = {rabbit_fifo, query_messages_total, []},
+                    {ok, Total, _} = ra:consistent_query(amqqueue:get_pid(Q), Query),
                     Total;
                 _ ->
                     [{messages, Total}] = rabbit_amqqueue:info(Q, [messages]),
@@ -309,6 +310,7 @@ def _start_epmd() -> None:
         return
     _epmd_port = free_port()
     command = ["epmd", "-port", str(_epmd_port), "-address", LOOPBACK]
-    epmd = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    quiet = subprocess.DEVNULL
+    epmd = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
     guardian.guard_group(epmd.pid)
     wait_until(lambda: is_listening(_epmd_port), "epmd to listen", 10)
