@@ -154,7 +154,7 @@ class Window:
         """By delivery tag: how often it closed the channel alone without being convicted."""
         self._size_limit: float = inf
         self._size_limit_until_s = 0.0
-        self._progress_s = 0.0
+        self.progress_s = 0.0
         """When a confirm was last seen, or waiting for one began."""
         self.trouble = ""
         """Why an open destination takes nothing, for an operator."""
@@ -173,6 +173,11 @@ class Window:
     def orphans(self) -> int:
         """Publishes of ended source generations that wait for their confirm."""
         return len(self._published) - self._published.count(None) if self._orphaned else 0
+
+    @property
+    def publishing(self) -> bool:
+        """Whether publishes wait for their confirms, orphans included."""
+        return bool(self._published)
 
     @property
     def in_flight(self) -> int:
@@ -314,7 +319,7 @@ class Window:
         self.blocked = False
         self._forget_published()
         self.publish_window = 1 if self._suspects or self._refusals else FIRST_PUBLISH_WINDOW
-        self._progress_s = now_s
+        self.progress_s = now_s
 
     def destination_blocked(self, now_s: float) -> None:
         """`connection.blocked`: nothing new is published, and no confirm is expected."""
@@ -324,7 +329,7 @@ class Window:
     def destination_unblocked(self, now_s: float) -> None:
         """`connection.unblocked`."""
         self.blocked = False
-        self._progress_s = now_s
+        self.progress_s = now_s
 
     def destination_lost(self, close: Close | None, now_s: float) -> None:
         """The destination's generation ended: what was published is held again, in order.
@@ -403,7 +408,7 @@ class Window:
             batch.append(delivery)
             room -= 1
         if not self._published:
-            self._progress_s = now_s
+            self.progress_s = now_s
         if batch[0].delivery_tag < self._last_published_tag:
             self._in_order_from = self._next_seqno
         self._last_published_tag = batch[-1].delivery_tag
@@ -424,7 +429,7 @@ class Window:
             message = f"a confirm of publish {publish_seqno}, and only {self._next_seqno - 1} were made"
             raise MalformedFrameError(message)
         published = self._published
-        self._progress_s = now_s
+        self.progress_s = now_s
         if multiple or publish_seqno == first:
             number = (publish_seqno or self._next_seqno - 1) - first + 1
             if number <= 0:
@@ -534,7 +539,7 @@ class Window:
         Raises `MalformedFrameError` when it is none of ours: one unknown message may then have no route, and
         to ack it would lose it.
         """
-        self._progress_s = now_s
+        self.progress_s = now_s
         wanted = None
         for publish_seqno, delivery in enumerate(self._published, self._first_seqno):
             if delivery is None or delivery.body_size != event.body_size or publish_seqno in self._returned:
@@ -620,7 +625,7 @@ class Window:
     def confirm_overdue(self, now_s: float) -> bool:
         """Whether a confirm has failed to come for `confirm_timeout`; time blocked does not count."""
         waiting = self._open and not self.blocked and len(self._published) > 0
-        return waiting and now_s - self._progress_s >= self.limits.confirm_timeout_s
+        return waiting and now_s - self.progress_s >= self.limits.confirm_timeout_s
 
     # --- Within ------------------------------------------------------------------------------------------
 

@@ -1,0 +1,327 @@
+"""The supervisor: both sides' generations one after the other, and the bridge's state as one value.
+
+Each side is kept up by a task of its own and reconnects by itself; what a lost generation means for the
+messages in flight was decided by the window when the loss was seen (see `session`). The supervisor decides
+when to connect where, when to consume, when a generation that makes no progress must go, and how to stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+import random
+import time
+from typing import TYPE_CHECKING
+
+from bridge.backoff import STABLE_S, Backoff
+from bridge.books import Books, count
+from bridge.content import HeaderPolicy, message_id
+from bridge.errors import BridgeError, ConnectError
+from bridge.memory import Memory
+from bridge.relay import Consumer, Relay
+from bridge.session import DestinationSession, Session, SourceSession
+from bridge.status import SideStatus, Status
+from bridge.tap import Pump
+from bridge.window import Window, WindowLimits
+from bridge.wire import route
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bridge.settings import Settings
+    from bridge.side import SideSettings
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.05
+"""How often time is let pass in the relay."""
+LOG_AGAIN_S = 300.0
+"""A reason that has not changed is logged again after so long."""
+STUCK_AFTER_S = 60.0
+"""What lasts so long over the time that the watchdog should have needed is told to `/healthz`."""
+
+
+class Keeper:
+    """Keeps one side up: a generation after the other, over its URLs in turn, with backoff."""
+
+    def __init__(self, supervisor: Supervisor, side: SideSettings, status: SideStatus, make: Callable[[], Session]) -> None:
+        settings = supervisor.settings
+        self.session: Session | None = None
+        self._supervisor = supervisor
+        self._side = side
+        self._status = status
+        self._make = make
+        self._backoff = Backoff(settings.reconnect_min, settings.reconnect_max, random.random)
+        self._logged = ""
+        self._logged_s = 0.0
+
+    async def keep(self) -> None:
+        """Run until cancelled."""
+        index = 0
+        loop = asyncio.get_running_loop()
+        while True:
+            began_s = loop.time()
+            progress = self._supervisor.progress
+            try:
+                await self._live(index)
+            except ConnectError as error:
+                count(self._status.connect_attempts, error.result)
+                self._hindered(str(error), loop.time())
+                index = (index + 1) % len(self._side.addresses)
+            if loop.time() - began_s >= STABLE_S or self._supervisor.progress != progress:
+                self._backoff.reset()
+            await asyncio.sleep(self._backoff.delay_s(loop.time()))
+
+    async def _live(self, index: int) -> None:
+        """Open a generation and wait for its end. Raises `ConnectError` when it cannot be opened."""
+        status = self._status
+        session = self.session = self._make()
+        try:
+            await session.open(index)
+            status.generation += 1
+            count(status.connect_attempts, "ok")
+            status.up = True
+            status.reason = self._logged = ""
+            log.info(
+                "%s generation %d began", self._side.name, status.generation, extra={"url": self._side.safe_urls[index]}
+            )
+            while session.end is None:
+                await self._supervisor.steer(session)
+        finally:
+            if status.up and session.end is not None:
+                reason, text = session.end
+                self._ended(reason, text)
+            # Shielded, so that a shutdown in the middle of it still closes the connection.
+            await asyncio.shield(asyncio.ensure_future(session.close()))
+
+    def _ended(self, reason: str, text: str) -> None:
+        status = self._status
+        status.up = status.blocked = False
+        status.reason = text
+        count(status.generations_ended, reason)
+        books = self._supervisor.books
+        log.warning(
+            "%s generation %d ended: %s",
+            self._side.name,
+            status.generation,
+            text,
+            extra={
+                "reason": reason,
+                "forwarded": books.forwarded,
+                "held": books.held,
+                "published": books.published,
+                "stale_held": books.stale_held,
+                "stale_published": books.stale_published,
+                "duplicates_possible": books.duplicates_possible,
+            },
+        )
+
+    def _hindered(self, text: str, now_s: float) -> None:
+        """Say what keeps the side down: once for each change, and now and then while it lasts."""
+        self._status.reason = text
+        if text != self._logged or now_s - self._logged_s >= LOG_AGAIN_S:
+            self._logged, self._logged_s = text, now_s
+            log.warning("%s not connected: %s; trying again", self._side.name, text)
+
+
+class Supervisor:
+    """The bridge."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.books = Books()
+        self.status = Status()
+        own_keys = settings.destination_queue is None and settings.destination_routing_key is None
+        limits = WindowLimits(
+            prefetch=settings.source_prefetch,
+            max_in_flight_bytes=settings.max_in_flight_bytes,
+            confirm_timeout_s=settings.confirm_timeout,
+            hold_timeout_s=settings.hold_timeout,
+            delivery_limit=settings.delivery_limit,
+            quarantine=bool(settings.quarantine_queue_name),
+            own_keys=own_keys,
+        )
+        self.window = Window(limits, self.books, Memory(enabled=settings.deduplication == "message-id"), random.random)
+        policy = HeaderPolicy(
+            destination_user=settings.destination.username.encode(),
+            user_id=settings.user_id,
+            cc=settings.cc,
+            delivery_count=settings.delivery_count,
+        )
+        if settings.destination_queue is not None:
+            to = route("", settings.destination_queue)
+        else:
+            to = route(settings.destination_exchange or "", settings.destination_routing_key or "")
+        self.relay = Relay(self.window, policy, destination=to, own_keys=own_keys, quarantine=settings.quarantine_queue_name)
+        self._pump = Pump(self.relay)
+        self._source = Keeper(self, settings.source, self.status.source, self._source_session)
+        self._destination = Keeper(self, settings.destination, self.status.destination, self._destination_session)
+        self._stop = asyncio.Event()
+        self._consume_backoff = Backoff(settings.reconnect_min, settings.reconnect_max, random.random)
+        self._quarantine_at_s = 0.0
+        self._quarantine_backoff = Backoff(settings.reconnect_min, settings.reconnect_max, random.random)
+        self._trouble_logged = ""
+        self._consumer_lost_s: float | None = None
+
+    def _source_session(self) -> SourceSession:
+        return SourceSession(self.relay, self._pump, self.settings)
+
+    def _destination_session(self) -> DestinationSession:
+        return DestinationSession(self.relay, self._pump, self.settings)
+
+    @property
+    def progress(self) -> int:
+        """Grows whenever a message is done with: a generation during which it grew was worth its while."""
+        return self.books.forwarded + sum(self.books.quarantined.values())
+
+    # --- Running and stopping ----------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Begin to shut down."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Forward until `stop` is called; then drain, give back the rest and close both sides."""
+        async with asyncio.TaskGroup() as group:
+            keepers = [group.create_task(keeper.keep()) for keeper in (self._source, self._destination)]
+            ticker = group.create_task(self._tick())
+            await self._stop.wait()
+            await self._shut_down(keepers)
+            ticker.cancel()
+        log.info(
+            "stopped",
+            extra={
+                "received": self.books.received,
+                "forwarded": self.books.forwarded,
+                "requeued": sum(self.books.requeued.values()),
+                "in_flight": self.window.in_flight,
+            },
+        )
+
+    async def _shut_down(self, keepers: list[asyncio.Task[None]]) -> None:
+        self.status.stopping = True
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + self.settings.shutdown_timeout
+        log.info("stopping: draining", extra={"published": self.books.published, "held": self.books.held})
+        self.relay.stop()
+        self._pump.run(loop.time())
+        while not self.relay.source_drained and loop.time() < deadline_s:
+            await asyncio.sleep(TICK_S / 5)
+        self.relay.abandon()
+        self._pump.run(loop.time())
+        for keeper in keepers:
+            keeper.cancel()
+        await asyncio.wait(keepers)
+
+    async def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(TICK_S)
+            now_s = loop.time()
+            self.relay.tick(now_s, time.time())
+            if self.window.confirm_overdue(now_s) and self._pump.destination is not None:
+                timeout_s = self.window.limits.confirm_timeout_s
+                self._pump.destination.fail("confirm-timeout", f"no confirm for {timeout_s:g} s")
+            for tap in (self._pump.source, self._pump.destination):
+                if tap is not None:
+                    tap.tick(now_s)
+            self._pump.run(now_s)
+            self._tell(now_s)
+
+    # --- Steering a generation ---------------------------------------------------------------------------
+
+    async def steer(self, session: Session) -> None:
+        """Do what an open generation needs now, then wait until something changes or a tick has passed."""
+        if isinstance(session, SourceSession):
+            await self._steer_source(session)
+        session.changed.clear()
+        if session.end is None:
+            try:
+                async with asyncio.timeout(TICK_S):
+                    await session.changed.wait()
+            except TimeoutError:
+                return
+
+    async def _steer_source(self, session: SourceSession) -> None:
+        now_s = asyncio.get_running_loop().time()
+        relay = self.relay
+        if prefetch := relay.wanted_prefetch:
+            try:
+                await session.consume(prefetch)
+            except ConnectError as error:
+                session.ended(error.result, f"could not consume: {error}", now_s)
+                return
+            log.info("consuming", extra={"queue": self.settings.source_queue, "prefetch": prefetch})
+        if relay.quarantine_wanted and now_s >= self._quarantine_at_s:
+            await self._open_quarantine(session, now_s)
+        if relay.consumer is Consumer.LOST:
+            if self._consumer_lost_s is None:
+                self._consumer_lost_s = now_s
+                log.warning(
+                    "the source cancelled the consumer (queue %s was deleted or has moved); forwarding what is held",
+                    self.settings.source_queue,
+                )
+            # What is held can still be forwarded and acked: it may exist nowhere else any more.
+            if relay.source_drained or now_s - self._consumer_lost_s >= self.settings.hold_timeout:
+                session.ended("consumer-cancelled", "the broker cancelled the consumer", now_s)
+        else:
+            self._consumer_lost_s = None
+
+    async def _open_quarantine(self, session: SourceSession, now_s: float) -> None:
+        try:
+            await session.open_quarantine()
+        except BridgeError as error:
+            log.error("quarantine %s not available: %s", self.settings.quarantine_queue_name, error)  # noqa: TRY400 - the text says it
+            self._quarantine_at_s = now_s + self._quarantine_backoff.delay_s(now_s)
+            self.relay.quarantine_closed(now_s)
+        else:
+            self._quarantine_backoff.reset()
+
+    # --- What others see ---------------------------------------------------------------------------------
+
+    def _tell(self, now_s: float) -> None:
+        """Log what an operator acts on."""
+        for delivery, verdict in self.relay.quarantined:
+            log.warning(
+                "message quarantined: %s",
+                verdict.reason,
+                extra={
+                    "message_id": message_id(delivery.content),
+                    "reason": verdict.reason,
+                    "reply_code": verdict.reply_code,
+                    "reply_text": verdict.reply_text,
+                    "size_bytes": delivery.body_size,
+                    "queue": self.settings.quarantine_queue_name,
+                },
+            )
+        self.relay.quarantined.clear()
+        status = self.status.destination
+        if self.window.blocked is not status.blocked:
+            status.blocked = self.window.blocked
+            log.warning("destination %s", "blocked by the broker (an alarm)" if status.blocked else "no longer blocked")
+        trouble = self.window.hindrance
+        if bool(trouble) is not bool(self._trouble_logged):
+            log.warning("destination %s", trouble or "takes messages again")
+            self._trouble_logged = trouble
+        self._watch(now_s)
+
+    def _watch(self, now_s: float) -> None:
+        """Say what the bridge could not mend: in flight for long, both sides up, and nothing forwarded or refused."""
+        limits = self.window.limits
+        last_s = self.window.progress_s
+        idle = not self.window.publishing or self.window.blocked
+        overdue_s = now_s - last_s - limits.confirm_timeout_s - STUCK_AFTER_S
+        self.status.stuck = "" if idle or overdue_s < 0 else f"no confirm for {now_s - last_s:.0f} s"
+
+    def snapshot(self) -> tuple[Books, Status]:
+        """Return a consistent copy of books and status; to be called on the event loop's thread."""
+        status = copy.deepcopy(self.status)
+        window = self.window
+        status.consuming = self.relay.consumer is Consumer.ON
+        status.publish_window = window.publish_window
+        status.trouble = window.hindrance
+        status.oldest_received_s = window.oldest_received_s
+        if window.last_forward_s is not None:
+            status.last_forward_s = time.time() - (asyncio.get_running_loop().time() - window.last_forward_s)
+        return copy.deepcopy(self.books), status
