@@ -1,0 +1,1 @@
+"""The AMQP bridge: forwards one RabbitMQ queue to another, losing nothing. Begin with `window`."""

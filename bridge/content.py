@@ -14,13 +14,15 @@ Layout (AMQP 0-9-1, 4.2.6.1 and 4.2.6.2)::
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha1
 from struct import Struct
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from bridge.errors import MalformedFrameError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 FLAGS_AT = 19
 PROPERTIES_AT = 21
@@ -108,7 +110,8 @@ def split_properties(header: bytes) -> dict[int, bytes]:
 def join_properties(header: bytes, properties: dict[int, bytes]) -> bytes:
     """Return the header frame with these properties in the place of its own; channel and body size stay."""
     flags = sum(properties)
-    payload = b"".join((header[7:FLAGS_AT], _u16.pack(flags), *(properties[f] for f in PROPERTY_FLAGS if f in properties)))
+    in_order = [properties[flag] for flag in PROPERTY_FLAGS if flag in properties]
+    payload = b"".join((header[7:FLAGS_AT], _u16.pack(flags), *in_order))
     return b"".join((header[:3], _u32.pack(len(payload)), payload, b"\xce"))
 
 
@@ -296,7 +299,7 @@ def reframe(content: bytes, channel: int, frame_max: int) -> bytes:
     header = header_frame(content)
     body = memoryview(b"".join(body_payloads(content)))
     step = frame_max - FRAME_OVERHEAD if frame_max else max(1, len(body))
-    frames = [header[:1], _u16.pack(channel), header[3:]]
+    frames: list[bytes | memoryview] = [header[:1], _u16.pack(channel), header[3:]]
     for start in range(0, len(body), step):
         payload = body[start : start + step]
         frames += (_frame_head.pack(3, channel, len(payload)), payload, b"\xce")

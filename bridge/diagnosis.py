@@ -36,7 +36,8 @@ async def explained(side: SideSettings, index: int, timeout_s: float) -> AsyncIt
     except BridgeError:
         raise
     except TimeoutError as error:
-        message = f"{side.safe_urls[index]} did not answer within {timeout_s:.0f} s; is the broker overloaded or a firewall in between?"
+        where = side.safe_urls[index]
+        message = f"{where} did not answer within {timeout_s:.0f} s; is it overloaded, or a firewall in between?"
         raise ConnectError("timeout", message) from error
     except asyncio.CancelledError as error:
         # aiormq cancels its own waiters when it loses the connection; a cancellation of ours goes on.
@@ -53,34 +54,34 @@ def explain(error: Exception, side: SideSettings, index: int) -> ConnectError:
     """Return the error as a short fixed word and a sentence; no secret is in it."""
     prefix = f"BRIDGE_{side.name.upper()}_"
     where = side.safe_urls[index]
-    what = _text(error)
-    cause = error.__cause__
-    match error:
-        case amqp.ProbableAuthenticationError():
-            return ConnectError("login-refused", f"{where} refused the login ({what}); check {prefix}USERNAME and {prefix}PASSWORD(_FILE)")
-        case amqp.AuthenticationError():
-            return ConnectError("login-refused", f"{where} offers no login mechanism that {prefix}AUTH={side.auth} allows")
-        case amqp.ConnectionNotAllowed():
-            return ConnectError("vhost", f"{where} refused the virtual host ({what}); create it, or give the user permissions in it")
-        case amqp.ChannelNotFoundEntity():
-            return ConnectError("missing", f"{where}: {what}; create it, or set {prefix}DECLARE=true")
-        case amqp.ChannelAccessRefused():
-            return ConnectError("forbidden", f"{where}: {what}; give the user the permission")
-        case amqp.ChannelLockedResource():
-            return ConnectError("locked", f"{where}: {what}; another connection uses it exclusively")
-        case amqp.ChannelPreconditionFailed():
-            return ConnectError("mismatch", f"{where}: {what}; change the arguments, or the queue")
-        case amqp.ChannelClosed() | amqp.ConnectionClosed():
-            return ConnectError("refused", f"{where}: {what}")
-    if isinstance(cause, ssl.SSLError) or isinstance(error, ssl.SSLError):
-        return ConnectError("tls", f"{where}: TLS failed ({_text(cause or error)}); check {prefix}CA_FILE, {prefix}CERT_FILE and the host name")
-    if isinstance(cause, socket.gaierror):
-        return ConnectError("unresolvable", f"{where}: the host name does not resolve ({_text(cause)})")
-    if isinstance(cause, ConnectionRefusedError):
-        return ConnectError("unreachable", f"{where}: nothing listens there; is the broker running?")
-    if isinstance(error, ConnectionError) or isinstance(cause, OSError):
-        return ConnectError("unreachable", f"{where}: {what}")
-    return ConnectError("protocol", f"{where}: {type(error).__name__}: {what}")
+    cause = error.__cause__ or error
+    for kind, result, advice in _ANSWERS:
+        if isinstance(error, kind) or isinstance(cause, kind):
+            said = _text(error if isinstance(error, kind) else cause)
+            return ConnectError(result, f"{where}: {advice.format(said=said, prefix=prefix)}")
+    return ConnectError("protocol", f"{where}: {type(error).__name__}: {_text(error)}")
+
+
+_ANSWERS: tuple[tuple[type[Exception], str, str], ...] = (
+    (
+        amqp.ProbableAuthenticationError,
+        "login-refused",
+        "it refused the login ({said}); check {prefix}USERNAME and {prefix}PASSWORD or {prefix}PASSWORD_FILE",
+    ),
+    (amqp.AuthenticationError, "login-refused", "it offers no login mechanism that {prefix}AUTH allows ({said})"),
+    (amqp.ConnectionNotAllowed, "vhost", "{said}; create the virtual host, or give the user permissions in it"),
+    (amqp.ChannelNotFoundEntity, "missing", "{said}; create it, or set {prefix}DECLARE=true for a queue"),
+    (amqp.ChannelAccessRefused, "forbidden", "{said}; give the user the permission"),
+    (amqp.ChannelLockedResource, "locked", "{said}; another connection uses it exclusively"),
+    (amqp.ChannelPreconditionFailed, "mismatch", "{said}; change the settings, or the queue"),
+    (amqp.ChannelClosed, "refused", "it closed the channel ({said})"),
+    (amqp.ConnectionClosed, "refused", "it closed the connection ({said})"),
+    (ssl.SSLError, "tls", "TLS failed ({said}); check {prefix}CA_FILE, {prefix}CERT_FILE and the host name"),
+    (socket.gaierror, "unresolvable", "the host name does not resolve ({said})"),
+    (ConnectionRefusedError, "unreachable", "nothing listens there; is the broker running?"),
+    (OSError, "unreachable", "{said}"),
+)
+"""The first that fits counts: an error or its cause, the result, and what an operator can do."""
 
 
 def _text(error: BaseException) -> str:

@@ -111,7 +111,9 @@ class Quarantined(NamedTuple):
 class Relay:
     """Both sides' data planes around one window."""
 
-    def __init__(self, window: Window, policy: HeaderPolicy, *, destination: bytes, own_keys: bool, quarantine: str) -> None:
+    def __init__(
+        self, window: Window, policy: HeaderPolicy, *, destination: bytes, own_keys: bool, quarantine: str
+    ) -> None:
         """`destination` is the route to publish to (see `wire.route`), only its exchange counts with `own_keys`."""
         self.window = window
         self.policy = policy
@@ -196,8 +198,9 @@ class Relay:
                     self.window.released()
                 case Close(channel=channel) if channel == QUARANTINE_CHANNEL:
                     self.quarantine_closed(now_s)
-                case Close():
-                    self.source_close = self.source_close or (event if event.channel in {0, DATA_CHANNEL} else None)
+                case Close(channel=channel):
+                    if channel in {0, DATA_CHANNEL}:
+                        self.source_close = event
                 case Blocked() | Unblocked():
                     pass  # it publishes nothing but what goes to the quarantine, which waits for its confirm
                 case _:
@@ -210,16 +213,17 @@ class Relay:
         window = self.window
         for event in events:
             match event:
-                case Confirm(DATA_CHANNEL, publish_seqno, multiple, accepted):
+                case Confirm(_, publish_seqno, multiple, accepted):
                     window.confirm(publish_seqno, now_s, multiple=multiple, accepted=accepted)
-                case Return(channel=DATA_CHANNEL):
+                case Return():
                     window.returned(event, now_s)
                 case Blocked():
                     window.destination_blocked(now_s)
                 case Unblocked():
                     window.destination_unblocked(now_s)
-                case Close():
-                    self.destination_close = self.destination_close or (event if event.channel in {0, DATA_CHANNEL} else None)
+                case Close(channel=channel):
+                    if channel in {0, DATA_CHANNEL}:
+                        self.destination_close = event
                 case _:
                     message = f"a {type(event).__name__} from the destination"
                     raise MalformedFrameError(message)

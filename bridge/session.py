@@ -8,7 +8,6 @@ sends heartbeats; deliveries, publishes, confirms and acks pass it by (see `tap`
 from __future__ import annotations
 
 import asyncio
-import ssl
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,8 @@ from bridge.tap import Pump, Tap, TapFactory
 from bridge.wire import DATA_CHANNEL, QUARANTINE_CHANNEL
 
 if TYPE_CHECKING:
+    import ssl
+
     from aio_pika.abc import AbstractChannel, AbstractQueue
     from yarl import URL
 
@@ -41,7 +42,8 @@ class TappedConnection(aio_pika.Connection):
     """A plain connection whose transport is made by a `TapFactory`: aio-pika does not pass that on by itself."""
 
     def __init__(self, url: URL, factory: TapFactory, context: ssl.SSLContext | None, name: str) -> None:
-        super().__init__(url, ssl_context=context, client_properties={"connection_name": name, "product": "amqp-bridge"})
+        properties = {"connection_name": name, "product": "amqp-bridge"}
+        super().__init__(url, ssl_context=context, client_properties=properties)
         self.kwargs["transport_factory"] = factory
 
 
@@ -80,6 +82,10 @@ class Session:
         if self._opened:
             self._relay_lost(now_s)
         self.changed.set()
+
+    async def open(self, index: int) -> None:
+        """Connect to URL number `index` and verify what the side needs; a generation begins. Raises `BridgeError`."""
+        raise NotImplementedError
 
     def _relay_events(self, events: list[Event], now_s: float) -> None:
         raise NotImplementedError

@@ -48,7 +48,8 @@ class Status:
     def hindrances(self) -> list[str]:
         """Why the bridge is not ready; empty when it is."""
         found = [f"{side.name}: {side.reason}" for side in (self.source, self.destination) if not side.up]
-        found += [f"{side.name}: blocked by the broker" for side in (self.source, self.destination) if side.up and side.blocked]
+        if self.destination.up and self.destination.blocked:
+            found.append("destination: blocked by the broker")
         if self.trouble:
             found.append(f"destination: {self.trouble}")
         if self.stopping:

@@ -45,7 +45,9 @@ STUCK_AFTER_S = 60.0
 class Keeper:
     """Keeps one side up: a generation after the other, over its URLs in turn, with backoff."""
 
-    def __init__(self, supervisor: Supervisor, side: SideSettings, status: SideStatus, make: Callable[[], Session]) -> None:
+    def __init__(
+        self, supervisor: Supervisor, side: SideSettings, status: SideStatus, make: Callable[[], Session]
+    ) -> None:
         settings = supervisor.settings
         self.session: Session | None = None
         self._supervisor = supervisor
@@ -153,7 +155,9 @@ class Supervisor:
             to = route("", settings.destination_queue)
         else:
             to = route(settings.destination_exchange or "", settings.destination_routing_key or "")
-        self.relay = Relay(self.window, policy, destination=to, own_keys=own_keys, quarantine=settings.quarantine_queue_name)
+        self.relay = Relay(
+            self.window, policy, destination=to, own_keys=own_keys, quarantine=settings.quarantine_queue_name
+        )
         self._pump = Pump(self.relay)
         self._source = Keeper(self, settings.source, self.status.source, self._source_session)
         self._destination = Keeper(self, settings.destination, self.status.destination, self._destination_session)
@@ -206,7 +210,7 @@ class Supervisor:
         log.info("stopping: draining", extra={"published": self.books.published, "held": self.books.held})
         self.relay.stop()
         self._pump.run(loop.time())
-        while not self.relay.source_drained and loop.time() < deadline_s:
+        while not self.relay.source_drained and loop.time() < deadline_s:  # noqa: ASYNC110 - the relay is sans-I/O
             await asyncio.sleep(TICK_S / 5)
         self.relay.abandon()
         self._pump.run(loop.time())

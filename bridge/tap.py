@@ -190,7 +190,7 @@ class TapFactory(TransportFactory):
         reader = asyncio.StreamReader(loop=loop)
         tap = self.tap = self._make(reader)
         try:
-            await loop.create_connection(lambda: tap, url.host, url.port, ssl=context)
+            await loop.create_connection(lambda: tap, url.host or "", url.port or 0, ssl=context)
         except OSError as error:
             raise AMQPConnectionError(*error.args) from error
         assert tap.transport is not None  # noqa: S101 - create_connection calls connection_made first

@@ -29,16 +29,19 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import inf
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from bridge.books import Books, count
 from bridge.content import parts
 from bridge.errors import MalformedFrameError
-from bridge.memory import Memory
-from bridge.wire import Close, Delivery, Return
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from bridge.memory import Memory
+    from bridge.wire import Close, Delivery, Return
 
 FIRST_PUBLISH_WINDOW = 16
 """Messages published at once in a young destination generation; doubles with every round of confirms."""
@@ -259,7 +262,7 @@ class Window:
                 books.duplicates_possible += 1
         if self._releasing:
             self._requeue(delivery, self._releasing)
-        elif limits.quarantine and limits.delivery_limit and delivery.delivery_count >= limits.delivery_limit - LIMIT_MARGIN:
+        elif limits.quarantine and 0 < limits.delivery_limit <= delivery.delivery_count + LIMIT_MARGIN:
             self.condemned.append((delivery, Verdict("delivery-limit")))
         elif limits.quarantine and delivery.body_size > self._size_limit and now_s < self._size_limit_until_s:
             text = f"message size {delivery.body_size} is larger than the destination's limit {self._size_limit:.0f}"
@@ -307,7 +310,7 @@ class Window:
         for delivery in self._published:
             if delivery is not None:
                 self.books.duplicates_possible += 1
-                self._unpublish(delivery)
+                self._unpublish()
                 self._requeue(delivery, reason)
         self._forget_published()
 
@@ -347,8 +350,7 @@ class Window:
             published = []
         if published:
             count(self.books.publish_retries, "destination-lost", len(published))
-        for delivery in published:
-            self._unpublish(delivery)
+        self._unpublish(len(published))
         rest = self._convict(published, close, now_s) if close is not None else published
         self._hold(rest)
         self._in_trouble(now_s)
@@ -492,7 +494,7 @@ class Window:
         self.trouble_since_s = None
         self.trouble = ""
         if self._returns_in_a_row:
-            self._taken_again(now_s)
+            self._taken_again()
 
         first, last = confirmed[0].delivery_tag, confirmed[-1].delivery_tag
         if in_order and first == self._lowest and last - first == len(confirmed) - 1:
@@ -520,7 +522,7 @@ class Window:
                     # Its redelivery cannot be told from another message; `receive` counts it.
                     continue
             elif returned:
-                self._unpublish(delivery)
+                self._unpublish()
                 self._set_aside(delivery, now_s)
             elif accepted:
                 self._forward([delivery], now_s, in_order=False)
@@ -528,8 +530,7 @@ class Window:
                 refused.append(delivery)
         if refused:
             count(self.books.publish_retries, "nack", len(refused))
-            for delivery in refused:
-                self._unpublish(delivery)
+            self._unpublish(len(refused))
             self._hold(refused)
             self._refused("nack", "its queue may be full (reject-publish)", now_s)
 
@@ -647,7 +648,8 @@ class Window:
         self._round_ends_at = self._next_seqno
 
     def _delay_s(self, attempts: int, at_most_s: float) -> float:
-        return min(at_most_s, RETRY_MIN_S * 2 ** min(attempts, 16)) * (0.5 + self._chance() / 2)
+        delay_s: float = min(at_most_s, RETRY_MIN_S * 2 ** min(attempts, 16))
+        return delay_s * (0.5 + self._chance() / 2)
 
     def _set_aside(self, delivery: Delivery, now_s: float) -> None:
         """The destination has no route for it: try it again later, let the others pass."""
@@ -660,7 +662,7 @@ class Window:
         if self._returns_in_a_row >= RETURNS_IN_A_ROW:
             self._refused("returned", "no queue is bound for them", now_s)
 
-    def _taken_again(self, now_s: float) -> None:
+    def _taken_again(self) -> None:
         if self._returns_in_a_row >= RETURNS_IN_A_ROW - 1:
             self._try_again({t for t, a in self._aside.items() if a.verdict is None})
         self._returns_in_a_row = 0
@@ -675,9 +677,9 @@ class Window:
         if deliveries:
             self._held = deque(sorted([*deliveries, *self._held]))
 
-    def _unpublish(self, delivery: Delivery) -> None:
-        self.books.published -= 1
-        self.books.held += 1
+    def _unpublish(self, number: int = 1) -> None:
+        self.books.published -= number
+        self.books.held += number
 
     def _leave(self, delivery: Delivery) -> None:
         self.books.held -= 1
