@@ -275,10 +275,19 @@ def identity(content: bytes) -> bytes | None:
     It covers the properties and the body, not the headers: quorum queues add fields to them on a
     redelivery. Neither does it cover how the body is cut into frames, which depends on the connection.
     """
-    properties = split_properties(header_frame(content))
-    if MESSAGE_ID not in properties:
+    (flags,) = _u16.unpack_from(content, FLAGS_AT)
+    if not flags & MESSAGE_ID:
         return None
-    digest = sha1(_without_headers(properties), usedforsecurity=False)
+    end = FRAME_OVERHEAD - 1 + _u32.unpack_from(content, 3)[0]
+    start = table = PROPERTIES_AT
+    if flags & HEADERS:
+        if flags & CONTENT_TYPE:
+            table += 1 + content[table]
+        if flags & CONTENT_ENCODING:
+            table += 1 + content[table]
+        start = table + 4 + _u32.unpack_from(content, table)[0]
+    digest = sha1(_u16.pack(flags & ~HEADERS), usedforsecurity=False)
+    digest.update(content[PROPERTIES_AT:table] + content[start:end])
     for payload in body_payloads(content):
         digest.update(payload)
     return digest.digest()
