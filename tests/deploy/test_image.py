@@ -1,0 +1,119 @@
+"""The image, built and run for real: as nobody, read-only, without capabilities."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pika
+import pytest
+
+from tests.deploy import tools
+from tests.deploy.containers import RESTRICTED, Container
+from tests.rig.node import Node
+from tests.rig.ports import free_port
+from tests.rig.waiting import wait_until
+
+pytestmark = pytest.mark.broker
+
+MESSAGES = 500
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Node]:
+    """A broker with two queues: the source and the destination."""
+    with Node("3.10") as running:
+        for queue in ("source", "destination"):
+            running.declare(queue)
+        yield running
+
+
+def settings(node: Node) -> dict[str, str]:
+    """The environment of a bridge between the two queues."""
+    return {
+        "BRIDGE_SOURCE_URL": node.url,
+        "BRIDGE_SOURCE_QUEUE": "source",
+        "BRIDGE_DESTINATION_QUEUE": "destination",
+    }
+
+
+def publish(node: Node, count: int) -> None:
+    """Put persistent messages into the source queue."""
+    with node.channel() as channel:
+        properties = pika.BasicProperties(delivery_mode=2)
+        for number in range(count):
+            channel.basic_publish("", "source", str(number).encode(), properties)
+
+
+def take_all(node: Node) -> list[bytes]:
+    """Empty the destination queue."""
+    bodies = []
+    with node.channel() as channel:
+        while (got := channel.basic_get("destination", auto_ack=True))[0] is not None:
+            bodies.append(got[2])
+    return bodies
+
+
+def test_dockerfile_lint_finds_nothing() -> None:
+    hadolint = Path(sys.executable).with_name("hadolint")
+    assert tools.run(hadolint, tools.ROOT / "Dockerfile") == ""
+
+
+def test_forwards_as_nobody_on_a_read_only_root_without_capabilities(image: str, node: Node) -> None:
+    publish(node, MESSAGES)
+    with Container(settings(node), free_port()) as container:
+        container.wait_ready()
+        wait_until(lambda: node.queue_ready("destination") == MESSAGES, "all messages to arrive")
+        status = dict(line.split(":\t", 1) for line in container.exec("cat", "/proc/1/status").stdout.splitlines())
+        assert status["Uid"].split() == ["65532"] * 4
+        assert {status[name] for name in ("CapPrm", "CapEff", "CapBnd")} == {"0" * 16}
+        assert status["Name"] == "amqp-bridge"
+        assert "Read-only file system" in container.exec("touch", "/opt/amqp-bridge/x").stderr
+        assert container.exec("/bin/sh", "-c", "command -v pip pip3 gcc cc make").stdout == ""
+    assert take_all(node) == [str(number).encode() for number in range(MESSAGES)]
+
+
+def test_sigterm_drains(image: str, node: Node) -> None:
+    """Each message is on one side or the other, none on both, and the exit status is 0."""
+    with Container(settings(node), free_port()) as container:
+        container.wait_ready()
+        publish(node, MESSAGES)
+        assert container.terminate() == 0, container.logs
+    arrived = {int(body) for body in take_all(node)}
+    left = node.queue_ready("source")
+    assert len(arrived) + left == MESSAGES
+    with node.channel() as channel:
+        channel.queue_purge("source")
+
+
+def test_a_wrong_configuration_ends_with_78(image: str) -> None:
+    result = tools.attempt("podman", "run", "--rm", "--network=host", *RESTRICTED, image, env=tools.podman_environment())
+    assert result.returncode == 78
+    assert "BRIDGE_SOURCE_QUEUE" in result.stderr
+
+
+def test_the_health_check_asks_the_bridge(image: str, node: Node) -> None:
+    """The command in the image's health check, which no scheduler runs here."""
+    with Container(settings(node), free_port()) as container:
+        container.wait_ready()
+        check = json.loads(tools.podman("inspect", image))[0]["Config"]["Healthcheck"]["Test"]
+        assert check[0] == "CMD"
+        healthy = container.exec(*check[1:])
+        assert healthy.returncode == 0, healthy.stderr
+
+
+def test_the_image_says_what_it_is(image: str) -> None:
+    config = json.loads(tools.podman("inspect", image))[0]["Config"]
+    assert config["Entrypoint"] == ["amqp-bridge"]
+    assert config["Cmd"] == ["run"]
+    assert config["User"] == "65532:65532"
+    names = {"title", "description", "licenses", "version", "revision"}
+    assert {f"org.opencontainers.image.{name}" for name in names} <= set(config["Labels"])
+
+
+def test_the_bridge_adds_less_than_60_mb_to_its_base(image: str) -> None:
+    sizes = [int(tools.podman("image", "inspect", "--format={{.Size}}", name)) for name in (tools.BASE_IMAGE, image)]
+    print(f"base {sizes[0] / 1e6:.0f} MB, image {sizes[1] / 1e6:.0f} MB")
+    assert sizes[1] - sizes[0] < 60e6

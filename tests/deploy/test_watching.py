@@ -1,0 +1,156 @@
+"""A real Prometheus scrapes a real bridge, under load and through a broker's restart, with this project's configuration."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pika
+import pytest
+import yaml
+
+from tests.deploy import tools
+from tests.deploy.containers import ready
+from tests.rig.node import Node
+from tests.rig.ports import free_port
+from tests.rig.waiting import wait_until
+
+pytestmark = pytest.mark.broker
+
+CONFIG = tools.ROOT / "config"
+DASHBOARD = json.loads((CONFIG / "grafana-dashboard.json").read_text())
+QUERIES = [
+    pytest.param(target["expr"], id=f"{panel['title']} {target['refId']}")
+    for panel in DASHBOARD["panels"]
+    for target in panel.get("targets", [])
+]
+RECORDS = [
+    rule["record"]
+    for group in yaml.safe_load((CONFIG / "prometheus-rules.yml").read_text())["groups"]
+    for rule in group["rules"]
+    if "record" in rule
+]
+GRAFANA = {"$__rate_interval": "10s", "$__range": "5m", "$bridge": ".*", "$instance": ".*"}
+"""What Grafana puts in, at a scrape each second."""
+
+
+class Prometheus:
+    """A server with the project's configuration, but for the bridge's address and the pace."""
+
+    def __init__(self, folder: Path, bridge_port: int) -> None:
+        self.folder = folder
+        self.port = free_port()
+        config = yaml.safe_load((CONFIG / "prometheus.yml").read_text())
+        config["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
+        config["rule_files"] = [str(CONFIG / name) for name in config["rule_files"]]
+        config["scrape_configs"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{bridge_port}"]
+        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Run the server until the block ends."""
+        command = ("prometheus", f"--config.file={self.folder}/prometheus.yml", f"--storage.tsdb.path={self.folder}/data")
+        with (self.folder / "prometheus.log").open("wb") as log:
+            process = subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{self.port}"], stderr=log)
+            try:
+                yield
+            finally:
+                process.terminate()
+                process.wait(30)
+
+    def ask(self, path: str, **parameters: str) -> Any:
+        """Return the data of an answer of the API, None while the server does not answer."""
+        query = urllib.parse.urlencode(parameters)
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/v1/{path}?{query}", timeout=10) as answer:
+                return json.load(answer)["data"]
+        except (ConnectionError, urllib.error.URLError):
+            return None
+
+    def values(self, expression: str) -> list[float]:
+        """The values of an instant query."""
+        answer = self.ask("query", query=expression)
+        return [float(sample["value"][1]) for sample in answer["result"]] if answer else []
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """A Prometheus that has seen a bridge forward, lose its source, find it again and forward again."""
+    folder = tmp_path_factory.mktemp("prometheus")
+    port = free_port()
+    server = Prometheus(folder, port)
+    with Node("3.10") as source, Node("3.10") as destination:
+        source.declare("orders")
+        destination.declare("orders")
+        environment = {
+            "BRIDGE_SOURCE_URL": source.url,
+            "BRIDGE_SOURCE_QUEUE": "orders",
+            "BRIDGE_DESTINATION_URL": destination.url,
+            "BRIDGE_DESTINATION_QUEUE": "orders",
+            "BRIDGE_HTTP_HOST": "127.0.0.1",
+            "BRIDGE_HTTP_PORT": str(port),
+        }
+        command = [sys.executable, "-m", "bridge", "run"]
+        with (folder / "bridge.log").open("wb") as log:
+            bridge = subprocess.Popen(command, cwd=tools.ROOT, env={**os.environ, **environment}, stdout=log, stderr=log)
+            try:
+                with server.running():
+                    wait_until(lambda: ready(port), "the bridge to be ready")
+                    arrived = "sum(bridge_messages_forwarded_total)"
+                    wait_until(lambda: server.values(arrived) == [0.0], "a first scrape", interval_s=0.2)
+                    publish(source, 2000)
+                    wait_until(lambda: server.values(arrived) == [2000.0], "a scrape of the load", interval_s=0.2)
+                    source.restart()
+                    publish(source, 2000)
+                    wait_until(lambda: server.values(arrived) == [4000.0], "a scrape of what followed", interval_s=0.2)
+                    yield server
+            finally:
+                bridge.terminate()
+                bridge.wait(30)
+                print((folder / "bridge.log").read_text()[-4000:])
+
+
+def publish(node: Node, count: int) -> None:
+    """Put persistent messages into the source queue."""
+    with node.channel() as channel:
+        for number in range(count):
+            channel.basic_publish("", "orders", b"x" * (number % 500), pika.BasicProperties(delivery_mode=2))
+
+
+@pytest.mark.parametrize("expression", QUERIES)
+def test_each_query_of_the_dashboard_is_answered(prometheus: Prometheus, expression: str) -> None:
+    for name, value in GRAFANA.items():
+        expression = expression.replace(name, value)
+    assert "$" not in expression
+    wait_until(lambda: bool(prometheus.values(expression)), f"an answer to {expression}", 15, interval_s=0.2)
+
+
+@pytest.mark.parametrize("record", RECORDS)
+def test_each_recording_rule_records(prometheus: Prometheus, record: str) -> None:
+    wait_until(lambda: bool(prometheus.values(record)), f"a value of {record}", 15, interval_s=0.2)
+
+
+def test_the_restart_shows(prometheus: Prometheus) -> None:
+    assert sum(prometheus.values('bridge_generations_ended_total{side="source"}')) >= 1
+    assert prometheus.values('bridge_generation{side="source"}') >= [2.0]
+    assert prometheus.values('bridge_connection_up{side="source", bridge="orders"}') == [1.0]
+
+
+def test_the_books_balanced_at_every_scrape(prometheus: Prometheus) -> None:
+    assert prometheus.values("max_over_time(abs(bridge:books:imbalance)[5m:1s])") == [0.0]
+
+
+def test_every_rule_evaluates(prometheus: Prometheus) -> None:
+    """And none but those about the short restart has anything to say."""
+    rules = [rule for group in prometheus.ask("rules")["groups"] for rule in group["rules"]]
+    assert {rule["health"] for rule in rules} == {"ok"}
+    assert [rule["name"] for rule in rules if rule.get("state") == "firing"] == []
