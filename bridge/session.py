@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import ssl
 
     from aio_pika.abc import AbstractChannel, AbstractQueue
+    from pamqp.common import FieldTable
     from yarl import URL
 
     from bridge.relay import Relay
@@ -42,7 +43,7 @@ class TappedConnection(aio_pika.Connection):
     """A plain connection whose transport is made by a `TapFactory`: aio-pika does not pass that on by itself."""
 
     def __init__(self, url: URL, factory: TapFactory, context: ssl.SSLContext | None, name: str) -> None:
-        properties = {"connection_name": name, "product": "amqp-bridge"}
+        properties: FieldTable = {"connection_name": name, "product": "amqp-bridge"}
         super().__init__(url, ssl_context=context, client_properties=properties)
         self.kwargs["transport_factory"] = factory
 
@@ -160,7 +161,7 @@ class SourceSession(Session):
         self._index = index
         async with explained(self._side, index, CONNECT_TIMEOUT_S):
             self._channel = await self._connect(index, self._relay.source_connecting())
-            self._queue_object = await self._queue(self._channel, self._settings.source_queue)
+            self._queue_object = await self._queue(self._channel, self._settings.source_queue or "")
         self._relay.source_opened(self._begin())
         self._pump.source = self.tap
 

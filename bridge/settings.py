@@ -1,0 +1,434 @@
+"""The settings: every option is written here once, with its default, its check and what to say about it.
+
+`--help`, the README's table, `config/bridge.env` and the chart's values are made from or checked against this.
+A wrong configuration is refused as a whole: every mistake is named at once, and no secret is ever shown.
+"""
+
+from __future__ import annotations
+
+import ssl
+import textwrap
+from collections.abc import Mapping  # noqa: TC003 - pydantic reads the annotations at run time
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import Field, PlainValidator, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from yarl import URL
+
+from bridge import values
+from bridge.content import Treatment
+from bridge.errors import ConfigurationError
+from bridge.side import EXAMPLE, Auth, Credentials, QueueType, SideSettings, Tls, parse_urls
+
+PREFIX = "BRIDGE_"
+CONSUMER_TIMEOUT_S = 1800
+"""RabbitMQ's default `consumer_timeout`: what is held must have been given back before."""
+
+
+def _urls() -> PlainValidator:
+    def parse(text: str) -> tuple[URL, ...]:
+        urls, problems = parse_urls(text)
+        if problems:
+            raise ValueError("; ".join(problems))
+        return urls
+
+    return PlainValidator(parse)
+
+
+def _secret() -> PlainValidator:
+    return PlainValidator(SecretStr)
+
+
+def _pem(what: str) -> PlainValidator:
+    def check(path: Path) -> None:
+        if b"-----BEGIN" not in path.read_bytes():
+            raise ValueError(f"{values.quoted(str(path))} holds no PEM block; expected {what} in PEM")
+
+    return values.readable_file(check)
+
+
+def _ca() -> PlainValidator:
+    def check(path: Path) -> None:
+        try:
+            ssl.create_default_context(cafile=path)
+        except (ssl.SSLError, OSError):
+            raise ValueError(f"{values.quoted(str(path))} holds no CA certificate; expected PEM") from None
+
+    return values.readable_file(check)
+
+
+class _Environment(EnvSettingsSource):
+    """pydantic-settings' reader, for a given environment; an empty variable counts as not set."""
+
+    MAY_BE_EMPTY = f"{PREFIX}QUARANTINE_QUEUE"
+
+    def __init__(self, settings: type[BaseSettings], environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        super().__init__(settings)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return {name.lower(): text for name, text in self._environ.items() if text or name == self.MAY_BE_EMPTY}
+
+
+Name = Annotated[str | None, values.short_string("a name")]
+Urls = Annotated[tuple[URL, ...] | None, NoDecode, _urls()]
+Secret = Annotated[SecretStr | None, _secret()]
+File = Annotated[Path | None, values.readable_file()]
+CaFile = Annotated[Path | None, _ca()]
+CertificateFile = Annotated[Path | None, _pem("a certificate")]
+KeyFile = Annotated[Path | None, _pem("a private key")]
+Table = Annotated[dict[str, object], NoDecode, values.table()]
+Flag = Annotated[bool, values.boolean()]
+AuthWord = Annotated[Auth, values.choice("plain", "external")]
+QueueTypeWord = Annotated[QueueType, values.choice("classic", "quorum", "stream")]
+TreatmentWord = Annotated[Treatment, values.choice("move", "keep", "drop")]
+
+
+class Settings(BaseSettings):
+    """The configuration. Immutable; made by `load_settings`, which also checks what goes together."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True, validate_default=False
+    )
+
+    # What a field's description does not say of its default, `json_schema_extra` does.
+    source_url: Urls = Field(
+        None,
+        description=f"The source's broker: {EXAMPLE}. Several, comma-separated, are tried in turn.",
+        json_schema_extra={"shown": "required", "secret": True},
+    )
+    source_queue: Name = Field(
+        None, description="The queue to take messages from.", json_schema_extra={"shown": "required"}
+    )
+    source_username: Name = Field(
+        None, description="The user, over the URL's.", json_schema_extra={"shown": "from the URL"}
+    )
+    source_password: Secret = Field(
+        None, description="The password, over the URL's.", json_schema_extra={"shown": "from the URL", "secret": True}
+    )
+    source_password_file: File = Field(
+        None, description="A file with the password, read anew at each connect: rotated secrets just work."
+    )
+    source_ca_file: CaFile = Field(
+        None, description="The CAs to trust, in PEM.", json_schema_extra={"shown": "the system's CAs"}
+    )
+    source_cert_file: CertificateFile = Field(None, description="A client certificate, in PEM.")
+    source_key_file: KeyFile = Field(None, description="Its key, in PEM and not encrypted.")
+    source_auth: AuthWord = Field(
+        "plain", description="How to log in: `plain`, or `external` by the client certificate."
+    )
+    source_prefetch: Annotated[int, values.whole(1, 65535)] = Field(
+        1000, description="How many messages may be in flight: received and not acked."
+    )
+    source_consumer_priority: Annotated[int | None, values.whole(-(2**31), 2**31 - 1)] = Field(
+        None, description="The consumer's priority: a second bridge with a lower one is a standby."
+    )
+    source_consumer_arguments: Table = Field(
+        {}, description='Arguments for the consumer as JSON; for a stream, `{"x-stream-offset": "first"}`.'
+    )
+    source_declare: Flag = Field(
+        default=False, description="Declare the source queue, durable, when connecting; else it must exist."
+    )
+    source_queue_type: QueueTypeWord = Field(
+        "quorum", description="Its type, when declared: `classic`, `quorum` or `stream`."
+    )
+    source_queue_arguments: Table = Field({}, description="More arguments for its declaration, as JSON.")
+
+    destination_url: Urls = Field(
+        None,
+        description="The destination's broker, in the same form.",
+        json_schema_extra={"shown": "the source's, with its login", "secret": True},
+    )
+    destination_queue: Name = Field(
+        None, description="The queue to publish to.", json_schema_extra={"shown": "this or an exchange is required"}
+    )
+    destination_exchange: Name = Field(None, description="The exchange to publish to, in place of a queue.")
+    destination_routing_key: Annotated[str | None, values.short_string("a routing key", empty=True)] = Field(
+        None, description="The routing key for the exchange.", json_schema_extra={"shown": "each message's own"}
+    )
+    destination_username: Name = Field(
+        None, description="The user, over the URL's.", json_schema_extra={"shown": "from the URL"}
+    )
+    destination_password: Secret = Field(
+        None, description="The password, over the URL's.", json_schema_extra={"shown": "from the URL", "secret": True}
+    )
+    destination_password_file: File = Field(None, description="A file with the password, read anew at each connect.")
+    destination_ca_file: CaFile = Field(
+        None, description="The CAs to trust, in PEM.", json_schema_extra={"shown": "the system's CAs"}
+    )
+    destination_cert_file: CertificateFile = Field(None, description="A client certificate, in PEM.")
+    destination_key_file: KeyFile = Field(None, description="Its key, in PEM and not encrypted.")
+    destination_auth: AuthWord = Field(
+        "plain", description="How to log in: `plain`, or `external` by the client certificate."
+    )
+    destination_declare: Flag = Field(
+        default=False, description="Declare the destination queue, durable, when connecting; else it must exist."
+    )
+    destination_queue_type: QueueTypeWord = Field(
+        "quorum", description="Its type, when declared: `classic`, `quorum` or `stream`."
+    )
+    destination_queue_arguments: Table = Field({}, description="More arguments for its declaration, as JSON.")
+
+    max_in_flight_bytes: Annotated[int, values.size(1, 1 << 40)] = Field(
+        64 << 20,
+        description="How many bytes may be in flight; past that, reading from the source pauses.",
+        json_schema_extra={"shown": "64MiB"},
+    )
+    confirm_timeout: Annotated[float, values.duration(1, CONSUMER_TIMEOUT_S)] = Field(
+        30.0,
+        description="How long to wait for a confirm before the destination's connection is begun anew.",
+        json_schema_extra={"shown": "30s"},
+    )
+    hold_timeout: Annotated[
+        float,
+        values.duration(1, CONSUMER_TIMEOUT_S - 60, hint=", well below the broker's consumer timeout of 30 minutes"),
+    ] = Field(
+        300.0,
+        description="How long to hold messages for a destination that is away, blocked or refusing; "
+        "then they are given back.",
+        json_schema_extra={"shown": "300s"},
+    )
+    shutdown_timeout: Annotated[float, values.duration(0, 3600)] = Field(
+        20.0, description="How long to wait for confirms after SIGTERM.", json_schema_extra={"shown": "20s"}
+    )
+    reconnect_min: Annotated[float, values.duration(0.001, 3600)] = Field(
+        0.2,
+        description="The longest first delay before reconnecting; the delays grow with the outage, with full jitter.",
+        json_schema_extra={"shown": "200ms"},
+    )
+    reconnect_max: Annotated[float, values.duration(0.001, 3600)] = Field(
+        30.0, description="The longest delay before reconnecting.", json_schema_extra={"shown": "30s"}
+    )
+
+    quarantine_queue: Annotated[str | None, values.short_string("a name", empty=True)] = Field(
+        None,
+        description="Where messages go that the destination can never take, on the source's broker. "
+        "Empty: hold them instead.",
+        json_schema_extra={"shown": "<source queue>.quarantine"},
+    )
+    user_id: TreatmentWord = Field(
+        "move",
+        description="A `user_id` that is not the destination's user: "
+        "`move` to the header `x-bridge-user-id`, `keep` or `drop`.",
+    )
+    cc: TreatmentWord = Field(
+        "move", description="The header `CC`: `move` to `x-bridge-cc`, `keep` (copies are routed again) or `drop`."
+    )
+    delivery_count: Annotated[Literal["drop", "keep"], values.choice("drop", "keep")] = Field(
+        "drop", description="The headers `x-delivery-count` and `x-acquired-count` of a quorum queue: `drop` or `keep`."
+    )
+    delivery_limit: Annotated[int, values.whole(4, 1 << 31, or_zero=True)] = Field(
+        20,
+        description="The source queue's delivery limit: a message that has come back within 3 of it is quarantined. "
+        "0: off.",
+    )
+    deduplication: Annotated[Literal["message-id", "off"], values.choice("message-id", "off")] = Field(
+        "message-id", description="Recognise redeliveries of what was forwarded: by `message-id`, or `off`."
+    )
+
+    http_host: Annotated[str, values.short_string("an address")] = Field(
+        "0.0.0.0",  # noqa: S104 - a container's probes come from outside
+        description="The address that `/metrics`, `/healthz` and `/readyz` are served on.",
+    )
+    http_port: Annotated[int, values.whole(0, 65535)] = Field(
+        8080, description="Their port. 0: any free one, which is logged."
+    )
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], values.choice("debug", "info", "warning", "error")
+    ] = Field("info", description="The least level to log.")
+    log_format: Annotated[Literal["json", "console"] | None, values.choice("json", "console")] = Field(
+        None, description="`json` or `console`.", json_schema_extra={"shown": "console on a terminal, else json"}
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic-settings'
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read nothing but the environment that `load_settings` is given."""
+        return (init_settings,)
+
+    @property
+    def source(self) -> SideSettings:
+        """The source for the control plane."""
+        return SideSettings(
+            name="source",
+            addresses=self.source_url or (),
+            credentials=Credentials(self.source_username, self.source_password, self.source_password_file),
+            tls=Tls(self.source_ca_file, self.source_cert_file, self.source_key_file),
+            auth=self.source_auth,
+            queue=self.source_queue,
+            declare=self.source_declare,
+            queue_type=self.source_queue_type,
+            queue_arguments=self.source_queue_arguments,
+        )
+
+    @property
+    def destination(self) -> SideSettings:
+        """The destination for the control plane; without a URL of its own it is the source's broker and login."""
+        source = self.source
+        own = Credentials(self.destination_username, self.destination_password, self.destination_password_file)
+        tls = Tls(self.destination_ca_file, self.destination_cert_file, self.destination_key_file)
+        inherits = self.destination_url is None
+        return SideSettings(
+            name="destination",
+            addresses=self.destination_url or source.addresses,
+            credentials=own if own or not inherits else source.credentials,
+            tls=tls if tls != Tls() or not inherits else source.tls,
+            auth=source.auth if inherits and "destination_auth" not in self.model_fields_set else self.destination_auth,
+            queue=self.destination_queue,
+            declare=self.destination_declare,
+            queue_type=self.destination_queue_type,
+            queue_arguments=self.destination_queue_arguments,
+        )
+
+    @property
+    def quarantine_queue_name(self) -> str:
+        """The quarantine's queue; empty when there is none."""
+        return f"{self.source_queue}.quarantine" if self.quarantine_queue is None else self.quarantine_queue
+
+
+class Option(NamedTuple):
+    """One setting, for help texts and tables."""
+
+    variable: str
+    default: str
+    """As shown to users; empty where not set is the default."""
+    description: str
+    secret: bool
+
+
+def variable(field: str) -> str:
+    """Return the environment variable of a field."""
+    return f"{PREFIX}{field.upper()}"
+
+
+def options() -> list[Option]:
+    """Return every setting, in the order in which they are explained."""
+    found = []
+    for name, field in Settings.model_fields.items():
+        extra: dict[str, Any] = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        default = (
+            {None: "", True: "true", False: "false"}.get(field.default)
+            if field.default in (None, True, False)
+            else str(field.default)
+        )
+        shown = str(extra.get("shown", "{}" if field.default == {} else default))
+        found.append(Option(variable(name), shown, field.description or "", bool(extra.get("secret", False))))
+    return found
+
+
+def settings_help() -> str:
+    """Return every setting as text for a terminal."""
+    lines = []
+    for option in options():
+        lines.append(f"  {option.variable}" + (f"  [{option.default}]" if option.default else ""))
+        lines += textwrap.wrap(option.description, 92, initial_indent="      ", subsequent_indent="      ")
+    return "\n".join(lines)
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """Return a line for each `BRIDGE_` variable that is no setting: a typo must not pass silently."""
+    known = [option.variable for option in options()]
+    lines = []
+    for name in sorted(set(environ) - set(known)):
+        if name.startswith(PREFIX):
+            close = get_close_matches(name, known, 1)
+            lines.append(
+                f"{name} is not a setting and has no effect" + (f"; did you mean {close[0]}?" if close else "")
+            )
+    return lines
+
+
+def load_settings(environ: Mapping[str, str]) -> Settings:
+    """Return the checked settings. Raises `ConfigurationError` with every mistake at once."""
+    found = _Environment(Settings, environ)()
+    given = {field: text for field, text in found.items() if text is not None}
+    problems: dict[str, str] = {}
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        for detail in error.errors(include_input=False, include_url=False):
+            field = str(detail["loc"][0])
+            problems[field] = f"{variable(field)}: {detail['msg'].removeprefix('Value error, ')}"
+        # What is wrong in itself is left out, so that what goes together wrongly is seen in the same run.
+        settings = Settings(**{field: text for field, text in given.items() if field not in problems})
+    lines = [*problems.values(), *_conflicts(settings, set(problems))]
+    if lines:
+        raise ConfigurationError(lines)
+    return settings
+
+
+def _conflicts(settings: Settings, wrong: set[str]) -> list[str]:
+    """Return what does not go together; `wrong` are the fields that have been complained about already."""
+    lines = [
+        f"{variable(field)} is not set; expected {expected}"
+        for field, expected in (
+            ("source_url", EXAMPLE),
+            ("source_queue", "the name of the queue to take messages from"),
+        )
+        if getattr(settings, field) is None and field not in wrong
+    ]
+    queue, exchange, key = (getattr(settings, f"destination_{name}") for name in ("queue", "exchange", "routing_key"))
+    if wrong.isdisjoint({"destination_queue", "destination_exchange"}):
+        if queue is None and exchange is None:
+            lines.append(f"{PREFIX}DESTINATION_QUEUE is not set; expected it, or {PREFIX}DESTINATION_EXCHANGE")
+        if queue is not None and exchange is not None:
+            lines.append(
+                f"{PREFIX}DESTINATION_QUEUE and {PREFIX}DESTINATION_EXCHANGE are both set; expected one of them"
+            )
+        if key is not None and exchange is None:
+            lines.append(
+                f"{PREFIX}DESTINATION_ROUTING_KEY is set without {PREFIX}DESTINATION_EXCHANGE; a queue needs no key"
+            )
+        if settings.destination_declare and exchange is not None:
+            lines.append(
+                f"{PREFIX}DESTINATION_DECLARE declares a queue; expected it with {PREFIX}DESTINATION_QUEUE only"
+            )
+    for side in (settings.source, settings.destination):
+        lines += _side_conflicts(settings, side, wrong)
+    lines += _loops(settings)
+    if settings.reconnect_min > settings.reconnect_max:
+        lines.append(f"{PREFIX}RECONNECT_MIN is above {PREFIX}RECONNECT_MAX; expected it below")
+    return lines
+
+
+def _side_conflicts(settings: Settings, side: SideSettings, wrong: set[str]) -> list[str]:
+    name = f"{PREFIX}{side.name.upper()}"
+    lines = []
+    if side.credentials.password is not None and side.credentials.password_file is not None:
+        lines.append(f"{name}_PASSWORD and {name}_PASSWORD_FILE are both set; expected one of them")
+    cert_wrong = {f"{side.name}_cert_file", f"{side.name}_key_file"} & wrong
+    if side.tls.key_file is not None and side.tls.cert_file is None and not cert_wrong:
+        lines.append(f"{name}_KEY_FILE is set without {name}_CERT_FILE; expected both")
+    secure = bool(side.addresses) and side.addresses[0].scheme == "amqps"
+    if side.auth == "external" and side.addresses and (not secure or side.tls.cert_file is None) and not cert_wrong:
+        lines.append(f"{name}_AUTH=external needs an amqps:// URL and {name}_CERT_FILE")
+    files = any(getattr(settings, f"{side.name}_{kind}_file") is not None for kind in ("ca", "cert", "key"))
+    if files and side.addresses and not secure:
+        lines.append(
+            f"{name}_CA_FILE, {name}_CERT_FILE and {name}_KEY_FILE have no effect on amqp://; expected amqps://"
+        )
+    return lines
+
+
+def _loops(settings: Settings) -> list[str]:
+    """Return whether messages would come back to where they were taken from."""
+    here = {(url.host, url.port, url.path.rstrip("/")) for url in settings.source.addresses}
+    there = {(url.host, url.port, url.path.rstrip("/")) for url in settings.destination.addresses}
+    lines = []
+    queue = settings.source_queue
+    if queue is not None and queue == settings.destination_queue and here & there:
+        lines.append(f"{PREFIX}DESTINATION_QUEUE is the source queue itself; expected another queue, or another broker")
+    quarantine = settings.quarantine_queue
+    if quarantine and quarantine == queue:
+        lines.append(f"{PREFIX}QUARANTINE_QUEUE is the source queue itself; expected another queue")
+    if quarantine and quarantine == settings.destination_queue and here & there:
+        lines.append(f"{PREFIX}QUARANTINE_QUEUE is the destination queue; expected another queue")
+    return lines

@@ -1,0 +1,163 @@
+"""How a setting is written in an environment variable: each maker returns a validator for one kind of value.
+
+A validator takes the variable's text and raises ValueError with everything but the variable's name: what was
+given and what is expected. Secrets have validators of their own, in `settings`, that do not quote.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from pydantic import PlainValidator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_SHORTSTR_BYTES = 255
+"""AMQP 0-9-1, 4.2.5.3: names and keys are short strings."""
+
+DURATION_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+SIZE_UNITS = {"": 1, "B": 1} | {
+    f"{prefix}{binary}B": (1024 if binary else 1000) ** power
+    for power, prefix in enumerate("kMGT", 1)
+    for binary in ("", "i")
+}
+SIZE_NAMES = {unit.lower(): factor for unit, factor in SIZE_UNITS.items()}
+BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+def quoted(text: str) -> str:
+    """Return the text as an error message shows it: on one line, and not without end."""
+    shown = json.dumps(text, ensure_ascii=False)
+    return shown if len(shown) <= 80 else f'{shown[:76]}..."'  # noqa: PLR2004 - a line on a terminal
+
+
+def whole(minimum: int, maximum: int, *, or_zero: bool = False, hint: str = "") -> PlainValidator:
+    """Whole numbers in a range; `or_zero` where 0 switches something off."""
+    expected = f"{'0, or ' if or_zero else ''}{minimum} to {maximum}{hint}"
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[+-]?[0-9]{1,20}", text.strip()):
+            raise ValueError(f"{quoted(text)} is not a whole number; expected {expected}")
+        value = int(text)
+        if not (minimum <= value <= maximum or (or_zero and value == 0)):
+            raise ValueError(f"{quoted(text)} is out of range; expected {expected}")
+        return value
+
+    return PlainValidator(parse)
+
+
+def duration(minimum: float, maximum: float, *, hint: str = "") -> PlainValidator:
+    """Seconds, in a range of seconds: `30`, `0.5`, `500ms`, `30s`, `5m`, `1h`."""
+    expected = f"{minimum:g} to {maximum:g} seconds{hint}"
+
+    def parse(text: str) -> float:
+        match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) *(ms|s|m|h|)", text.strip())
+        if match is None:
+            raise ValueError(f"{quoted(text)} is not a duration such as 30, 30s, 5m or 500ms; expected {expected}")
+        value = float(match[1]) * DURATION_UNITS[match[2]]
+        if not minimum <= value <= maximum:
+            raise ValueError(f"{quoted(text)} is out of range; expected {expected}")
+        return value
+
+    return PlainValidator(parse)
+
+
+def size(minimum: int, maximum: int) -> PlainValidator:
+    """Bytes, in a range of bytes: `1048576`, `64MiB` (1024s), `64MB` (1000s)."""
+    expected = f"{minimum} to {maximum} bytes"
+
+    def parse(text: str) -> int:
+        match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) *([A-Za-z]*)", text.strip())
+        factor = SIZE_NAMES.get(match[2].lower()) if match else None
+        if match is None or factor is None:
+            raise ValueError(f"{quoted(text)} is not a size such as 67108864, 64MiB or 64MB; expected {expected}")
+        value = int(float(match[1]) * factor) if "." in match[1] else int(match[1]) * factor
+        if not minimum <= value <= maximum:
+            raise ValueError(f"{quoted(text)} is out of range; expected {expected}")
+        return value
+
+    return PlainValidator(parse)
+
+
+def boolean() -> PlainValidator:
+    """Yes or no, in the usual words."""
+
+    def parse(text: str) -> bool:
+        try:
+            return BOOLEANS[text.strip().lower()]
+        except KeyError:
+            raise ValueError(f"{quoted(text)} is neither true nor false; expected true or false") from None
+
+    return PlainValidator(parse)
+
+
+def choice(*words: str) -> PlainValidator:
+    """One of some words, in any case."""
+
+    def parse(text: str) -> str:
+        word = text.strip().lower()
+        if word not in words:
+            raise ValueError(f"{quoted(text)} is not known; expected one of {', '.join(words)}")
+        return word
+
+    return PlainValidator(parse)
+
+
+def short_string(what: str, *, empty: bool = False) -> PlainValidator:
+    """A name or key as AMQP limits it."""
+
+    def parse(text: str) -> str:
+        if not text and not empty:
+            raise ValueError(f"is empty; expected {what}")
+        length = len(text.encode("utf-8", "surrogateescape"))
+        if length > MAX_SHORTSTR_BYTES:
+            raise ValueError(f"{quoted(text)} is {length} bytes long; expected {what} of at most 255 bytes")
+        return text
+
+    return PlainValidator(parse)
+
+
+def table() -> PlainValidator:
+    """AMQP arguments as a JSON object."""
+
+    def refuse(number: str) -> NoReturn:
+        raise ValueError(f"{number} has no place in JSON")
+
+    def parse(text: str) -> dict[str, object]:
+        try:
+            value = json.loads(text, parse_constant=refuse)
+        except (ValueError, RecursionError):
+            raise ValueError(f'{quoted(text)} is not JSON; expected an object such as {{"x-name": "value"}}') from None
+        if not isinstance(value, dict):
+            # A ValueError, since pydantic takes no other for an answer.
+            raise ValueError(f'{quoted(text)} is not a JSON object; expected one such as {{"x-name": "value"}}')  # noqa: TRY004
+        for key, entry in value.items():
+            if len(key.encode()) > MAX_SHORTSTR_BYTES:
+                raise ValueError(f"{quoted(text)} has a name of more than 255 bytes; expected shorter names")
+            if isinstance(entry, int) and not -(2**63) <= entry < 2**63:
+                raise ValueError(f"{quoted(text)} has a number of more than 64 bits; expected a smaller one")
+        return value
+
+    return PlainValidator(parse)
+
+
+def readable_file(check: Callable[[Path], None] | None = None) -> PlainValidator:
+    """Return the path of a file that can be read, and that `check` has nothing against."""
+
+    def parse(text: str) -> Path:
+        path = Path(text)
+        try:
+            with path.open("rb") as file:
+                file.read(1)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not a path"
+            raise ValueError(f"{quoted(text)} cannot be read ({reason}); expected a readable file") from None
+        if check is not None:
+            check(path)
+        return path
+
+    return PlainValidator(parse)
