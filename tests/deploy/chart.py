@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from bridge.settings import describe
+from bridge.settings import options
 from tests.deploy.tools import CHART
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 README = CHART / "README.md"
 SCHEMA = CHART / "values.schema.json"
@@ -39,7 +41,7 @@ def value_rows(text: str) -> Iterator[tuple[str, str, str]]:
     lines = text.splitlines()
 
     def comment(line: int) -> str:
-        above = []
+        above: list[str] = []
         while line > 0 and lines[line - 1].lstrip().startswith("# "):
             line -= 1
             above.insert(0, lines[line].strip().removeprefix("# "))
@@ -74,7 +76,7 @@ def schema() -> str:
     whole = json.loads(SCHEMA.read_text())
     whole["definitions"]["settings"]["properties"] = {
         value_name(setting.variable): {"description": setting.description, **_types(setting.variable)}
-        for setting in describe()
+        for setting in options()
         if setting.variable not in SECRETS
     }
     return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
@@ -84,6 +86,8 @@ def _types(variable: str) -> dict[str, Any]:
     """What YAML may say for a setting. The service checks the rest, with a better message than a schema's."""
     if variable.endswith("_URL"):
         return {"type": ["string", "array"], "items": {"type": "string"}}
+    if variable == "BRIDGE_HTTP_PORT":
+        return {"type": "integer", "minimum": 1, "maximum": 65535}
     if variable.endswith("_ARGUMENTS"):
         return {"type": ["string", "object"]}
     if re.search("_(TIMEOUT|MIN|MAX)$", variable):

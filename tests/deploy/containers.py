@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import secrets
-import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tests.deploy import tools
 from tests.rig.waiting import wait_until
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Mapping
+    from types import TracebackType
 
 RESTRICTED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import kubernetes_validate
 import pytest
@@ -14,9 +12,14 @@ import yaml
 from cloudcoil.models.keda.v1alpha1 import ScaledObject, TriggerAuthentication
 from cloudcoil.models.prometheus_operator.v1 import PodMonitor, PrometheusRule
 
-from bridge.settings import describe, load_settings
+from bridge.settings import load_settings, options
 from tests.deploy import chart, tools
-from tests.deploy.conftest import Manifest, Render
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.deploy.conftest import Manifest, Render
 
 EXAMPLES = sorted((tools.CHART / "ci").glob("*-values.yaml"))
 KUBERNETES = ("1.27", "1.30", "1.34", "1.37")
@@ -31,10 +34,10 @@ CONFIG = tools.ROOT / "config"
 example = pytest.mark.parametrize("values", EXAMPLES, ids=lambda path: path.stem)
 
 
-def bridge(**values: Any) -> Manifest:
+def bridge(settings: Manifest | None = None, **values: object) -> Manifest:
     """Values of one bridge named a that has what every bridge needs, and these."""
-    settings = {"sourceUrl": "amqp://rabbit", "sourceQueue": "a", "destinationQueue": "b", **values.pop("settings", {})}
-    return {"bridges": {"a": {"settings": settings, **values}}}
+    needed = {"sourceUrl": "amqp://rabbit", "sourceQueue": "a", "destinationQueue": "b"}
+    return {"bridges": {"a": {"settings": {**needed, **(settings or {})}, **values}}}
 
 
 def only(manifests: list[Manifest], kind: str) -> Manifest:
@@ -111,9 +114,12 @@ def test_pods_are_at_the_restricted_security_level(render: Render, values: Path)
 
 
 def test_each_setting_is_a_value(render: Render) -> None:
-    given = {chart.value_name(setting.variable): "1" for setting in describe() if setting.variable not in chart.SECRETS}
+    given: Manifest = {
+        chart.value_name(setting.variable): "1" for setting in options() if setting.variable not in chart.SECRETS
+    }
+    given["httpPort"] = 1
     data = only(render(bridge(settings=given)), "ConfigMap")["data"]
-    assert set(data) == {setting.variable for setting in describe()} - set(chart.SECRETS)
+    assert set(data) == {setting.variable for setting in options()} - set(chart.SECRETS)
     for variable, value in chart.SECRETS.items():
         side, key = value.split(".")
         manifests = render(bridge(**{side: {key: "hidden"}}))
@@ -172,9 +178,11 @@ def test_selectors_tell_bridges_and_checks_apart(render: Render) -> None:
 
 @pytest.mark.parametrize(
     ("change", "resets"),
-    [({"settings": {"logLevel": "debug"}}, True), ({"source": {"password": "other"}}, True), ({"replicas": 2}, False)],
+    (({"settings": {"logLevel": "debug"}}, True), ({"source": {"password": "other"}}, True), ({"replicas": 2}, False)),
 )
-def test_pods_are_replaced_when_configuration_or_secret_changes(render: Render, change: Manifest, resets: bool) -> None:
+def test_pods_are_replaced_when_configuration_or_secret_changes(
+    render: Render, change: Manifest, *, resets: bool
+) -> None:
     """By the checksums in the pod's annotations."""
     before, after = (
         only(render(values), "Deployment")["spec"]["template"]
@@ -185,7 +193,7 @@ def test_pods_are_replaced_when_configuration_or_secret_changes(render: Render, 
 
 @pytest.mark.parametrize(
     ("shutdown", "given", "seconds"),
-    [(None, 0, 30), (45, 0, 55), ("1m", 0, 70), ("1500ms", 0, 12), ("0.5m", 0, 40), ("20s", 21, 21)],
+    ((None, 0, 30), (45, 0, 55), ("1m", 0, 70), ("1500ms", 0, 12), ("0.5m", 0, 40), ("20s", 21, 21)),
 )
 def test_kubernetes_waits_longer_than_the_bridge_drains(
     render: Render, shutdown: object, given: int, seconds: int
@@ -196,7 +204,11 @@ def test_kubernetes_waits_longer_than_the_bridge_drains(
 
 
 def test_the_network_policy_opens_the_ports_in_use(render: Render) -> None:
-    settings = {"sourceUrl": "amqp://u@one:15672/v,amqp://[::1]:15673", "destinationUrl": ["amqps://two"], "httpPort": 9}
+    settings = {
+        "sourceUrl": "amqp://u@one:15672/v,amqp://[::1]:15673",
+        "destinationUrl": ["amqps://two"],
+        "httpPort": 9,
+    }
     spec = only(render(bridge(settings=settings)), "NetworkPolicy")["spec"]
     assert [port["port"] for port in spec["egress"][1]["ports"]] == [5671, 5672, 15672, 15673]
     assert [port["port"] for port in spec["ingress"][0]["ports"]] == [9]
@@ -235,7 +247,7 @@ def test_the_notes_name_each_bridge(helm: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("values", "message"),
-    [
+    (
         (bridge(bogus=1), "bogus"),
         (bridge(settings={"sourceQeue": "x"}), "sourceQeue"),
         ({"bridges": {"Upper": {}}}, "Upper"),
@@ -243,7 +255,10 @@ def test_the_notes_name_each_bridge(helm: Path, tmp_path: Path) -> None:
         ({"bridges": {"a": {}}}, "settings.destinationQueue or settings.destinationExchange is missing"),
         ({"bridges": {"a": {}}}, "the source's URL is missing: set settings.sourceUrl"),
         (bridge(settings={"sourceUrl": "amqp://u:p@h"}), "settings.sourceUrl holds a password"),
-        (bridge(source={"existingSecret": "s", "password": "p"}), "source: existingSecret and url, username or password"),
+        (
+            bridge(source={"existingSecret": "s", "password": "p"}),
+            "source: existingSecret and url, username or password",
+        ),
         (bridge(source={"tls": {"clientCertificate": True}}), "source.tls.clientCertificate needs source.tls.secret"),
         (bridge(keda={"enabled": True}), "keda needs the management API's URL"),
         (bridge(keda={"enabled": True, "host": "h", "minReplicas": 9}), "keda.minReplicas is above keda.maxReplicas"),
@@ -251,7 +266,7 @@ def test_the_notes_name_each_bridge(helm: Path, tmp_path: Path) -> None:
         (bridge(replicas="two"), "replicas"),
         ({**bridge(), "monitoring": {"scrapeAnnotations": True, "podMonitor": {"enabled": True}}}, "scraped twice"),
         ({**bridge(), "fullnameOverride": "x" * 62}, "has more than 63 characters"),
-    ],
+    ),
 )
 def test_wrong_values_are_refused_by_name(
     helm: Path, values_file: Callable[[Manifest], Path], values: Manifest, message: str
@@ -266,7 +281,7 @@ def test_the_schema_rejects_unknown_keys_everywhere() -> None:
     schema = json.loads(chart.SCHEMA.read_text())
     open_objects = []
 
-    def walk(node: Any, path: str) -> None:
+    def walk(node: object, path: str) -> None:
         if isinstance(node, dict):
             if node.get("type") == "object" and "additionalProperties" not in node:
                 open_objects.append(path)

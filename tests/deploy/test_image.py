@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pika
 import pytest
@@ -15,6 +15,9 @@ from tests.deploy.containers import RESTRICTED, Container
 from tests.rig.node import Node
 from tests.rig.ports import free_port
 from tests.rig.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.broker
 
@@ -61,7 +64,8 @@ def test_dockerfile_lint_finds_nothing() -> None:
     assert tools.run(hadolint, tools.ROOT / "Dockerfile") == ""
 
 
-def test_forwards_as_nobody_on_a_read_only_root_without_capabilities(image: str, node: Node) -> None:
+@pytest.mark.usefixtures("image")
+def test_forwards_as_nobody_on_a_read_only_root_without_capabilities(node: Node) -> None:
     publish(node, MESSAGES)
     with Container(settings(node), free_port()) as container:
         container.wait_ready()
@@ -75,7 +79,8 @@ def test_forwards_as_nobody_on_a_read_only_root_without_capabilities(image: str,
     assert take_all(node) == [str(number).encode() for number in range(MESSAGES)]
 
 
-def test_sigterm_drains(image: str, node: Node) -> None:
+@pytest.mark.usefixtures("image")
+def test_sigterm_drains(node: Node) -> None:
     """Each message is on one side or the other, none on both, and the exit status is 0."""
     with Container(settings(node), free_port()) as container:
         container.wait_ready()
@@ -89,7 +94,9 @@ def test_sigterm_drains(image: str, node: Node) -> None:
 
 
 def test_a_wrong_configuration_ends_with_78(image: str) -> None:
-    result = tools.attempt("podman", "run", "--rm", "--network=host", *RESTRICTED, image, env=tools.podman_environment())
+    result = tools.attempt(
+        "podman", "run", "--rm", "--network=host", *RESTRICTED, image, env=tools.podman_environment()
+    )
     assert result.returncode == 78
     assert "BRIDGE_SOURCE_QUEUE" in result.stderr
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
 from tests.deploy import tools
-from tests.deploy.conftest import Render
 from tests.deploy.containers import ready
 from tests.rig.node import Node
 from tests.rig.ports import free_port
 from tests.rig.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.deploy.conftest import Render
 
 pytestmark = pytest.mark.broker
 
@@ -29,7 +32,7 @@ def node() -> Iterator[Node]:
 
 
 def for_podman(manifests: list[dict[str, Any]], port: int) -> str:
-    """What podman 4.3 needs otherwise than Kubernetes does: no bridged network, ports by number, `optional` spelt out."""
+    """As podman 4.3 needs it: no network of its own, ports by number, `optional` spelt out."""
     (deployment,) = (manifest for manifest in manifests if manifest["kind"] == "Deployment")
     spec = deployment["spec"]["template"]["spec"]
     spec["hostNetwork"] = True
@@ -39,7 +42,8 @@ def for_podman(manifests: list[dict[str, Any]], port: int) -> str:
         container[probe]["httpGet"]["port"] = port
     for volume in spec["volumes"]:
         volume["secret"]["optional"] = False
-    return yaml.safe_dump_all(m for m in manifests if m["kind"] in ("ConfigMap", "Secret", "Deployment"))
+    kinds = ("ConfigMap", "Secret", "Deployment")
+    return str(yaml.safe_dump_all(manifest for manifest in manifests if manifest["kind"] in kinds))
 
 
 def test_the_rendered_pod_forwards(image: str, node: Node, render: Render, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes a real bridge, under load and through a broker's restart, with this project's configuration."""
+"""A real Prometheus with this project's configuration scrapes a real bridge, through load and a broker's restart."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pika
 import pytest
@@ -23,6 +21,10 @@ from tests.deploy.containers import ready
 from tests.rig.node import Node
 from tests.rig.ports import free_port
 from tests.rig.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.broker
 
@@ -58,7 +60,11 @@ class Prometheus:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Run the server until the block ends."""
-        command = ("prometheus", f"--config.file={self.folder}/prometheus.yml", f"--storage.tsdb.path={self.folder}/data")
+        command = (
+            "prometheus",
+            f"--config.file={self.folder}/prometheus.yml",
+            f"--storage.tsdb.path={self.folder}/data",
+        )
         with (self.folder / "prometheus.log").open("wb") as log:
             process = subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{self.port}"], stderr=log)
             try:
@@ -67,7 +73,7 @@ class Prometheus:
                 process.terminate()
                 process.wait(30)
 
-    def ask(self, path: str, **parameters: str) -> Any:
+    def ask(self, path: str, **parameters: str) -> Any:  # noqa: ANN401 - JSON
         """Return the data of an answer of the API, None while the server does not answer."""
         query = urllib.parse.urlencode(parameters)
         try:
@@ -101,7 +107,9 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         }
         command = [sys.executable, "-m", "bridge", "run"]
         with (folder / "bridge.log").open("wb") as log:
-            bridge = subprocess.Popen(command, cwd=tools.ROOT, env={**os.environ, **environment}, stdout=log, stderr=log)
+            bridge = subprocess.Popen(
+                command, cwd=tools.ROOT, env={**os.environ, **environment}, stdout=log, stderr=log
+            )
             try:
                 with server.running():
                     wait_until(lambda: ready(port), "the bridge to be ready")
