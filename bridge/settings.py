@@ -96,6 +96,7 @@ class Settings(BaseSettings):
     # What a field's description does not say of its default, `json_schema_extra` does.
     source_url: Urls = Field(
         None,
+        repr=False,
         description=f"The source's broker: {EXAMPLE}. Several, comma-separated, are tried in turn.",
         json_schema_extra={"shown": "required", "secret": True},
     )
@@ -138,6 +139,7 @@ class Settings(BaseSettings):
 
     destination_url: Urls = Field(
         None,
+        repr=False,
         description="The destination's broker, in the same form.",
         json_schema_extra={"shown": "the source's, with its login", "secret": True},
     )

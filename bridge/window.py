@@ -142,8 +142,8 @@ class Window:
         """The publish_seqno from which on delivery tags only rise: confirms before it settle one by one."""
         self._returned: set[int] = set()
         """Sequence numbers of publishes that were returned and not confirmed yet."""
-        self._batches: deque[tuple[int, float]] = deque()
-        """(publish_seqno after the batch, monotonic seconds) of every batch that is not wholly confirmed."""
+        self._batches: deque[tuple[int, int, float]] = deque()
+        """(publish_seqno after the batch, its messages, monotonic seconds) of every batch that is not wholly confirmed."""
 
         # What the destination has taught.
         self.publish_window = 0
@@ -416,7 +416,7 @@ class Window:
         self._last_published_tag = batch[-1].delivery_tag
         self._published.extend(batch)
         self._next_seqno += len(batch)
-        self._batches.append((self._next_seqno, now_s))
+        self._batches.append((self._next_seqno, len(batch), now_s))
         self.books.held -= len(batch)
         self.books.published += len(batch)
         return batch
@@ -466,7 +466,8 @@ class Window:
         batches = self._batches
         observe = self.books.confirm_seconds.observe
         while batches and batches[0][0] <= self._first_seqno:
-            observe(now_s - batches.popleft()[1])
+            _, number, published_s = batches.popleft()
+            observe(now_s - published_s, number)
 
     def _forward(self, confirmed: list[Delivery], now_s: float, *, in_order: bool) -> None:
         """Ack at the source what the destination has confirmed (invariant 1)."""
