@@ -143,7 +143,7 @@ class Window:
         self._returned: set[int] = set()
         """Sequence numbers of publishes that were returned and not confirmed yet."""
         self._batches: deque[tuple[int, int, float]] = deque()
-        """(publish_seqno after the batch, its messages, monotonic seconds) of every batch that is not wholly confirmed."""
+        """(publish_seqno after the batch, its messages, monotonic seconds) of each not wholly confirmed batch."""
 
         # What the destination has taught.
         self.publish_window = 0
