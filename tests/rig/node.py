@@ -264,6 +264,10 @@ class Node:
         with self.channel() as channel:
             channel.queue_delete(queue)
 
+    def delete_all_queues(self) -> None:
+        """Delete every queue."""
+        self.eval('[rabbit_amqqueue:delete(Q, false, false, <<"rig">>) || Q <- rabbit_amqqueue:list()], ok')
+
     def queue_ready(self, queue: str) -> int:
         """How many messages wait in the queue, not counting those that a consumer has."""
         return self._ask_queue(queue, "{ok, Ready, _} = rabbit_amqqueue:stat(Q), Ready")

@@ -1,0 +1,137 @@
+"""What was sent, what arrived: numbered messages, published and counted by a client that is not aio-pika.
+
+Bodies begin with the message's number, and so do the message ids end. The properties are encoded and decoded by pika.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import pika
+
+from tests.rig.raw import RawClient, RawMessage
+
+NUMBER_DIGITS = 12
+_BATCH = 500
+_OUTSTANDING = 5_000  # publishes not confirmed: enough to keep the broker busy, little enough for its confirms to be read
+
+
+def encode_properties(properties: pika.BasicProperties) -> bytes:
+    """The properties as they stand in a content header, from the flags on."""
+    return b"".join(properties.encode())
+
+
+def decode_properties(data: bytes) -> pika.BasicProperties:
+    """The properties of a content header."""
+    properties = pika.BasicProperties()
+    properties.decode(data)
+    return properties
+
+
+def publish_numbered(  # noqa: PLR0913 - all but the first three by name
+    url: str,
+    queue: str,
+    count: int,
+    *,
+    first: int = 0,
+    size: int = 256,
+    message_ids: bool = True,
+    properties: pika.BasicProperties | None = None,
+    exchange: str = "",
+) -> None:
+    """Publish ``count`` messages of ``size`` bytes, numbered from ``first``, and wait until all are confirmed.
+
+    ``properties`` are those of every message; they are persistent unless it says otherwise, and get a message id each
+    unless ``message_ids`` is off. Raises RuntimeError when the broker refuses or returns any.
+    """
+    messages = list(_numbered(first, count, size, properties, message_ids=message_ids))
+    with RawClient(url) as client:
+        client.confirm_select()
+        for start in range(0, count, _BATCH):
+            client.publish_many(exchange, queue, messages[start : start + _BATCH])
+            client.wait_confirms(leave=_OUTSTANDING)
+        client.wait_confirms()
+        if client.nacked or client.returned:
+            raise RuntimeError(f"{len(client.nacked)} of {count} nacked, {len(client.returned)} returned")
+
+
+def _numbered(
+    first: int, count: int, size: int, properties: pika.BasicProperties | None, *, message_ids: bool
+) -> Iterator[tuple[bytes, bytes]]:
+    properties = copy.copy(properties) if properties else pika.BasicProperties()
+    properties.delivery_mode = properties.delivery_mode or 2
+    mark = "#" * NUMBER_DIGITS  # encoded once, then the number is put in its place: pika takes 10 µs a message
+    if message_ids:
+        properties.message_id = f"message-{mark}"
+    before, _, after = encode_properties(properties).partition(mark.encode())
+    filling = b"." * (size - NUMBER_DIGITS)
+    for number in range(first, first + count):
+        digits = b"%0*d" % (NUMBER_DIGITS, number)
+        yield (before + digits + after if message_ids else before), digits + filling
+
+
+def number_of(message: RawMessage) -> int:
+    """The number that a message's body begins with."""
+    return int(message.body[:NUMBER_DIGITS])
+
+
+def drain(url: str, queue: str) -> list[RawMessage]:
+    """Take everything that is in the queue now, in order, and ack it."""
+    received: list[RawMessage] = []
+    with RawClient(url) as client:
+        while wanted := client.ready(queue):
+            client.consume(queue)
+            for message in client.deliveries():
+                received.append(message)
+                wanted -= 1
+                if wanted == 0:
+                    client.cancel()
+                if wanted <= 0 or wanted % 250 == 0:
+                    client.ack(message.delivery_tag, multiple=True)
+    return received
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What became of the messages numbered 0 to ``sent`` - 1."""
+
+    sent: int
+    arrived: int
+    lost: list[int] = field(repr=False)
+    duplicates: int
+    out_of_order: int
+    """First copies that came after the first copy of a higher number."""
+
+    def __str__(self) -> str:
+        """One line for a failing assertion."""
+        lost = f"{len(self.lost)} lost" + (f" ({self.lost[:5]}…)" if self.lost else "")
+        return f"{self.sent} sent, {self.arrived} arrived, {lost}, {self.duplicates} doubled, {self.out_of_order} misordered"
+
+    @property
+    def is_perfect(self) -> bool:
+        """Nothing lost, nothing doubled, nothing out of order."""
+        return not self.lost and not self.duplicates and not self.out_of_order
+
+
+def audit(numbers: Iterable[int], sent: int) -> Audit:
+    """Compare the numbers that arrived, in order of arrival, with 0 to ``sent`` - 1."""
+    seen: set[int] = set()
+    highest = -1
+    duplicates = out_of_order = 0
+    for number in numbers:
+        if number in seen:
+            duplicates += 1
+            continue
+        seen.add(number)
+        if number < highest:
+            out_of_order += 1
+        highest = max(highest, number)
+    lost = [number for number in range(sent) if number not in seen]
+    return Audit(sent, len(seen), lost, duplicates, out_of_order)
+
+
+def drain_and_audit(url: str, queue: str, sent: int) -> Audit:
+    """Take everything from the queue and compare it with what was sent."""
+    return audit(map(number_of, drain(url, queue)), sent)

@@ -1,0 +1,177 @@
+"""The rig keeps its promises: otherwise every test that stands on it says nothing."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pika
+import pytest
+
+from tests.rig.client import Audit, audit, decode_properties, drain, drain_and_audit, publish_numbered
+from tests.rig.node import Node
+from tests.rig.ports import LOOPBACK, free_port
+from tests.rig.proxy import Proxy
+from tests.rig.raw import RawClient, RawClosedError
+from tests.rig.waiting import wait_until
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        ([0, 1, 2, 3], Audit(4, 4, [], 0, 0)),
+        ([0, 1, 3], Audit(4, 3, [2], 0, 0)),
+        ([0, 1, 1, 2, 3, 0], Audit(4, 4, [], 2, 0)),
+        ([0, 2, 1, 3], Audit(4, 4, [], 0, 1)),
+        ([], Audit(4, 0, [0, 1, 2, 3], 0, 0)),
+    ],
+)
+def test_audit_counts_lost_doubled_and_misordered(numbers: list[int], expected: Audit) -> None:
+    assert audit(numbers, 4) == expected
+    assert expected.is_perfect == (numbers == [0, 1, 2, 3])
+
+
+def test_numbered_messages_arrive_as_they_were_sent(source: Node, queue_name: str, queue_type: str) -> None:
+    """Number, size, id, persistence and given properties, decoded by pika from the raw header."""
+    source.declare(queue_name, queue_type)
+    properties = pika.BasicProperties(content_type="text/plain", headers={"a": 1})
+    publish_numbered(source.url, queue_name, 3, first=7, size=300, properties=properties)
+    assert source.queue_depth(queue_name) == 3
+    messages = drain(source.url, queue_name)
+    assert source.queue_depth(queue_name) == 0
+    assert [message.body[:12] for message in messages] == [b"000000000007", b"000000000008", b"000000000009"]
+    assert {len(message.body) for message in messages} == {300}
+    found = [decode_properties(message.properties) for message in messages]
+    assert [each.message_id for each in found] == [f"message-{number:012d}" for number in (7, 8, 9)]
+    assert {each.delivery_mode for each in found} == {2}
+    assert {each.content_type for each in found} == {"text/plain"}
+    assert all(each.headers["a"] == 1 for each in found)
+
+
+def test_persistent_messages_survive_a_kill(source: Node, queue_name: str, queue_type: str) -> None:
+    source.declare(queue_name, queue_type)
+    publish_numbered(source.url, queue_name, 2_000)
+    source.kill()
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection((LOOPBACK, source.amqp_port))
+    source.start().wait_ready()
+    wait_until(lambda: source.queue_depth(queue_name) == 2_000, "the queue to be whole again")
+    assert drain_and_audit(source.url, queue_name, 2_000).is_perfect
+
+
+def test_a_frozen_node_answers_nothing_until_it_is_thawed(source: Node, queue_name: str) -> None:
+    source.declare(queue_name)
+    with RawClient(source.url, timeout_s=0.5) as client:
+        source.freeze()
+        with pytest.raises(TimeoutError):
+            client.ready(queue_name)
+        source.thaw()
+        with RawClient(source.url) as another:
+            assert another.ready(queue_name) == 0
+        client.close = lambda: None  # type: ignore[method-assign] # after a timeout its stream is not to be used
+
+
+def test_an_alarm_holds_publishers_up_until_it_is_cleared(source: Node, queue_name: str) -> None:
+    source.declare(queue_name)
+    source.alarm(on=True)
+    with RawClient(source.url) as client:
+        client.confirm_select()
+        client.publish("", queue_name, b"\0\0", b"held")
+        assert source.queue_depth(queue_name) == 0
+        source.alarm(on=False)
+        client.wait_confirms()
+    assert source.queue_depth(queue_name) == 1
+
+
+def test_closed_connections_are_told_why(source: Node, queue_name: str) -> None:
+    source.declare(queue_name)
+    client = RawClient(source.url)
+    assert source.close_connections("maintenance") == 1
+    with pytest.raises(RawClosedError, match="320 .*maintenance"), client:
+        client.ready(queue_name)
+
+
+def test_returned_and_unconfirmed_messages_are_noticed(source: Node) -> None:
+    with pytest.raises(RuntimeError, match="1 returned"):
+        publish_numbered(source.url, "no such queue", 1)
+
+
+def test_a_large_message_is_split_into_frames_and_joined_again(source: Node, queue_name: str) -> None:
+    source.declare(queue_name)
+    body = os.urandom(1_000_000)
+    with RawClient(source.url, frame_max=4_096) as client:
+        client.confirm_select()
+        client.publish("", queue_name, b"\0\0", body)
+        client.wait_confirms()
+        received = client.get(queue_name)
+        assert received
+        assert received.body == body
+
+
+def test_a_proxy_cuts_refuses_stalls_and_delays(source: Node, queue_name: str) -> None:
+    source.declare(queue_name)
+    with Proxy(source.amqp_port) as proxy:
+        for reset in (True, False):
+            with pytest.raises((ConnectionResetError, BrokenPipeError, RawClosedError)), RawClient(proxy.url) as client:
+                proxy.cut(reset=reset)
+                client.ready(queue_name)
+        proxy.refuse()
+        with pytest.raises(ConnectionRefusedError):
+            RawClient(proxy.url)
+        proxy.accept()
+        proxy.upstream.delay_s = proxy.downstream.delay_s = 0.01
+        publish_numbered(proxy.url, queue_name, 100)
+        proxy.stall()
+        with pytest.raises(TimeoutError):
+            RawClient(proxy.url, timeout_s=0.3)
+        proxy.resume()
+        assert drain_and_audit(proxy.url, queue_name, 100).is_perfect
+        assert proxy.connections >= 5
+
+
+def test_a_proxy_carries_a_half_close_through(source: Node) -> None:
+    """What the broker still says after the client's FIN arrives, and then its own FIN."""
+    with Proxy(source.amqp_port) as proxy, socket.create_connection((LOOPBACK, proxy.port), 10) as client:
+        client.sendall(b"HTTP/1.1")  # no AMQP: the broker answers with the header it wants, and closes
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(100).startswith(b"AMQP")
+        assert client.recv(100) == b""
+
+
+def test_a_reserved_port_is_nobody_elses() -> None:
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind((LOOPBACK, free_port()))
+
+
+_ABANDON = """
+import subprocess, sys, time
+from pathlib import Path
+from tests.rig import guardian
+child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+guardian.guard_group(child.pid)
+guardian.guard_folder(Path(sys.argv[1]))
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_nothing_outlives_a_killed_rig(tmp_path: Path) -> None:
+    """A process and a folder of a rig that is SIGKILLed are gone soon after."""
+    folder = tmp_path / "node"
+    folder.mkdir()
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-c", _ABANDON, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as rig:
+        assert rig.stdout
+        child = int(rig.stdout.readline())
+        rig.kill()
+    wait_until(lambda: not folder.exists(), "the guardian to remove the folder")
+    wait_until(lambda: not _is_alive(child), "the guardian to end the child")
+
+
+def _is_alive(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
