@@ -148,7 +148,7 @@ class SideSettings:
 
 def safe_url(address: URL, user: str | None) -> str:
     """Return the URL without password and query."""
-    return str(address.with_user(user).with_query(None))
+    return str(address.with_user(user).with_password(None).with_query(None))
 
 
 def parse_urls(text: str) -> tuple[tuple[URL, ...], list[str]]:
