@@ -1,0 +1,123 @@
+"""The broker definitions in `config/`: their users can do what the bridge needs, and nothing can be left out."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.deploy.tools import ROOT
+from tests.rig.bridge_process import BridgeProcess
+from tests.rig.node import Node
+from tests.rig.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.broker
+
+LARGEST_BYTES = 1000
+ADMIN = {
+    "vhosts": [{"name": "/"}],
+    "users": [{"name": "guest", "password": "guest", "tags": "administrator"}],
+    "permissions": [{"user": "guest", "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}],
+}
+SIDES = ("source", "destination")
+DEFINITIONS = {side: json.loads((ROOT / "config" / f"rabbitmq-{side}.json").read_text()) for side in SIDES}
+
+Nodes = dict[str, Node]
+
+
+@pytest.fixture(scope="module")
+def nodes(broker_version: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """Two brokers started with the definitions, beside an administrator for the test."""
+    found = {}
+    for side in SIDES:
+        folder = tmp_path_factory.mktemp("definitions")
+        (folder / "admin.json").write_text(json.dumps(ADMIN))
+        (folder / "bridge.json").write_text(json.dumps(DEFINITIONS[side]))
+        node = Node(broker_version, config={"max_message_size": LARGEST_BYTES if side == "destination" else 1_000_000})
+        definitions = node.folder / "definitions.d"
+        folder.rename(definitions)
+        with (node.folder / "rabbitmq.conf").open("a") as config:
+            config.write(f"load_definitions = {definitions}\n")
+        found[side] = node
+    try:
+        for node in found.values():
+            node.start()
+        for node in found.values():
+            node.wait_ready()
+        yield found
+    finally:
+        for node in found.values():
+            node.kill()
+
+
+def allow(node: Node, side: str, **changes: str) -> None:
+    """Set the permissions of a side's user to those of the definitions, with changes."""
+    (given,) = DEFINITIONS[side]["permissions"]
+    patterns = ", ".join(f"<<{json.dumps({**given, **changes}[what])}>>" for what in ("configure", "write", "read"))
+    user = f'<<"{given["user"]}">>'
+    node.eval(f'rabbit_auth_backend_internal:set_permissions({user}, <<"/">>, {patterns}, <<"test">>)')
+
+
+@pytest.fixture(autouse=True)
+def _restored(nodes: Nodes) -> Iterator[None]:
+    """The permissions of the definitions, and empty queues, after each test."""
+    yield
+    for side, node in nodes.items():
+        allow(node, side)
+        with node.channel() as channel:
+            channel.queue_delete("orders.quarantine")
+            channel.queue_purge("orders")
+
+
+def settings(nodes: Nodes) -> dict[str, str]:
+    """A bridge that logs in as the users of the definitions."""
+    found = {}
+    for side, node in nodes.items():
+        (user,) = DEFINITIONS[side]["users"]
+        found[f"BRIDGE_{side.upper()}_URL"] = f"amqp://{user['name']}:{user['password']}@127.0.0.1:{node.amqp_port}/"
+        found[f"BRIDGE_{side.upper()}_QUEUE"] = "orders"
+    return found
+
+
+def publish(nodes: Nodes, *sizes: int) -> None:
+    """Put messages of these sizes into the source queue."""
+    with nodes["source"].channel() as channel:
+        for size in sizes:
+            channel.basic_publish("", "orders", b"x" * size)
+
+
+def test_the_users_forward_and_quarantine(nodes: Nodes) -> None:
+    with BridgeProcess(settings(nodes)) as bridge:
+        bridge.wait_ready()
+        publish(nodes, 10, LARGEST_BYTES + 1, 20)
+        wait_until(lambda: nodes["destination"].queue_depth("orders") == 2, "what fits to arrive")
+        bridge.wait_for(lambda now: now.total("bridge_messages_quarantined_total") == 1, "what does not to be put away")
+        assert nodes["source"].queue_depth("orders.quarantine") == 1
+        assert bridge.terminate() == 0
+    assert nodes["source"].queue_depth("orders") == 0
+
+
+@pytest.mark.parametrize(("side", "what"), (("source", "read"), ("destination", "write")))
+def test_nothing_passes_without(nodes: Nodes, side: str, what: str) -> None:
+    allow(nodes[side], side, **{what: "^$"})
+    publish(nodes, 10)
+    with BridgeProcess(settings(nodes)) as bridge:
+        wait_until(lambda: "ACCESS_REFUSED" in bridge.get("/readyz")[1], "readiness to name the refusal")
+        assert bridge.get("/readyz")[0] == 503
+    assert nodes["destination"].queue_depth("orders") == 0
+
+
+@pytest.mark.parametrize("what", ("configure", "write"))
+def test_nothing_is_quarantined_without(nodes: Nodes, what: str) -> None:
+    """The message that does not fit is held, the others pass."""
+    allow(nodes["source"], "source", **{what: "^$"})
+    with BridgeProcess(settings(nodes)) as bridge:
+        bridge.wait_ready()
+        publish(nodes, LARGEST_BYTES + 1, 20)
+        wait_until(lambda: nodes["destination"].queue_depth("orders") == 1, "what fits to arrive")
+        wait_until(lambda: bridge.get("/readyz")[0] == 503, "readiness to say that a message is held")
+        assert bridge.metrics().total("bridge_messages_quarantined_total") == 0
