@@ -93,9 +93,12 @@ def publish(nodes: Nodes, *sizes: int) -> None:
 def test_the_users_forward_and_quarantine(nodes: Nodes) -> None:
     with BridgeProcess(settings(nodes)) as bridge:
         bridge.wait_ready()
-        publish(nodes, 10, LARGEST_BYTES + 1, 20)
+        publish(nodes, LARGEST_BYTES + 1)
+        bridge.wait_for(
+            lambda now: now.total("bridge_messages_quarantined_total") == 1, "what does not fit to be put away"
+        )
+        publish(nodes, 10, 20)
         wait_until(lambda: nodes["destination"].queue_depth("orders") == 2, "what fits to arrive")
-        bridge.wait_for(lambda now: now.total("bridge_messages_quarantined_total") == 1, "what does not to be put away")
         assert nodes["source"].queue_depth("orders.quarantine") == 1
         assert bridge.terminate() == 0
     assert nodes["source"].queue_depth("orders") == 0
@@ -117,7 +120,8 @@ def test_nothing_is_quarantined_without(nodes: Nodes, what: str) -> None:
     allow(nodes["source"], "source", **{what: "^$"})
     with BridgeProcess(settings(nodes)) as bridge:
         bridge.wait_ready()
-        publish(nodes, LARGEST_BYTES + 1, 20)
-        wait_until(lambda: nodes["destination"].queue_depth("orders") == 1, "what fits to arrive")
+        publish(nodes, LARGEST_BYTES + 1)
         wait_until(lambda: bridge.get("/readyz")[0] == 503, "readiness to say that a message is held")
+        publish(nodes, 20)
+        wait_until(lambda: nodes["destination"].queue_depth("orders") == 1, "what fits to arrive")
         assert bridge.metrics().total("bridge_messages_quarantined_total") == 0
