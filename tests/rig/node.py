@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import secrets
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -26,6 +27,7 @@ from tests.rig.waiting import wait_until
 
 _COOKIE = secrets.token_hex(8)  # one for all nodes of this process, so that they can be joined to clusters
 _epmd_port = 0
+_epmd: subprocess.Popen[bytes] | None = None  # kept: to drop a child that runs is a ResourceWarning
 
 
 class Node:
@@ -51,6 +53,7 @@ class Node:
         if folder is None:
             folder = Path(tempfile.mkdtemp(prefix="amqp-bridge-node-"))
             guardian.guard_folder(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder.resolve()
         self.amqp_port = free_port()
         self.tls_port = free_port() if certificates else 0
@@ -70,18 +73,22 @@ class Node:
         (self.folder / ".erlang.cookie").chmod(0o400)
 
     def _tls_lines(self, certificates: Certificates) -> dict[str, str]:
+        files = {
+            "ssl_options.cacertfile": certificates.ca,
+            "ssl_options.certfile": certificates.server_cert,
+            "ssl_options.keyfile": certificates.server_key,
+        }
+        for file in files.values():  # a node of 4.3 sees no other folder than its own
+            shutil.copy(file, self.folder)
         return {
             "listeners.ssl.1": f"{LOOPBACK}:{self.tls_port}",
-            "ssl_options.cacertfile": str(certificates.ca),
-            "ssl_options.certfile": str(certificates.server_cert),
-            "ssl_options.keyfile": str(certificates.server_key),
+            **{key: str(self.folder / file.name) for key, file in files.items()},
             "ssl_options.verify": "verify_peer",
             "ssl_options.fail_if_no_peer_cert": "false",
             "ssl_cert_login_from": "common_name",
         }
 
     def _write(self, name: str, text: str) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / name
         path.unlink(missing_ok=True)
         path.write_text(text)
@@ -93,14 +100,15 @@ class Node:
         if self.is_running:
             raise RuntimeError(f"{self.name} is running already")
         _start_epmd()
-        self._process = subprocess.Popen(
-            self._command(installation.script("rabbitmq-server")),
-            stdin=subprocess.DEVNULL,
-            stdout=(self.folder / "console.log").open("ab"),
-            stderr=subprocess.STDOUT,
-            cwd=self.folder,
-            start_new_session=True,
-        )
+        with (self.folder / "console.log").open("ab") as console:
+            self._process = subprocess.Popen(
+                self._command(installation.script("rabbitmq-server")),
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                cwd=self.folder,
+                start_new_session=True,
+            )
         guardian.guard_group(self._process.pid)
         return self
 
@@ -257,6 +265,10 @@ class Node:
         """Declare a durable queue (idempotent) and return its name."""
         with self.channel() as channel:
             channel.queue_declare(queue, durable=True, arguments={"x-queue-type": queue_type, **(arguments or {})})
+        if queue_type == "quorum" and self.version == "3.10":
+            # 3.10 writes a new quorum queue's entry in its directory some seconds late; a node that is SIGKILLed before
+            # that has the queue's log and does not know whose it is: the queue is empty and without a leader (measured).
+            self.eval("[dets:sync(Table) || Table <- dets:all()], ok")
         return queue
 
     def delete(self, queue: str) -> None:
@@ -309,12 +321,12 @@ class Node:
 
 def _start_epmd() -> None:
     """Start this process's own port mapper, so that nodes are neither seen by nor confused with others'."""
-    global _epmd_port  # noqa: PLW0603 - one for each process, begun when first needed
+    global _epmd, _epmd_port  # noqa: PLW0603 - one for each process, begun when first needed
     if _epmd_port:
         return
     _epmd_port = free_port()
     command = ["epmd", "-port", str(_epmd_port), "-address", LOOPBACK]
     quiet = subprocess.DEVNULL
-    epmd = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
-    guardian.guard_group(epmd.pid)
+    _epmd = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
+    guardian.guard_group(_epmd.pid)
     wait_until(lambda: is_listening(_epmd_port), "epmd to listen", 10)

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 _FRAME_METHOD, _FRAME_HEADER, _FRAME_BODY, _FRAME_HEARTBEAT = 1, 2, 3, 8
 _FRAME_END = b"\xce"
@@ -68,6 +68,13 @@ class RawClient:
         self._unconfirmed: set[int] = set()
         self.nacked: set[int] = set()
         self.returned: list[RawMessage] = []
+        try:
+            self._open(parts, frame_max)
+        except BaseException:
+            self._release()
+            raise
+
+    def _open(self, parts: SplitResult, frame_max: int) -> None:
         login = f"\0{unquote(parts.username or 'guest')}\0{unquote(parts.password or 'guest')}".encode()
         self._socket.sendall(b"AMQP\0\0\x09\x01")
         self._expect(_START)
@@ -84,8 +91,13 @@ class RawClient:
         return self
 
     def __exit__(self, error: object, *_: object) -> None:
-        if error is None:
-            self.close()
+        try:
+            if error is None:
+                self.close()
+        finally:
+            self._release()
+
+    def _release(self) -> None:
         self._input.close()
         self._socket.close()
 

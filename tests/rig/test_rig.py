@@ -102,7 +102,7 @@ def test_returned_and_unconfirmed_messages_are_noticed(source: Node) -> None:
 def test_a_large_message_is_split_into_frames_and_joined_again(source: Node, queue_name: str) -> None:
     source.declare(queue_name)
     body = os.urandom(1_000_000)
-    with RawClient(source.url, frame_max=4_096) as client:
+    with RawClient(source.url, frame_max=8_192) as client:
         client.confirm_select()
         client.publish("", queue_name, b"\0\0", body)
         client.wait_confirms()
