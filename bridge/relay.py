@@ -123,6 +123,8 @@ class Relay:
 
         self.consumer = Consumer.OFF
         self.stopping = False
+        self._giving_back = ""
+        """Why the consumer is being cancelled and what is held given back; empty when it is not."""
         self._consumer_tag = ""
         self._consumer_prefetch = 0
         self._probing = False
@@ -166,6 +168,7 @@ class Relay:
         self._quarantine_open = self._quarantine_busy = False
         self.source_output.clear()
         self._consumer_event(ConsumerEvent.SOURCE_LOST)
+        self._giving_back = ""
         self.window.source_lost(now_s)
 
     def destination_connecting(self) -> Cutter:
@@ -195,7 +198,6 @@ class Relay:
                     self._quarantine_event(event, now_s)
                 case ConsumerCancelled(by_us):
                     self._consumer_event(ConsumerEvent.CANCEL_OK if by_us else ConsumerEvent.CANCELLED_BY_BROKER)
-                    self.window.released()
                 case Close(channel=channel) if channel == QUARANTINE_CHANNEL:
                     self.quarantine_closed(now_s)
                 case Close(channel=channel):
@@ -256,12 +258,17 @@ class Relay:
 
     def _settle(self) -> None:
         """Encode what the window decided for the source."""
+        self._release()
         window, output = self.window, self.source_output
         if window.acks:
             output += [ack_frame(tag, multiple=multiple) for tag, multiple in window.acks]
             window.acks.clear()
         if window.requeues:
-            output += [requeue_frame(tag) for tag in window.requeues]
+            if window.in_flight == 0:
+                # All that is unsettled: one frame, and the source puts it back in one go.
+                output.append(requeue_frame(max(window.requeues), multiple=True))
+            else:
+                output += [requeue_frame(tag, multiple=False) for tag in window.requeues]
             window.requeues.clear()
 
     # --- The consumer ------------------------------------------------------------------------------------
@@ -295,24 +302,44 @@ class Relay:
     def consuming(self) -> None:
         """The broker answered `consume-ok`."""
         self._consumer_event(ConsumerEvent.STARTED)
+        if self.stopping:
+            self.stop()
 
     def stop(self) -> None:
-        """Shut down: stop consuming and give back what is not published; what is published may still be confirmed."""
+        """Shut down: stop consuming, forward what a healthy destination takes, give back the rest."""
         self.stopping = True
         self._give_back("shutdown")
+        self._settle()
 
     def abandon(self) -> None:
-        """Time is up: give back what is published and not confirmed."""
+        """Time is up: give back what is published and not confirmed, too."""
+        self._giving_back = ""
         self.window.release_published("shutdown")
+        self.window.release("shutdown")
         self._settle()
 
     def _give_back(self, reason: str) -> None:
         if self.consumer is Consumer.ON:
             self._cancel()
-        self.window.release(reason)
-        if self.consumer is not Consumer.CANCELLING:
-            self.window.released()
-        self._settle()
+        self._giving_back = reason
+        self._release()
+
+    def _release(self) -> None:
+        """Give back what is held, once the consumer is gone: in one go, which keeps its order where the queue does.
+
+        A shutdown first forwards what a healthy destination still takes: a quorum queue of RabbitMQ 3.10 puts what
+        is given back behind all others (measured), and counts it towards its delivery limit. When memory is full, nothing more can be read, the answer to the cancel neither: then at once, one by one.
+        """
+        window = self.window
+        if not self._giving_back:
+            return
+        draining = self.stopping and (window.books.published or window.publishable)
+        gone = self.consumer is not Consumer.CANCELLING and not draining
+        if gone or (window.full and not draining):
+            window.release(self._giving_back)
+            if gone:
+                self._giving_back = ""
+                window.released()
 
     def _cancel(self) -> None:
         self._consumer_event(ConsumerEvent.CANCEL)

@@ -173,6 +173,11 @@ class Window:
         return self._open and not self.blocked
 
     @property
+    def publishable(self) -> bool:
+        """Whether something is held that a healthy destination will take."""
+        return bool(self._held) and self.destination_ready and self.trouble_since_s is None
+
+    @property
     def orphans(self) -> int:
         """Publishes of ended source generations that wait for their confirm."""
         return len(self._published) - self._published.count(None) if self._orphaned else 0

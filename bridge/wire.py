@@ -437,6 +437,6 @@ def ack_frame(delivery_tag: int, *, multiple: bool) -> bytes:
     return _settlement.pack(METHOD, DATA_CHANNEL, 13, BASIC_ACK, delivery_tag, multiple, FRAME_END)
 
 
-def requeue_frame(delivery_tag: int) -> bytes:
-    """Encode `basic.nack` of one delivery, with requeue, on the data channel."""
-    return _settlement.pack(METHOD, DATA_CHANNEL, 13, BASIC_NACK, delivery_tag, 0b10, FRAME_END)
+def requeue_frame(delivery_tag: int, *, multiple: bool) -> bytes:
+    """Encode `basic.nack` with requeue on the data channel."""
+    return _settlement.pack(METHOD, DATA_CHANNEL, 13, BASIC_NACK, delivery_tag, 0b10 | multiple, FRAME_END)

@@ -265,9 +265,9 @@ class Node:
         """Declare a durable queue (idempotent) and return its name."""
         with self.channel() as channel:
             channel.queue_declare(queue, durable=True, arguments={"x-queue-type": queue_type, **(arguments or {})})
-        if queue_type == "quorum" and self.version == "3.10":
-            # 3.10 writes a new quorum queue's entry in its directory some seconds late; a node that is SIGKILLed before
-            # that has the queue's log and does not know whose it is: the queue is empty and without a leader (measured).
+        if queue_type == "quorum":
+            # RabbitMQ writes a new quorum queue's entry in its directory some seconds late. A node that is SIGKILLed
+            # before that does not know whose log it has, and the queue is empty (measured: 3.10.8, 4.3.6).
             self.eval("[dets:sync(Table) || Table <- dets:all()], ok")
         return queue
 

@@ -1,0 +1,105 @@
+"""What the broker tests have in common: two nodes, a queue on each, a bridge between them, and the audit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tests.rig.bridge_process import BridgeProcess, Metrics
+from tests.rig.client import Audit, audit, drain, number_of, publish_numbered
+from tests.rig.node import Node
+from tests.rig.waiting import wait_until
+
+FAST = {"BRIDGE_RECONNECT_MIN": "0.05"}
+
+
+def in_flight(metrics: Metrics) -> float:
+    """Deliveries that the bridge has and has not settled."""
+    return metrics.total("bridge_messages_in_flight")
+
+
+def imbalance(metrics: Metrics) -> float:
+    """What the books do not account for (invariant 3)."""
+    names = ("forwarded", "suppressed", "quarantined", "requeued", "stale_discarded")
+    done = sum(metrics.total(f"bridge_messages_{name}_total") for name in names)
+    return metrics.total("bridge_messages_received_total") - done - in_flight(metrics)
+
+
+@dataclass
+class Scene:
+    """A bridge from ``in`` on one node to ``out`` on another, and how many messages have been sent."""
+
+    source: Node
+    destination: Node
+    bridge: BridgeProcess
+    queue_in: str
+    queue_out: str
+    sent: int = 0
+    scrapes: int = field(default=0)
+
+    def publish(self, count: int, size: int = 256, *, message_ids: bool = True) -> None:
+        """Publish the next numbered messages to the source, confirmed."""
+        publish_numbered(self.source.url, self.queue_in, count, first=self.sent, size=size, message_ids=message_ids)
+        self.sent += count
+
+    def metrics(self) -> Metrics:
+        """Scrape; the books must balance every time."""
+        metrics = self.bridge.metrics()
+        self.scrapes += 1
+        assert imbalance(metrics) == 0, metrics
+        return metrics
+
+    def wait_forwarded(self, count: int, timeout_s: float = 60) -> Metrics:
+        """Wait until so many messages have been forwarded or suppressed."""
+
+        def enough(metrics: Metrics) -> bool:
+            assert imbalance(metrics) == 0, metrics
+            return metrics.total("bridge_messages_forwarded_total") >= count
+
+        return self.bridge.wait_for(enough, f"{count} messages forwarded", timeout_s)
+
+    def wait_done(self, timeout_s: float = 90) -> Metrics:
+        """Wait until the source queue is empty, unacked messages included, and the bridge holds nothing."""
+
+        def done() -> bool:
+            return self.source.queue_depth(self.queue_in) == 0 and in_flight(self.metrics()) == 0
+
+        try:
+            wait_until(done, "everything to be forwarded", timeout_s, interval_s=0.1)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}\n{self.bridge.get('/readyz')}\n{self.bridge.logs[-3000:]}") from None
+        return self.metrics()
+
+    def audit(self) -> Audit:
+        """Take everything from the destination and compare it with what was sent."""
+        return audit(map(number_of, drain(self.destination.url, self.queue_out)), self.sent)
+
+
+def settings(source: Node, destination: Node, queue_in: str, queue_out: str) -> dict[str, object]:
+    """The plain configuration from one queue to another."""
+    return {
+        "BRIDGE_SOURCE_URL": source.url,
+        "BRIDGE_SOURCE_QUEUE": queue_in,
+        "BRIDGE_DESTINATION_URL": destination.url,
+        "BRIDGE_DESTINATION_QUEUE": queue_out,
+        **FAST,
+    }
+
+
+def scene(  # noqa: PLR0913 - all but the nodes by name
+    source: Node,
+    destination: Node,
+    *,
+    queue_type: str = "classic",
+    name: str = "scene",
+    declare: bool = True,
+    arguments: Mapping[str, object] | None = None,
+    extra: Mapping[str, object] | None = None,
+) -> Scene:
+    """Declare the two queues and make the bridge, not yet started."""
+    queue_in, queue_out = f"{name}.in", f"{name}.out"
+    if declare:
+        source.declare(queue_in, queue_type)
+        destination.declare(queue_out, queue_type, arguments)
+    bridge = BridgeProcess({**settings(source, destination, queue_in, queue_out), **(extra or {})})
+    return Scene(source, destination, bridge, queue_in, queue_out)
