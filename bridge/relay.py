@@ -328,7 +328,8 @@ class Relay:
         """Give back what is held, once the consumer is gone: in one go, which keeps its order where the queue does.
 
         A shutdown first forwards what a healthy destination still takes: a quorum queue of RabbitMQ 3.10 puts what
-        is given back behind all others (measured), and counts it towards its delivery limit. When memory is full, nothing more can be read, the answer to the cancel neither: then at once, one by one.
+        is given back behind all others (measured), and counts it towards its delivery limit. When memory is full,
+        nothing more can be read, the answer to the cancel neither: then at once, one by one.
         """
         window = self.window
         if not self._giving_back:

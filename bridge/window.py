@@ -259,6 +259,8 @@ class Window:
             books.received_redelivered += 1
             if self.memory.recall(delivery.content):
                 books.suppressed += 1
+                # This ack may be forgotten like the one before it.
+                self.memory.acked([delivery], len(delivery.content), now_s)
                 self._leave(delivery)
                 self._settled(delivery.delivery_tag)
                 self.acks.append((delivery.delivery_tag, False))
