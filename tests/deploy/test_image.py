@@ -105,7 +105,7 @@ def test_the_health_check_asks_the_bridge(image: str, node: Node) -> None:
     """The command in the image's health check, which no scheduler runs here."""
     with Container(settings(node), free_port()) as container:
         container.wait_ready()
-        check = json.loads(tools.podman("inspect", image))[0]["Config"]["Healthcheck"]["Test"]
+        check = json.loads(tools.podman("inspect", image))[0]["Healthcheck"]["Test"]
         assert check[0] == "CMD"
         healthy = container.exec(*check[1:])
         assert healthy.returncode == 0, healthy.stderr

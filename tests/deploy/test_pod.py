@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.broker
 
+PASSWORD = "password"  # noqa: S105 - of a broker that lives as long as the test
+
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Node]:
@@ -28,22 +30,30 @@ def node() -> Iterator[Node]:
     with Node("3.10") as running:
         for queue in ("source", "destination"):
             running.declare(queue)
+        users = "rabbit_auth_backend_internal"
+        running.eval(f'{users}:add_user(<<"pod">>, <<"{PASSWORD}">>, <<"test">>)')
+        running.eval(f'{users}:set_permissions(<<"pod">>, <<"/">>, <<".*">>, <<".*">>, <<".*">>, <<"test">>)')
         yield running
 
 
 def for_podman(manifests: list[dict[str, Any]], port: int) -> str:
-    """As podman 4.3 needs it: no network of its own, ports by number, `optional` spelt out."""
-    (deployment,) = (manifest for manifest in manifests if manifest["kind"] == "Deployment")
-    spec = deployment["spec"]["template"]["spec"]
+    """Say it as podman 4.3 needs it: no network of its own, ports by number, and Secrets as the API server keeps them.
+
+    A Secret's `items` and `stringData` mean nothing to it, `optional` must be spelt out, and a file gets what is in
+    `data` without its being decoded, so the password here is one that may stand there as it is.
+    """
+    of_kind = {manifest["kind"]: manifest for manifest in manifests}
+    spec = of_kind["Deployment"]["spec"]["template"]["spec"]
     spec["hostNetwork"] = True
     (container,) = spec["containers"]
     del container["ports"]
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         container[probe]["httpGet"]["port"] = port
-    for volume in spec["volumes"]:
-        volume["secret"]["optional"] = False
-    kinds = ("ConfigMap", "Secret", "Deployment")
-    return str(yaml.safe_dump_all(manifest for manifest in manifests if manifest["kind"] in kinds))
+    (volume,) = spec["volumes"]
+    volume["secret"]["optional"] = False
+    (item,) = volume["secret"].pop("items")
+    of_kind["Secret"]["data"] = {item["path"]: of_kind["Secret"].pop("stringData")[item["key"]]}
+    return str(yaml.safe_dump_all(of_kind[kind] for kind in ("ConfigMap", "Secret", "Deployment")))
 
 
 def test_the_rendered_pod_forwards(image: str, node: Node, render: Render, tmp_path: Path) -> None:
@@ -55,13 +65,13 @@ def test_the_rendered_pod_forwards(image: str, node: Node, render: Render, tmp_p
         "bridges": {
             "a": {
                 "settings": {
-                    "sourceUrl": f"amqp://guest@127.0.0.1:{node.amqp_port}",
+                    "sourceUrl": f"amqp://pod@127.0.0.1:{node.amqp_port}",
                     "sourceQueue": "source",
                     "destinationQueue": "destination",
                     "httpHost": "127.0.0.1",
                     "httpPort": port,
                 },
-                "source": {"password": "guest"},
+                "source": {"password": PASSWORD},
             }
         },
     }
