@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import pytest
 
 from tests.rig import installation
-from tests.rig.bridge_process import BridgeProcess
+from tests.rig.bridge_process import BridgeProcess, StartBridge
 from tests.rig.certificates import Certificates, make_certificates
 from tests.rig.node import Node
 
 _MISSING = [version for version in installation.VERSIONS if not installation.is_installed(version)]
 _PRESENT = [version for version in installation.VERSIONS if version not in _MISSING]
 _numbers = itertools.count(1)
-
-StartBridge = Callable[[Mapping[str, object]], BridgeProcess]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

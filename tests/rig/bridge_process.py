@@ -16,6 +16,7 @@ from typing import Any, Self
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.rig import guardian
+from tests.rig.node import Node
 from tests.rig.ports import LOOPBACK
 from tests.rig.waiting import wait_until
 
@@ -190,6 +191,21 @@ class BridgeProcess:
         """User and system time since it started."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+StartBridge = Callable[[Mapping[str, object]], BridgeProcess]
+"""The fixture ``start_bridge``: settings in, a bridge that ends with the test out."""
+
+
+def bridge_settings(source: Node, destination: Node, queue: str, **more: object) -> dict[str, object]:
+    """Settings for a bridge from a queue to the queue of the same name; ``more`` are names without ``BRIDGE_``."""
+    return {
+        "BRIDGE_SOURCE_URL": source.url,
+        "BRIDGE_SOURCE_QUEUE": queue,
+        "BRIDGE_DESTINATION_URL": destination.url,
+        "BRIDGE_DESTINATION_QUEUE": queue,
+        **{f"BRIDGE_{name}": value for name, value in more.items()},
+    }
 
 
 def _as_event(line: str) -> dict[str, Any]:

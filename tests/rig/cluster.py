@@ -35,7 +35,9 @@ class Cluster:
             node.kill()
 
     def _is_joined(self) -> bool:
-        return all(int(node.eval("length(rabbit_nodes:list_running())")) == len(self.nodes) for node in self.nodes)
+        question = {"3.10": "all_running", "4.3": "list_running"}[self.nodes[0].version]
+        counts = [int(node.eval(f"length(rabbit_nodes:{question}())")) for node in self.nodes]
+        return counts == [len(self.nodes)] * len(self.nodes)
 
     @property
     def urls(self) -> list[str]:
@@ -43,12 +45,18 @@ class Cluster:
         return [node.url for node in self.nodes]
 
     def leader(self, queue: str) -> Node:
-        """The running node that leads a quorum queue. Raises RuntimeError while there is none."""
-        witness = next(node for node in self.nodes if node.is_running)
-        question = f"""
-            {{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"{queue}">>)),
-            {{Name, _}} = amqqueue:get_pid(Q),
-            {{ok, _, {{_, Leader}}}} = ra:members({{Name, node()}}),
-            Leader"""
-        name = witness.eval(question).strip("'")
-        return next(node for node in self.nodes if node.name == name)
+        """The running node that leads a quorum queue; waits while one is being elected."""
+        found: list[Node] = []
+
+        def known() -> bool:
+            witness = next(node for node in self.nodes if node.is_running)
+            question = f"""
+                {{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"{queue}">>)),
+                {{Name, _}} = amqqueue:get_pid(Q),
+                ra_leaderboard:lookup_leader(Name)"""
+            leader = witness.eval(question)
+            found.extend(node for node in self.nodes if node.is_running and node.name in leader)
+            return bool(found)
+
+        wait_until(known, f"a leader of {queue}")
+        return found[0]

@@ -11,11 +11,15 @@ from pathlib import Path
 import pika
 import pytest
 
+from tests.rig import installation
+from tests.rig.bridge_process import StartBridge, bridge_settings
 from tests.rig.client import Audit, audit, decode_properties, drain, drain_and_audit, publish_numbered
+from tests.rig.cluster import Cluster
 from tests.rig.node import Node
 from tests.rig.ports import LOOPBACK, free_port
 from tests.rig.proxy import Proxy
 from tests.rig.raw import RawClient, RawClosedError
+from tests.rig.shovel import Shovel
 from tests.rig.waiting import wait_until
 
 
@@ -139,6 +143,45 @@ def test_a_proxy_carries_a_half_close_through(source: Node) -> None:
         client.shutdown(socket.SHUT_WR)
         assert client.recv(100).startswith(b"AMQP")
         assert client.recv(100) == b""
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize("version", installation.VERSIONS)
+def test_a_cluster_elects_a_new_leader_when_the_old_one_is_killed(version: str, queue_name: str) -> None:
+    with Cluster(version) as cluster:
+        cluster.nodes[0].declare(queue_name, "quorum")
+        publish_numbered(cluster.urls[1], queue_name, 100)
+        leader = cluster.leader(queue_name)
+        leader.kill()
+        new_leader = cluster.leader(queue_name)
+        assert new_leader is not leader
+        assert drain_and_audit(new_leader.url, queue_name, 100).is_perfect
+
+
+def test_a_shovel_moves_messages(broker_version: str) -> None:
+    with Node(broker_version, plugins=["rabbitmq_shovel"]) as node:
+        node.declare("from")
+        node.declare("to")
+        publish_numbered(node.url, "from", 1_000)
+        with Shovel(node, source_url=node.url, source_queue="from", destination_url=node.url, destination_queue="to"):
+            wait_until(lambda: node.queue_depth("to") == 1_000, "the shovel to move all")
+        assert drain_and_audit(node.url, "to", 1_000).is_perfect
+
+
+def test_the_bridge_is_watched_through_its_metrics(
+    source: Node, destination: Node, queue_name: str, start_bridge: StartBridge
+) -> None:
+    source.declare(queue_name)
+    destination.declare(queue_name)
+    publish_numbered(source.url, queue_name, 1_000)
+    settings = bridge_settings(source, destination, queue_name)
+    bridge = start_bridge(settings).wait_ready()
+    bridge.wait_for(lambda metrics: metrics.total("bridge_messages_forwarded_total") == 1_000)
+    assert bridge.rss_bytes() > 10_000_000
+    assert bridge.cpu_seconds() > 0
+    assert bridge.terminate() == 0
+    assert bridge.events
+    assert drain_and_audit(destination.url, queue_name, 1_000).is_perfect
 
 
 def test_a_reserved_port_is_nobody_elses() -> None:

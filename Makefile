@@ -1,0 +1,87 @@
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+MINUTES ?= 10
+ARGS ?=
+
+VENV := .venv
+VENV_DEPLOY := .venv-deploy
+RUN := $(VENV)/bin/python -m
+
+# A virtual environment from pins with hashes; nothing is resolved, nothing is built but the package itself.
+define make_venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "Python 3.11 or later is needed; $(PYTHON) is $$($(PYTHON) --version). Try make PYTHON=python3.13"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || bash tests/rig/brokers.sh python3-venv
+	rm -rf $(1)
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement $(2)
+	$(1)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+endef
+
+.PHONY: help venv brokers broker test test-deploy lint format types demo bench faults simulate soak fuzz lock clean
+
+help: ## list these verbs
+	@echo "make VERB [ARGS='…']; ARGS are passed on to the program that the verb runs"
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+venv: $(VENV)/.complete ## the virtual environment .venv, from pins with hashes
+$(VENV)/.complete: requirements-dev.lock pyproject.toml
+	$(call make_venv,$(VENV),requirements-dev.lock)
+
+$(VENV_DEPLOY)/.complete: requirements-dev.lock tests/deploy/requirements.lock pyproject.toml
+	$(call make_venv,$(VENV_DEPLOY),requirements-dev.lock --requirement tests/deploy/requirements.lock)
+
+brokers: ## the brokers that the tests start: the distribution's RabbitMQ, and 4.3 in a cache folder
+	@bash tests/rig/brokers.sh 3.10 4.3
+
+broker:
+	@bash tests/rig/brokers.sh 3.10
+
+test: venv brokers ## the whole test suite, against real brokers
+	$(RUN) pytest --ignore tests/deploy $(ARGS)
+
+test-deploy: $(VENV_DEPLOY)/.complete brokers ## image, chart, alerts and dashboard, with the real tools
+	$(VENV_DEPLOY)/bin/python -m pytest tests/deploy $(ARGS)
+
+lint: venv ## ruff: lint and format check
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+
+format: venv ## ruff: mend what can be mended, and format
+	$(RUN) ruff check --fix-only
+	$(RUN) ruff format
+
+types: venv ## mypy, strict
+	$(RUN) mypy
+
+demo: venv broker ## 100,000 messages, a source broker killed on the way, and a count of what arrived
+	@$(RUN) tests.demo $(ARGS)
+
+bench: venv brokers ## measure against Shovel and an aio-pika loop
+	$(RUN) tests.bench $(ARGS)
+
+faults: venv brokers ## the fault matrix on real brokers, as a table
+	$(RUN) tests.faults $(ARGS)
+
+simulate: venv ## a million schedules of model brokers and faults
+	$(RUN) tests.simulation $(ARGS)
+
+soak: venv brokers ## full load and random faults for MINUTES=10
+	$(RUN) tests.soak --minutes $(MINUTES) $(ARGS)
+
+fuzz: venv ## damaged and hostile bytes
+	$(RUN) tests.fuzz $(ARGS)
+
+LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11
+lock: ## pin anew what pyproject.toml allows (needs uv)
+	$(LOCK) --upgrade pyproject.toml --output-file requirements.lock
+	$(LOCK) --upgrade pyproject.toml --group dev --constraint requirements.lock --output-file requirements-dev.lock
+
+clean: ## remove what was made here (the brokers' cache folder stays)
+	rm -rf $(VENV) $(VENV_DEPLOY) dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
