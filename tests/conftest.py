@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,6 +12,9 @@ from tests.rig import installation
 from tests.rig.bridge_process import BridgeProcess, StartBridge
 from tests.rig.certificates import Certificates, make_certificates
 from tests.rig.node import Node
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 _MISSING = [version for version in installation.VERSIONS if not installation.is_installed(version)]
 _PRESENT = [version for version in installation.VERSIONS if version not in _MISSING]

@@ -1,4 +1,4 @@
-"""The bridge as a user runs it: a process of its own, watched through its logs, ``/metrics``, ``/readyz`` and ``/proc``."""
+"""The bridge as a user runs it: a process of its own, watched through its logs, HTTP endpoints and ``/proc``."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.rig import guardian
-from tests.rig.node import Node
 from tests.rig.ports import LOOPBACK
 from tests.rig.waiting import wait_until
+
+if TYPE_CHECKING:
+    from tests.rig.node import Node
 
 _ROOT = Path(__file__).resolve().parents[2]
 

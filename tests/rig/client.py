@@ -6,16 +6,21 @@ Bodies begin with the message's number, and so do the message ids end. The prope
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pika
 
 from tests.rig.raw import RawClient, RawMessage
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
 NUMBER_DIGITS = 12
 _BATCH = 500
-_OUTSTANDING = 5_000  # publishes not confirmed: enough to keep the broker busy, little enough for its confirms to be read
+_OUTSTANDING = (
+    5_000  # publishes not confirmed: enough to keep the broker busy, little enough for its confirms to be read
+)
 
 
 def encode_properties(properties: pika.BasicProperties) -> bytes:
@@ -107,7 +112,8 @@ class Audit:
     def __str__(self) -> str:
         """One line for a failing assertion."""
         lost = f"{len(self.lost)} lost" + (f" ({self.lost[:5]}…)" if self.lost else "")
-        return f"{self.sent} sent, {self.arrived} arrived, {lost}, {self.duplicates} doubled, {self.out_of_order} misordered"
+        faults = f"{lost}, {self.duplicates} doubled, {self.out_of_order} misordered"
+        return f"{self.sent} sent, {self.arrived} arrived, {faults}"
 
     @property
     def is_perfect(self) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from tests.rig.node import Node
 from tests.rig.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Cluster:

@@ -1,8 +1,8 @@
 """Nothing outlives us: a child that ends what we started when we end, however we end.
 
-A ``finally`` or ``atexit`` is not run when this process is SIGKILLed, and a broker left behind eats a core's worth of
-patience. The guardian is a process of its own that reads from us what to end and to remove; when its input ends, because we
-closed it or died, it does so.
+A ``finally`` or ``atexit`` is not run when this process is SIGKILLed, and brokers left behind add up. The guardian is a
+process of its own that reads from us what to end and to remove; when its input ends, because we closed it or died, it
+does so.
 """
 
 from __future__ import annotations

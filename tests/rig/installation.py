@@ -1,14 +1,17 @@
 """Where the brokers' programs are, and how a command of theirs is run.
 
-RabbitMQ 3.10 is the distribution's. RabbitMQ 4.3 lives in a folder of its own, a small Debian made by ``make brokers``; its
-commands run there by ``chroot``, in a mount namespace of their own, so that no mount outlives them.
+RabbitMQ 3.10 is the distribution's. RabbitMQ 4.3 lives in a folder of its own, a small Debian made by ``make brokers``;
+its commands run there by ``chroot``, in a mount namespace of their own, so that no mount outlives them.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 VERSIONS = ("3.10", "4.3")
 

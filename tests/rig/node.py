@@ -1,6 +1,6 @@
 """A private RabbitMQ node on loopback that can be killed, frozen, restarted and asked.
 
-Questions and small commands go to the node by ``erl_call``, which costs some 10 ms, where ``rabbitmqctl`` costs a second.
+Questions and small commands go to the node by ``erl_call``, which costs some 10 ms; ``rabbitmqctl`` costs a second.
 """
 
 from __future__ import annotations
@@ -13,17 +13,21 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pika
-from pika.adapters.blocking_connection import BlockingChannel
 
 from tests.rig import guardian, installation
-from tests.rig.certificates import Certificates
 from tests.rig.ports import LOOPBACK, free_port, is_listening
 from tests.rig.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pika.adapters.blocking_connection import BlockingChannel
+
+    from tests.rig.certificates import Certificates
 
 _COOKIE = secrets.token_hex(8)  # one for all nodes of this process, so that they can be joined to clusters
 _epmd_port = 0

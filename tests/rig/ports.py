@@ -1,9 +1,9 @@
 """Loopback ports that stay ours.
 
-A broker that is killed and started again needs its old port, so a port must not be lent to anybody in between. Two things
-see to that: ports are taken from below the kernel's ephemeral range (an outgoing connection never gets one, nor can a
-client that retries a closed port connect to itself), and each stays bound, but not listening, by this process. A broker
-binds beside it with ``SO_REUSEADDR``; another run of the rig, which first binds without, sees that it is taken.
+A broker that is killed and started again needs its old port, so a port must not be lent to anybody in between. Two
+things see to that: ports are taken from below the kernel's ephemeral range (an outgoing connection never gets one, nor
+can a client that retries a closed port connect to itself), and each stays bound, but not listening, by this process. A
+broker binds beside it with ``SO_REUSEADDR``; another run of the rig, which first binds without, sees that it is taken.
 """
 
 from __future__ import annotations

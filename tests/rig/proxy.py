@@ -10,11 +10,13 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from tests.rig.ports import LOOPBACK, free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
 
 _CHUNK = 64 * 1024
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, 0 s

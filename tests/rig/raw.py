@@ -1,18 +1,20 @@
 """A blocking AMQP 0-9-1 client of one channel that shows and sends content headers as the bytes they are.
 
-It shares nothing with the bridge or its libraries, so it can judge them, and it is quick enough for numbered messages by
-the hundred thousand. Properties are the header frame's payload from the property flags on. Connection details that tests
-do not need (heartbeats, TLS, several channels) are left out.
+It shares nothing with the bridge or its libraries, so it can judge them, and it is quick enough for numbered messages
+by the hundred thousand. Properties are the header frame's payload from the property flags on. Connection details that
+tests do not need (heartbeats, TLS, several channels) are left out.
 """
 
 from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import SplitResult, unquote, urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _FRAME_METHOD, _FRAME_HEADER, _FRAME_BODY, _FRAME_HEARTBEAT = 1, 2, 3, 8
 _FRAME_END = b"\xce"
@@ -71,7 +73,7 @@ class RawClient:
         try:
             self._open(parts, frame_max)
         except BaseException:
-            self._release()
+            self.abandon()
             raise
 
     def _open(self, parts: SplitResult, frame_max: int) -> None:
@@ -92,12 +94,13 @@ class RawClient:
 
     def __exit__(self, error: object, *_: object) -> None:
         try:
-            if error is None:
+            if error is None and not self._input.closed:
                 self.close()
         finally:
-            self._release()
+            self.abandon()
 
-    def _release(self) -> None:
+    def abandon(self) -> None:
+        """Close the socket without a word: for a connection that has broken."""
         self._input.close()
         self._socket.close()
 
@@ -200,7 +203,9 @@ class RawClient:
 
     # Frames and methods
 
-    def _call(self, method: tuple[int, int], arguments: bytes, answer: tuple[int, int] | None, channel: int = 1) -> bytes:
+    def _call(
+        self, method: tuple[int, int], arguments: bytes, answer: tuple[int, int] | None, channel: int = 1
+    ) -> bytes:
         self._send(method, arguments, channel)
         return self._expect(answer) if answer else b""
 

@@ -1,12 +1,14 @@
-"""RabbitMQ's own Shovel (AMQP 0-9-1, dynamic, on-confirm), to compare with. The node needs the plugin rabbitmq_shovel."""
+"""RabbitMQ's own Shovel (AMQP 0-9-1, dynamic, on-confirm). The node needs the plugin rabbitmq_shovel."""
 
 from __future__ import annotations
 
 import json
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from tests.rig.node import Node
 from tests.rig.waiting import wait_until
+
+if TYPE_CHECKING:
+    from tests.rig.node import Node
 
 
 class Shovel:
@@ -46,7 +48,7 @@ class Shovel:
 
     def is_running(self) -> bool:
         """Whether the shovel says that it runs."""
-        status = self._node.eval("lists:flatten(io_lib:format(\"~p\", [rabbit_shovel_status:status()]))")
+        status = self._node.eval('lists:flatten(io_lib:format("~p", [rabbit_shovel_status:status()]))')
         return f'<<"{self._name}">>' in status and "{running," in status
 
 

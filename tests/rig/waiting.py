@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 30, interval_s: float = 0.02) -> None:
