@@ -193,6 +193,7 @@ def build_image() -> None:
     volumes = [f"--volume={path}:{path}:ro" for path in mounts]
     options = ("--quiet", "--pull=never", "--format=docker", "--layers=false")
     podman("build", *options, *volumes, f"--tag={IMAGE}", ROOT, timeout_s=600)
+    podman("image", "prune", "--force")  # what bore the tag before
 
 
 def main() -> None:
