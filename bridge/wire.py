@@ -14,6 +14,7 @@ Frame layout (AMQP 0-9-1, 4.2.3)::
 
 from __future__ import annotations
 
+import struct
 from struct import Struct
 from typing import NamedTuple
 
@@ -164,8 +165,15 @@ class Cutter:
         """How the last delivery's method frame began, up to its delivery tag: the next one's is the same."""
         self._method_size = 0
 
-    def feed(self, data: bytes, now_s: float) -> list[Event]:  # noqa: C901, PLR0912 - one loop, run for every frame
+    def feed(self, data: bytes, now_s: float) -> list[Event]:
         """Take the next chunk; return the events that it completes."""
+        try:
+            return self._feed(data, now_s)
+        except (IndexError, struct.error) as error:
+            message = f"a frame that is shorter than what it says it holds ({error})"
+            raise MalformedFrameError(message) from error
+
+    def _feed(self, data: bytes, now_s: float) -> list[Event]:  # noqa: C901, PLR0912 - one loop, run for every frame
         events: list[Event] = []
         position = 0
         if self._tail_size:
@@ -375,13 +383,14 @@ class Cutter:
         method, header = assembly.method, assembly.header
         if _method_id.unpack_from(method, 7)[0] == BASIC_RETURN:
             (code,) = _close.unpack_from(method, 11)
-            route = method[14 + method[13] : -1]
-            content = header + b"".join(assembly.frames)
             text = _short_string(method, 13)
+            route = _checked_route(method[14 + method[13] : -1])
+            content = header + b"".join(assembly.frames)
             events.append(Return(assembly.channel, code, text, route, content, assembly.body_size))
             return
         tag_at = 12 + method[11]
         delivery_tag, redelivered = _confirm.unpack_from(method, tag_at)
+        route = _checked_route(method[tag_at + 9 : -1])
         self._head = method[:tag_at]
         self._method_size = len(method)
         prepared = self._preparer.prepare(header)
@@ -389,14 +398,24 @@ class Cutter:
         if prepared is not None:
             header, count = prepared
         content = header + b"".join(assembly.frames)
-        delivery = Delivery(
-            delivery_tag, redelivered, count, method[tag_at + 9 : -1], content, assembly.body_size, now_s
-        )
+        delivery = Delivery(delivery_tag, redelivered, count, route, content, assembly.body_size, now_s)
         events.append(Deliveries([delivery], bool(redelivered or count)))
 
 
 def _short_string(frame: bytes, at: int) -> str:
-    return frame[at + 1 : at + 1 + frame[at]].decode("utf-8", "replace")
+    stop = at + 1 + frame[at]
+    if stop >= len(frame):
+        message = f"a short string of {frame[at]} bytes where its frame ends"
+        raise MalformedFrameError(message)
+    return frame[at + 1 : stop].decode("utf-8", "replace")
+
+
+def _checked_route(value: bytes) -> bytes:
+    key_at = 1 + value[0]
+    if key_at + 1 + value[key_at] != len(value):
+        message = f"an exchange and a routing key that do not fill their {len(value)} bytes"
+        raise MalformedFrameError(message)
+    return value
 
 
 def short_string(value: bytes) -> bytes:
