@@ -1,0 +1,40 @@
+"""Hold each pure module to its own test file: every branch of `bridge/X.py` is run by `tests/test_X.py` alone.
+
+Run it with `python -m tests.coverage_by_file`; it exits 1 when one is not.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+MODULES = ("backoff", "content", "memory", "relay", "window", "wire")
+ROOT = Path(__file__).parent.parent
+
+
+def covered(module: str, folder: Path) -> bool:
+    """Run the module's own tests and print what of it they leave out; whether they pass and leave out nothing."""
+    coverage = [sys.executable, "-m", "coverage"]
+    data = f"--data-file={folder / module}"
+    include = f"--include=bridge/{module}.py"
+    steps = (
+        [*coverage, "run", data, "-m", "pytest", "-q", "--no-header", f"tests/test_{module}.py"],
+        [*coverage, "combine", "--quiet", data],
+        [*coverage, "report", data, include, "--fail-under=100"],
+    )
+    return all(subprocess.run(step, cwd=ROOT, check=False, timeout=300).returncode == 0 for step in steps)
+
+
+def main() -> int:
+    """Look at every module, also after one that is not covered; return the exit status."""
+    with tempfile.TemporaryDirectory() as folder:
+        missing = [module for module in MODULES if not covered(module, Path(folder))]
+    for module in missing:
+        print(f"bridge/{module}.py is not covered by tests/test_{module}.py", file=sys.stderr)
+    return 1 if missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
