@@ -18,8 +18,8 @@ define make_venv
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || bash tests/rig/brokers.sh python3-venv
 	rm -rf $(1)
 	$(PYTHON) -m venv $(1)
-	$(1)/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement $(2)
-	$(1)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(1)/bin/pip install -qq --disable-pip-version-check --require-hashes --requirement $(2)
+	$(1)/bin/pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 endef
 
