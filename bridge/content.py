@@ -14,6 +14,7 @@ Layout (AMQP 0-9-1, 4.2.6.1 and 4.2.6.2)::
 from __future__ import annotations
 
 import re
+import struct
 from dataclasses import dataclass
 from hashlib import sha1
 from struct import Struct
@@ -42,6 +43,7 @@ FRAME_OVERHEAD = 8
 """Bytes of a frame besides its payload: type, channel, size and the end octet."""
 
 PERSISTENT = 2
+EMPTY_TABLE = b"\0\0\0\0"
 
 _u16 = Struct(">H")
 _u32 = Struct(">I")
@@ -84,23 +86,27 @@ def split_properties(header: bytes) -> dict[int, bytes]:
 
     Raises `MalformedFrameError` when the frame does not hold what its flags say.
     """
-    (flags,) = _u16.unpack_from(header, FLAGS_AT)
     position = PROPERTIES_AT
     end = len(header) - 1
     properties: dict[int, bytes] = {}
-    for flag in PROPERTY_FLAGS:
-        if not flags & flag:
-            continue
-        if flag == HEADERS:
-            stop = position + 4 + _u32.unpack_from(header, position)[0]
-        elif flag == TIMESTAMP:
-            stop = position + 8
-        elif flag in {DELIVERY_MODE, PRIORITY}:
-            stop = position + 1
-        else:
-            stop = position + 1 + header[position]
-        properties[flag] = header[position:stop]
-        position = stop
+    try:
+        (flags,) = _u16.unpack_from(header, FLAGS_AT)
+        for flag in PROPERTY_FLAGS:
+            if not flags & flag:
+                continue
+            if flag == HEADERS:
+                stop = position + 4 + _u32.unpack_from(header, position)[0]
+            elif flag == TIMESTAMP:
+                stop = position + 8
+            elif flag in {DELIVERY_MODE, PRIORITY}:
+                stop = position + 1
+            else:
+                stop = position + 1 + header[position]
+            properties[flag] = header[position:stop]
+            position = stop
+    except (IndexError, struct.error) as error:
+        message = f"a content header of {len(header)} bytes, too short for its properties"
+        raise MalformedFrameError(message) from error
     if position != end or flags & 0b11:
         message = f"a content header whose properties do not match its flags {flags:#06x}"
         raise MalformedFrameError(message)
@@ -140,9 +146,10 @@ def table_fields(table: bytes) -> Iterator[tuple[bytes, bytes]]:
         raise MalformedFrameError(message)
 
 
-def encode_table(fields: dict[bytes, bytes]) -> bytes:
-    """Return a header table of these names and raw values."""
-    body = b"".join(b"%c%b%b" % (len(name), name, value) for name, value in fields.items())
+def table_with(table: bytes, fields: dict[bytes, bytes]) -> bytes:
+    """Return the header table with these names and raw values at its end, in the place of any of the same names."""
+    kept = [(name, value) for name, value in table_fields(table) if name not in fields]
+    body = b"".join(b"%c%b%b" % (len(name), name, value) for name, value in [*kept, *fields.items()])
     return _u32.pack(len(body)) + body
 
 
@@ -159,6 +166,8 @@ class ContentPreparer:
     """Makes delivered header frames ready to be published, by a `HeaderPolicy`."""
 
     CACHE_SIZE = 256
+    CACHED_BYTES = 1024
+    """A table as large as a frame may be is not kept: a few hundred of them would be tens of megabytes."""
 
     def __init__(self, policy: HeaderPolicy) -> None:
         self.policy = policy
@@ -169,21 +178,25 @@ class ContentPreparer:
 
         Raises `MalformedFrameError` when the header cannot be read.
         """
-        (flags,) = _u16.unpack_from(header, FLAGS_AT)
-        if not flags & USER_ID:
-            # The most of messages end here, after two or three look-ups by offset.
-            position = PROPERTIES_AT
-            if flags & CONTENT_TYPE:
-                position += 1 + header[position]
-            if flags & CONTENT_ENCODING:
-                position += 1 + header[position]
-            suspicious = False
-            if flags & HEADERS:
-                start = position
-                position += 4 + _u32.unpack_from(header, position)[0]
-                suspicious = _COUNTS.search(header, start, position) is not None
-            if flags & DELIVERY_MODE and header[position] == PERSISTENT and not suspicious:
-                return None
+        try:
+            (flags,) = _u16.unpack_from(header, FLAGS_AT)
+            if not flags & USER_ID:
+                # The most of messages end here, after two or three look-ups by offset.
+                position = PROPERTIES_AT
+                if flags & CONTENT_TYPE:
+                    position += 1 + header[position]
+                if flags & CONTENT_ENCODING:
+                    position += 1 + header[position]
+                suspicious = False
+                if flags & HEADERS:
+                    start = position
+                    position += 4 + _u32.unpack_from(header, position)[0]
+                    suspicious = _COUNTS.search(header, start, position) is not None
+                if flags & DELIVERY_MODE and header[position] == PERSISTENT and not suspicious:
+                    return None
+        except (IndexError, struct.error) as error:
+            message = f"a content header of {len(header)} bytes, too short for its properties"
+            raise MalformedFrameError(message) from error
         return self._rewrite(header)
 
     def _rewrite(self, header: bytes) -> Prepared:
@@ -191,15 +204,17 @@ class ContentPreparer:
         properties[DELIVERY_MODE] = b"\x02"
         delivery_count = 0
         if HEADERS in properties:
-            properties[HEADERS], delivery_count = self._table(properties[HEADERS])
+            before = properties[HEADERS]
+            properties[HEADERS], delivery_count = self._table(before)
+            if properties[HEADERS] == EMPTY_TABLE != before:
+                del properties[HEADERS]  # a message without headers has them only by what the queue added
         policy = self.policy
         user = properties.get(USER_ID)
         if user is not None and user[1:] != policy.destination_user and policy.user_id != "keep":
             del properties[USER_ID]
             if policy.user_id == "move":
-                fields = dict(table_fields(properties.get(HEADERS, b"\0\0\0\0")))
-                fields[b"x-bridge-user-id"] = long_string(user[1:])
-                properties[HEADERS] = encode_table(fields)
+                table = properties.get(HEADERS, EMPTY_TABLE)
+                properties[HEADERS] = table_with(table, {b"x-bridge-user-id": long_string(user[1:])})
         return Prepared(join_properties(header, properties), delivery_count)
 
     def _table(self, table: bytes) -> tuple[bytes, int]:
@@ -210,9 +225,11 @@ class ContentPreparer:
         """
         found = self._tables.get(table)
         if found is None:
-            if len(self._tables) >= self.CACHE_SIZE:
-                self._tables.clear()
-            found = self._tables[table] = self._read_table(table)
+            found = self._read_table(table)
+            if len(table) <= self.CACHED_BYTES:
+                if len(self._tables) >= self.CACHE_SIZE:
+                    self._tables.clear()
+                self._tables[table] = found
         return found
 
     def _read_table(self, table: bytes) -> tuple[bytes, int]:
@@ -265,7 +282,7 @@ def _without_headers(properties: dict[int, bytes]) -> bytes:
 def parts(content: bytes) -> Parts:
     """Return what a returned message is compared by: RabbitMQ 4.x returns its header table sorted."""
     properties = split_properties(header_frame(content))
-    table = properties.get(HEADERS, b"\0\0\0\0")
+    table = properties.get(HEADERS, EMPTY_TABLE)
     return Parts(_without_headers(properties), frozenset(table_fields(table)), b"".join(body_payloads(content)))
 
 
@@ -319,6 +336,5 @@ def with_headers(content: bytes, fields: dict[bytes, bytes]) -> bytes:
     """Return the content with these raw fields set in its header table."""
     header = header_frame(content)
     properties = split_properties(header)
-    table = dict(table_fields(properties.get(HEADERS, b"\0\0\0\0")))
-    properties[HEADERS] = encode_table(table | fields)
+    properties[HEADERS] = table_with(properties.get(HEADERS, EMPTY_TABLE), fields)
     return join_properties(header, properties) + content[len(header) :]
