@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 import yaml
 
-from bridge.settings import load_settings
+from bridge.settings import Settings, load_settings
 from tests.deploy import tools
 
 CONFIG = tools.ROOT / "config"
@@ -119,3 +119,23 @@ def test_the_compose_files_prometheus_scrapes_its_bridge() -> None:
     (target,) = job["static_configs"][0]["targets"]
     assert target.split(":")[0] in COMPOSE["services"]
     assert all(re.search(f'job="{job["job_name"]}"', alert["expr"]) for alert in ALERTS if "up{" in alert["expr"])
+
+
+def test_the_systemd_unit_is_sound(tmp_path: Path) -> None:
+    """With the program that it starts in another place, since it is not installed here."""
+    unit = tmp_path / "amqp-bridge.service"
+    text = (CONFIG / "amqp-bridge.service").read_text()
+    assert "ExecStart=/opt/amqp-bridge/bin/amqp-bridge run\n" in text
+    unit.write_text(text.replace("/opt/amqp-bridge/bin/amqp-bridge", "/bin/true"))
+    result = tools.attempt("systemd-analyze", "verify", unit)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_the_systemd_unit_waits_longer_than_the_bridge_drains() -> None:
+    (stop,) = re.findall(r"^TimeoutStopSec=(\d+)$", (CONFIG / "amqp-bridge.service").read_text(), re.MULTILINE)
+    assert int(stop) > Settings.model_fields["shutdown_timeout"].default
+
+
+def test_the_compose_file_waits_longer_than_the_bridge_drains() -> None:
+    (stop,) = re.findall(r"^(\d+)s$", COMPOSE["services"]["bridge"]["stop_grace_period"])
+    assert int(stop) > Settings.model_fields["shutdown_timeout"].default

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pika
 import pytest
 
 from tests.deploy import tools
 from tests.deploy.containers import RESTRICTED, Container
+from tests.rig.client import drain, drain_and_audit, number_of, publish_numbered
 from tests.rig.node import Node
 from tests.rig.ports import free_port
 from tests.rig.waiting import wait_until
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.broker
 
-MESSAGES = 500
+MESSAGES = 30_000
 
 
 @pytest.fixture(scope="module")
@@ -42,23 +42,6 @@ def settings(node: Node) -> dict[str, str]:
     }
 
 
-def publish(node: Node, count: int) -> None:
-    """Put persistent messages into the source queue."""
-    with node.channel() as channel:
-        properties = pika.BasicProperties(delivery_mode=2)
-        for number in range(count):
-            channel.basic_publish("", "source", str(number).encode(), properties)
-
-
-def take_all(node: Node) -> list[bytes]:
-    """Empty the destination queue."""
-    bodies = []
-    with node.channel() as channel:
-        while (got := channel.basic_get("destination", auto_ack=True))[0] is not None:
-            bodies.append(got[2])
-    return bodies
-
-
 def test_dockerfile_lint_finds_nothing() -> None:
     hadolint = Path(sys.executable).with_name("hadolint")
     assert tools.run(hadolint, tools.ROOT / "Dockerfile") == ""
@@ -66,9 +49,9 @@ def test_dockerfile_lint_finds_nothing() -> None:
 
 @pytest.mark.usefixtures("image")
 def test_forwards_as_nobody_on_a_read_only_root_without_capabilities(node: Node) -> None:
-    publish(node, MESSAGES)
     with Container(settings(node), free_port()) as container:
         container.wait_ready()
+        publish_numbered(node.url, "source", MESSAGES)
         wait_until(lambda: node.queue_ready("destination") == MESSAGES, "all messages to arrive")
         status = dict(line.split(":\t", 1) for line in container.exec("cat", "/proc/1/status").stdout.splitlines())
         assert status["Uid"].split() == ["65532"] * 4
@@ -76,21 +59,19 @@ def test_forwards_as_nobody_on_a_read_only_root_without_capabilities(node: Node)
         assert status["Name"] == "amqp-bridge"
         assert "Read-only file system" in container.exec("touch", "/opt/amqp-bridge/x").stderr
         assert container.exec("/bin/sh", "-c", "command -v pip pip3 gcc cc make").stdout == ""
-    assert take_all(node) == [str(number).encode() for number in range(MESSAGES)]
+    assert drain_and_audit(node.url, "destination", MESSAGES).is_perfect
 
 
 @pytest.mark.usefixtures("image")
 def test_sigterm_drains(node: Node) -> None:
-    """Each message is on one side or the other, none on both, and the exit status is 0."""
+    """In the middle of the work: each message is on one side or the other, none on both, and the exit status is 0."""
+    publish_numbered(node.url, "source", MESSAGES)
     with Container(settings(node), free_port()) as container:
-        container.wait_ready()
-        publish(node, MESSAGES)
+        wait_until(lambda: node.queue_ready("destination") > 0, "the first messages to arrive", interval_s=0.005)
         assert container.terminate() == 0, container.logs
-    arrived = {int(body) for body in take_all(node)}
-    left = node.queue_ready("source")
-    assert len(arrived) + left == MESSAGES
-    with node.channel() as channel:
-        channel.queue_purge("source")
+    arrived, left = (drain(node.url, queue) for queue in ("destination", "source"))
+    print(f"{len(arrived)} of {MESSAGES} had arrived")
+    assert sorted(map(number_of, [*arrived, *left])) == list(range(MESSAGES))
 
 
 def test_a_wrong_configuration_ends_with_78(image: str) -> None:

@@ -106,7 +106,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
     """A Prometheus that has seen a bridge forward, lose its source, find it again and forward again."""
     folder = tmp_path_factory.mktemp("prometheus")
     with Node("3.10") as source, Node("3.10") as destination:
-        settings = {}
+        settings: dict[str, str] = {}
         for side, node in (("SOURCE", source), ("DESTINATION", destination)):
             settings |= {f"BRIDGE_{side}_URL": node.url, f"BRIDGE_{side}_QUEUE": node.declare("orders")}
         with BridgeProcess(settings) as bridge:

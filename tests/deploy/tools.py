@@ -41,8 +41,10 @@ PACKAGES = {
     "podman": "podman",
     "runc": "runc",
     "mmdebstrap": "mmdebstrap",
-    "/usr/libexec/podman/catatonit": "catatonit",
+    "catatonit": "catatonit",
+    "npm": "npm",
     "promtool": "prometheus",
+    "systemd-analyze": "systemd",
 }
 """Programs, and the distribution's package of each."""
 
@@ -100,7 +102,7 @@ def attempt(
 
 
 def missing_packages() -> list[str]:
-    """The distribution's packages that must be installed before images can be built and run."""
+    """The distribution's packages of those programs that are not there."""
     return sorted(package for program, package in PACKAGES.items() if not shutil.which(program))
 
 
