@@ -1,0 +1,145 @@
+"""Who competes, and how each is started: as its users run it, with the same prefetch and the same promise.
+
+All of them take from the source with manual acks, publish persistently with confirms, and ack after the confirm.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.rig import guardian
+from tests.rig.bridge_process import BridgeProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from tests.rig.node import Node
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Route:
+    """From where to where. ``node`` is the destination's broker, which also runs the shovels."""
+
+    node: Node
+    source_url: str
+    destination_url: str
+    source_queue: str = "in"
+    destination_queue: str = "out"
+    prefetch: int = 1000
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """``run`` has it forward within a context, and gives its process id: None where it is a part of the broker."""
+
+    name: str
+    run: Callable[[Route], AbstractContextManager[int | None]]
+    share: float = 1
+    """Of the others' number of messages: who is slow needs fewer to be measured as well."""
+
+
+@contextmanager
+def _bridge(
+    route: Route, *, tls: bool = False, scraped: bool = False, deduplication: str = "message-id"
+) -> Iterator[int]:
+    settings = {
+        "BRIDGE_SOURCE_URL": route.node.tls_url if tls else route.source_url,
+        "BRIDGE_SOURCE_QUEUE": route.source_queue,
+        "BRIDGE_SOURCE_PREFETCH": route.prefetch,
+        "BRIDGE_DESTINATION_URL": route.node.tls_url if tls else route.destination_url,
+        "BRIDGE_DESTINATION_QUEUE": route.destination_queue,
+        "BRIDGE_DEDUPLICATION": deduplication,
+    }
+    if tls:
+        authority = route.node.folder / "ca.pem"
+        settings |= {"BRIDGE_SOURCE_CA_FILE": authority, "BRIDGE_DESTINATION_CA_FILE": authority}
+    with BridgeProcess(settings) as process:
+        if not scraped:
+            yield process.pid
+            return
+        with _scraping(process):
+            yield process.pid
+
+
+@contextmanager
+def _scraping(process: BridgeProcess) -> Iterator[None]:
+    """Scrape once a second, as a Prometheus in a hurry does."""
+    ended = threading.Event()
+
+    def scrape() -> None:
+        process.get("/metrics")
+        while not ended.wait(1):
+            process.get("/metrics")
+
+    thread = threading.Thread(target=scrape)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextmanager
+def _shovel(route: Route, *, protocol: str = "amqp091") -> Iterator[None]:
+    """Start and stop it by ``eval``: ``rabbitmqctl`` takes a second of CPU, beside what is measured."""
+    definition: dict[str, object] = {
+        "src-protocol": protocol,
+        "src-uri": route.source_url.rstrip("/"),  # with the slash, it takes the empty path for a vhost's name
+        "src-queue": route.source_queue,
+        "dest-protocol": protocol,
+        "dest-uri": route.destination_url.rstrip("/"),
+        "dest-queue": route.destination_queue,
+        "ack-mode": "on-confirm",
+        "reconnect-delay": 1,
+    }
+    if protocol != "local":  # which has link credit instead
+        definition["src-prefetch-count"] = route.prefetch
+    what = '<<"/">>, <<"shovel">>, <<"bench">>'
+    text = json.dumps(json.dumps(definition))  # JSON within a string that Erlang reads as Python wrote it
+    route.node.eval(f"ok = rabbit_runtime_parameters:parse_set({what}, <<{text}>>, none)")
+    try:
+        yield
+    finally:
+        route.node.eval(f'ok = rabbit_runtime_parameters:clear({what}, <<"bench">>)')
+
+
+@contextmanager
+def _aio_pika_loop(route: Route) -> Iterator[int]:
+    queues = [route.source_url, route.source_queue, route.destination_url, route.destination_queue]
+    with (route.node.folder / "aio_pika_loop.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.bench.aio_pika_loop", *queues, str(route.prefetch)],
+            cwd=_ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    guardian.guard_group(process.pid)
+    try:
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
+        guardian.release_group(process.pid)
+
+
+BRIDGE = Contestant("bridge", _bridge)
+BRIDGE_OVER_TLS = Contestant("bridge, TLS", partial(_bridge, tls=True))
+BRIDGE_SCRAPED = Contestant("bridge, scraped", partial(_bridge, scraped=True))
+BRIDGE_WITHOUT_DEDUPLICATION = Contestant("bridge, no suppression", partial(_bridge, deduplication="off"))
+SHOVEL = Contestant("Shovel", _shovel)
+LOCAL_SHOVEL = Contestant("local Shovel", partial(_shovel, protocol="local"))
+AIO_PIKA_LOOP = Contestant("aio-pika loop", _aio_pika_loop, share=0.2)

@@ -1,0 +1,124 @@
+"""What the contestants are given to do, and how what they did is seen: by the destination's depth, from outside."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pika
+
+from tests.rig.client import encode_properties
+from tests.rig.raw import RawClient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.bench.contestants import Route
+
+HEADERS: dict[int, dict[str, object] | None] = {
+    0: None,
+    3: {"origin": "bench", "attempt": 1, "trace": "0af7651916cd43dd"},
+}
+
+_POLL_S = 0.02
+_BATCH_BYTES = 4_000_000
+_STAMP_BYTES = 8
+
+
+def fill(url: str, queue: str, count: int, size: int, headers: int = 0) -> None:
+    """Publish ``count`` persistent messages of ``size`` bytes, with message ids, and wait for their confirms."""
+    mark = b"#" * 12
+    properties = pika.BasicProperties(delivery_mode=2, message_id=mark.decode(), headers=HEADERS[headers])
+    before, _, after = encode_properties(properties).partition(mark)
+    body = b"." * size
+    batch = max(1, min(500, _BATCH_BYTES // size))
+    with RawClient(url) as client:
+        client.confirm_select()
+        for first in range(0, count, batch):
+            numbers = range(first, min(first + batch, count))
+            client.publish_many("", queue, [(before + b"%012d" % number + after, body) for number in numbers])
+            client.wait_confirms(leave=10 * batch)
+        client.wait_confirms()
+
+
+class Sample(NamedTuple):
+    """How many messages had arrived at a time, and the CPU seconds spent until then."""
+
+    at: float
+    arrived: int
+    contestant_cpu_s: float
+    broker_cpu_s: float
+
+
+def watch_arrivals(client: RawClient, route: Route, count: int, pid: int | None, timeout_s: float) -> Iterator[Sample]:
+    """Sample until ``count`` messages have arrived.
+
+    Raises TimeoutError when that takes longer than ``timeout_s``.
+    """
+    deadline = time.monotonic() + timeout_s
+    arrived = 0
+    while arrived < count:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{arrived} of {count} messages arrived within {timeout_s} s")
+        arrived = client.ready(route.destination_queue)
+        yield Sample(time.monotonic(), arrived, cpu_seconds(pid) if pid else 0, route.node.cpu_seconds())
+        time.sleep(_POLL_S)
+
+
+def steady_part(samples: list[Sample], count: int) -> tuple[Sample, Sample]:
+    """The samples around the middle 80 %: without the start, and without the end, when the source runs dry."""
+    begin = max(sample for sample in samples if sample.arrived <= count * 0.1)
+    end = min(sample for sample in samples if sample.arrived >= count * 0.9)
+    return begin, end
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process since it started."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def first_arrival(client: RawClient) -> float:
+    """Wait for a delivery to a client that consumes; when it came."""
+    message = next(client.deliveries())
+    at = time.monotonic()
+    client.ack(message.delivery_tag)
+    return at
+
+
+def send_stamped(url: str, queue: str, count: int, rate_per_s: float, size: int) -> threading.Thread:
+    """Begin to publish messages that carry the time at which they were sent, evenly, in a thread of its own."""
+    properties = encode_properties(pika.BasicProperties(delivery_mode=2))
+    filling = b"." * (size - _STAMP_BYTES)
+
+    def send() -> None:
+        with RawClient(url) as client:
+            begin = time.monotonic()
+            for number in range(count):
+                if (wait_s := begin + number / rate_per_s - time.monotonic()) > 0:
+                    time.sleep(wait_s)
+                client.publish("", queue, properties, time.monotonic_ns().to_bytes(_STAMP_BYTES) + filling)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    return thread
+
+
+def receive_stamped(client: RawClient, count: int) -> list[float]:
+    """The seconds that each of ``count`` stamped messages was on its way, in order of arrival."""
+    ways = []
+    for message in client.deliveries():
+        ways.append((time.monotonic_ns() - int.from_bytes(message.body[:_STAMP_BYTES])) / 1e9)
+        if len(ways) % 50 == 0:
+            client.ack(message.delivery_tag, multiple=True)
+        if len(ways) == count:
+            break
+    return ways

@@ -1,0 +1,272 @@
+"""What is measured: each row of the bench, its cells, who competes in it, and how one round of it is done.
+
+Source and destination are queues of one broker on loopback unless a row says otherwise: bridge, broker and bench share
+the machine, as those contestants do that are a part of the broker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from tests.bench import load
+from tests.bench.contestants import (
+    AIO_PIKA_LOOP,
+    BRIDGE,
+    BRIDGE_OVER_TLS,
+    BRIDGE_SCRAPED,
+    BRIDGE_WITHOUT_DEDUPLICATION,
+    LOCAL_SHOVEL,
+    SHOVEL,
+    Contestant,
+    Route,
+)
+from tests.rig.node import Node
+from tests.rig.ports import is_listening
+from tests.rig.proxy import Proxy
+from tests.rig.raw import RawClient
+from tests.rig.waiting import wait_until
+
+ALL = (BRIDGE, SHOVEL, AIO_PIKA_LOOP)
+DIRECT = Contestant("none: direct", lambda _: contextlib.nullcontext())
+"""Publish and consume without anybody between, as the measure of what the broker itself takes."""
+
+_ROUND_TIMEOUT_S = 300
+_OUTAGE_S = 1.0
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The circumstances of a measurement."""
+
+    queue_type: str = "classic"
+    size: int = 256
+    """Bytes of a message's body."""
+    headers: int = 0
+    prefetch: int = 1000
+    round_trip_ms: int = 0
+    """How far away the destination is; 0: on loopback, without a proxy."""
+    outage: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of everything: the long form's values are the defaults."""
+
+    sizes: tuple[int, ...] = (10, 256, 4096, 100_000, 1_000_000, 10_000_000)
+    header_counts: tuple[int, ...] = (0, 3)
+    queue_types: tuple[str, ...] = ("classic", "quorum")
+    prefetches: tuple[int, ...] = (1, 10, 30, 100, 300, 1000, 2000)
+    outages: tuple[str, ...] = ("connection", "broker")
+    messages: int = 80_000
+    megabytes: int = 400
+    seconds: int = 10
+    memory_messages: int = 10_000_000
+
+
+SHORT = Plan(
+    sizes=(4096,),
+    header_counts=(3,),
+    queue_types=("quorum",),
+    prefetches=(100,),
+    outages=("connection",),
+    messages=3000,
+    megabytes=20,
+    seconds=1,
+    memory_messages=6000,
+)
+"""Enough to see that every part works, and nothing to compare."""
+
+Measured = dict[str, float]
+"""Values by quantity; a row's first is the one that contestants are compared by."""
+
+Measure = Callable[[Node, Cell, Contestant, Plan], Measured]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the bench: each contestant in each cell is measured once a round."""
+
+    title: str
+    cells: Callable[[Plan], Iterable[Cell]]
+    contestants: Callable[[Node], tuple[Contestant, ...]]
+    measure: Measure
+    rounds: int = 0
+    """0: as many as asked for."""
+
+
+@contextlib.contextmanager
+def _between_queues(node: Node, cell: Cell) -> Iterator[Route]:
+    node.delete_all_queues()
+    for queue in ("in", "out"):
+        node.declare(queue, cell.queue_type)
+    with contextlib.ExitStack() as stack:
+        destination_url = node.url
+        if cell.round_trip_ms:
+            proxy = stack.enter_context(Proxy(node.amqp_port))
+            proxy.upstream.delay_s = proxy.downstream.delay_s = cell.round_trip_ms / 2000
+            destination_url = proxy.url
+        yield Route(node, node.url, destination_url, prefetch=cell.prefetch)
+
+
+def _message_count(cell: Cell, contestant: Contestant, plan: Plan) -> int:
+    count = min(plan.messages, plan.megabytes * 1_000_000 // cell.size, 4000 + 400 * cell.prefetch)
+    if cell.round_trip_ms:
+        count = min(count, 100 * cell.prefetch)
+    return max(10, int(count * contestant.share))
+
+
+def _throughput(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> Measured:
+    """Fill the source, begin to forward, and see how fast the destination fills."""
+    count = _message_count(cell, contestant, plan)
+    with _between_queues(node, cell) as route, RawClient(node.url) as client:
+        load.fill(route.source_url, route.source_queue, count, cell.size, cell.headers)
+        samples = [load.Sample(time.monotonic(), 0, 0, node.cpu_seconds())]
+        with contestant.run(route) as pid:
+            samples += load.watch_arrivals(client, route, count, pid, _ROUND_TIMEOUT_S)
+    begin, end = load.steady_part(samples, count)
+    elapsed_s, messages = end.at - begin.at, end.arrived - begin.arrived
+    measured = {
+        "msg/s": messages / elapsed_s,
+        "MB/s": messages / elapsed_s * cell.size / 1e6,
+        "own CPU µs/msg": (end.contestant_cpu_s - begin.contestant_cpu_s) / messages * 1e6,
+        "broker CPU µs/msg": (end.broker_cpu_s - begin.broker_cpu_s) / messages * 1e6,
+    }
+    if cell.round_trip_ms:
+        measured["of window ÷ round trip"] = measured["msg/s"] * cell.round_trip_ms / 1000 / cell.prefetch
+    return measured
+
+
+def _latency(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> Measured:
+    """Publish 500 messages a second to the source, take them from the destination; the first second warms up."""
+    rate_per_s = 500
+    count = rate_per_s * (plan.seconds + 1)
+    with _between_queues(node, cell) as route, RawClient(node.url) as client, contestant.run(route):
+        queue = route.destination_queue if contestant is DIRECT else route.source_queue
+        client.consume(route.destination_queue)
+        load.fill(node.url, queue, 1, cell.size)
+        load.first_arrival(client)
+        sender = load.send_stamped(node.url, queue, count, rate_per_s, cell.size)
+        ways_ms = [way_s * 1000 for way_s in load.receive_stamped(client, count)[rate_per_s:]]
+        sender.join()
+    percentiles = statistics.quantiles(ways_ms, n=1000, method="inclusive")
+    return {
+        "p50 ms": percentiles[499],
+        "p99 ms": percentiles[989],
+        "p99.9 ms": percentiles[998],
+        "max ms": max(ways_ms),
+    }
+
+
+def _memory(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> Measured:
+    """Resident memory early and late in a long life. The source is filled by portions, the destination drops them."""
+    total = int(plan.memory_messages * contestant.share)
+    portion = min(100_000, max(1, total // 4))
+    resident_mb: list[float] = []
+
+    def is_empty() -> bool:
+        return node.queue_depth(Route.source_queue) == 0
+
+    with _between_queues(node, cell) as route:
+        node.delete(route.destination_queue)
+        node.declare(route.destination_queue, cell.queue_type, {"x-max-length": 1000})
+        with contestant.run(route) as pid:
+            assert pid
+            for _ in range(0, total, portion):
+                load.fill(route.source_url, route.source_queue, portion, cell.size, cell.headers)
+                wait_until(is_empty, f"{contestant.name} to empty the source", _ROUND_TIMEOUT_S, interval_s=0.2)
+                resident_mb.append(load.resident_bytes(pid) / 1e6)
+    return {
+        "late MB": resident_mb[-1],
+        "early MB": resident_mb[0],
+        "growth MB": resident_mb[-1] - resident_mb[0],
+        "most MB": max(resident_mb),
+        "messages": portion * len(resident_mb),
+    }
+
+
+def _start(node: Node, cell: Cell, contestant: Contestant, _: Plan) -> Measured:
+    """From the start of the process to the arrival of a message that waits."""
+    with _between_queues(node, cell) as route, RawClient(node.url) as client:
+        load.fill(route.source_url, route.source_queue, 1, cell.size)
+        client.consume(route.destination_queue)
+        begin = time.monotonic()
+        with contestant.run(route):
+            return {"s": load.first_arrival(client) - begin}
+
+
+def _reconnect(node: Node, cell: Cell, contestant: Contestant, _: Plan) -> Measured:
+    """From the moment that the source can be reached again to the arrival of the next message.
+
+    The source is behind a proxy that cuts and refuses for a second, or is a second broker that is killed and started.
+    """
+    with contextlib.ExitStack() as stack:
+        route = stack.enter_context(_between_queues(node, cell))
+        client = stack.enter_context(RawClient(node.url))
+        client.consume(route.destination_queue)
+        source = node if cell.outage == "connection" else stack.enter_context(Node(node.version))
+        source.declare(route.source_queue, cell.queue_type)
+        proxy = stack.enter_context(Proxy(source.amqp_port))
+        stack.enter_context(contestant.run(Route(node, proxy.url, node.url)))
+        load.fill(source.url, route.source_queue, 1, cell.size)
+        load.first_arrival(client)
+        if cell.outage == "connection":
+            proxy.refuse()
+            proxy.cut()
+            time.sleep(_OUTAGE_S)
+            proxy.accept()
+        else:
+            source.kill()
+            source.start()
+            wait_until(lambda: is_listening(source.amqp_port), "the source to listen", interval_s=0.005)
+        begin = time.monotonic()
+        load.fill(source.url, route.source_queue, 1, cell.size)
+        return {"s": load.first_arrival(client) - begin}
+
+
+def _sizes_and_headers(plan: Plan) -> Iterator[Cell]:
+    for queue_type in plan.queue_types:
+        for size in plan.sizes:
+            for headers in plan.header_counts:
+                if headers == plan.header_counts[0] or size <= 4096:  # three headers are nothing beside 100 kB
+                    yield Cell(queue_type, size, headers)
+
+
+def _queue_types(plan: Plan) -> Iterator[Cell]:
+    return (Cell(queue_type) for queue_type in plan.queue_types)
+
+
+def _limit_contestants(node: Node) -> tuple[Contestant, ...]:
+    return (BRIDGE, SHOVEL, LOCAL_SHOVEL) if node.version != "3.10" else (BRIDGE, SHOVEL)
+
+
+ROWS = {
+    "throughput": Row("Throughput by size, headers and queue", _sizes_and_headers, lambda _: ALL, _throughput),
+    "prefetch": Row(
+        "Throughput by prefetch", lambda plan: (Cell(prefetch=n) for n in plan.prefetches), lambda _: ALL, _throughput
+    ),
+    "limit": Row("What the broker does by itself", _queue_types, _limit_contestants, _throughput),
+    "distance": Row(
+        "A destination 50 ms away",
+        lambda plan: (Cell(q, prefetch=n, round_trip_ms=50) for q in plan.queue_types for n in (100, 1000)),
+        lambda _: ALL,
+        _throughput,
+    ),
+    "tls": Row("TLS on both sides", _queue_types, lambda _: (BRIDGE, BRIDGE_OVER_TLS), _throughput),
+    "scrape": Row("A scrape each second", _queue_types, lambda _: (BRIDGE, BRIDGE_SCRAPED), _throughput),
+    "suppression": Row(
+        "Duplicate suppression", _queue_types, lambda _: (BRIDGE, BRIDGE_WITHOUT_DEDUPLICATION), _throughput
+    ),
+    "latency": Row("Latency at 500 msg/s", _queue_types, lambda _: (*ALL, DIRECT), _latency),
+    "start": Row("Start to first message", _queue_types, lambda _: ALL, _start),
+    "reconnect": Row(
+        "The source is back: to the next message",
+        lambda plan: (Cell(q, outage=outage) for q in plan.queue_types for outage in plan.outages),
+        lambda _: ALL,
+        _reconnect,
+    ),
+    "memory": Row("Resident memory", lambda _: (Cell(),), lambda _: (BRIDGE, AIO_PIKA_LOOP), _memory, rounds=1),
+}
