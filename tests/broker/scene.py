@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tests.rig.bridge_process import BridgeProcess, Metrics
 from tests.rig.client import Audit, audit, drain, number_of, publish_numbered
-from tests.rig.node import Node
 from tests.rig.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tests.rig.node import Node
 
 FAST = {"BRIDGE_RECONNECT_MIN": "0.05"}
 
@@ -62,7 +66,10 @@ class Scene:
         """Wait until the source queue is empty, unacked messages included, and the bridge holds nothing."""
 
         def done() -> bool:
-            return self.source.queue_depth(self.queue_in) == 0 and in_flight(self.metrics()) == 0
+            metrics = self.metrics()
+            ends = ("forwarded", "suppressed", "quarantined")
+            ended = sum(metrics.total(f"bridge_messages_{name}_total") for name in ends)
+            return ended >= self.sent and in_flight(metrics) == 0 and self.source.queue_depth(self.queue_in) == 0
 
         try:
             wait_until(done, "everything to be forwarded", timeout_s, interval_s=0.1)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import struct
+from typing import TYPE_CHECKING
 
 import pika
 import pytest
 
 from tests.broker.scene import scene, settings
 from tests.rig.bridge_process import BridgeProcess
-from tests.rig.certificates import Certificates
 from tests.rig.client import decode_properties, drain, encode_properties, publish_numbered
 from tests.rig.node import Node
 from tests.rig.raw import RawClient, short_string
+
+if TYPE_CHECKING:
+    from tests.rig.certificates import Certificates
 
 SIZES = (0, 1, 256, 200_000)
 CONTENT_TYPE, HEADERS, DELIVERY_MODE, USER_ID = 0x8000, 0x2000, 0x1000, 0x0010
@@ -160,7 +163,7 @@ def test_an_exchange_keeps_each_messages_own_key(source: Node, destination: Node
     assert {message.routing_key for message in drain(destination.url, f"{queue_name}.blue")} == {"blue.two"}
 
 
-@pytest.mark.parametrize("auth", ["plain", "external"])
+@pytest.mark.parametrize("auth", ("plain", "external"))
 def test_tls_on_both_sides(
     source: Node, destination: Node, certificates: Certificates, queue_name: str, auth: str
 ) -> None:
