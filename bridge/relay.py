@@ -123,6 +123,8 @@ class Relay:
 
         self.consumer = Consumer.OFF
         self.stopping = False
+        self._abandoned = False
+        """Given back although published: what the destination still answers has nobody to hear it."""
         self._giving_back = ""
         """Why the consumer is being cancelled and what is held given back; empty when it is not."""
         self._consumer_tag = ""
@@ -212,6 +214,8 @@ class Relay:
 
     def destination_events(self, events: Iterable[Event], now_s: float) -> None:
         """Take what the destination's cutter cut. Raises `MalformedFrameError` for what cannot be."""
+        if self._abandoned:
+            return
         window = self.window
         for event in events:
             match event:
@@ -314,6 +318,7 @@ class Relay:
     def abandon(self) -> None:
         """Time is up: give back what is published and not confirmed, too."""
         self._giving_back = ""
+        self._abandoned = True
         self.window.release_published("shutdown")
         self.window.release("shutdown")
         self._settle()
