@@ -145,7 +145,6 @@ class Relay:
 
         self._quarantine = publish_frame(QUARANTINE_CHANNEL, route("", quarantine))
         self._quarantine_open = False
-        self._quarantine_busy = False
         self._quarantine_returned = False
         self.source_close: Close | None = None
         """The broker's own close of the source's channel or connection in this generation."""
@@ -167,7 +166,7 @@ class Relay:
     def source_lost(self, now_s: float) -> None:
         """The source's generation ended, however it did."""
         self._source_open = False
-        self._quarantine_open = self._quarantine_busy = False
+        self._quarantine_open = False
         self.source_output.clear()
         self._consumer_event(ConsumerEvent.SOURCE_LOST)
         self._giving_back = ""
@@ -235,10 +234,7 @@ class Relay:
                     raise MalformedFrameError(message)
         self._settle()
         if self._probing and window.last_forward_s == now_s:
-            # The single message was taken: consume as before.
-            self._probing = False
-            if self.consumer is Consumer.ON and self._consumer_prefetch < window.limits.prefetch:
-                self._cancel()
+            self._end_probe()
 
     # --- Bytes out ---------------------------------------------------------------------------------------
 
@@ -339,13 +335,19 @@ class Relay:
         window = self.window
         if not self._giving_back:
             return
-        draining = self.stopping and (window.books.published or window.publishable)
+        draining = self.stopping and (window.books.published or window.publishable or window.quarantining)
         gone = self.consumer is not Consumer.CANCELLING and not draining
         if gone or (window.full and not draining):
             window.release(self._giving_back)
             if gone:
                 self._giving_back = ""
                 window.released()
+
+    def _end_probe(self) -> None:
+        """The single message was taken: consume as before."""
+        self._probing = False
+        if self.consumer is Consumer.ON and self._consumer_prefetch < self.window.limits.prefetch:
+            self._cancel()
 
     def _cancel(self) -> None:
         self._consumer_event(ConsumerEvent.CANCEL)
@@ -371,13 +373,13 @@ class Relay:
 
     def quarantine_closed(self, now_s: float) -> None:
         """The quarantine's channel was closed, or could not be opened: hold what it was for."""
-        self._quarantine_open = self._quarantine_busy = False
+        self._quarantine_open = False
         if self.window.condemned:
             self.window.quarantine_refused(now_s)
 
     def _quarantine_next(self, now_s: float, unix_s: float) -> None:
         """Publish the first of the condemned; one at a time, so that its confirm cannot be mistaken."""
-        if not self._quarantine_open or self._quarantine_busy or not self.window.condemned:
+        if not self._quarantine_open or self.window.quarantining or not self.window.condemned:
             return
         delivery, verdict = self.window.condemned[0]
         exchange, routing_key = split_route(delivery.route)
@@ -394,16 +396,15 @@ class Relay:
             self.window.quarantine_refused(now_s)  # its header leaves no room for the reasons
             return
         self.source_output += [self._quarantine, content]
-        self._quarantine_busy = True
+        self.window.quarantining = True
         self._quarantine_returned = False
 
     def _quarantine_event(self, event: Event, now_s: float) -> None:
         if isinstance(event, Return):
             self._quarantine_returned = True
             return
-        if not self._quarantine_busy:
+        if not self.window.quarantining:
             return
-        self._quarantine_busy = False
         if isinstance(event, Confirm) and event.accepted and not self._quarantine_returned:
             self.quarantined.append(Quarantined(*self.window.quarantined()))
         else:

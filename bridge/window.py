@@ -15,7 +15,8 @@ Invariants, cited by number in the tests:
 2. Nothing of an ended source generation is published, acked or nacked.
 3. The books balance at every instant (see `books`).
 4. At most `prefetch` messages and `max_in_flight_bytes` bytes (one message more at the most) are in memory:
-   past that, `full` asks for reading to pause.
+   past that, `full` asks for reading to pause, but for the moment that an answer of the quarantine, which comes
+   on the same connection, takes.
 5. First copies arrive at the destination in the order of the source, destination outages included; a message
    that the destination alone refuses may be overtaken.
 6. Messages are given back by an explicit `nack(requeue)`, never by closing a channel: on RabbitMQ 4 a closed
@@ -116,7 +117,9 @@ class Window:
         self.acks: list[tuple[int, bool]] = []
         self.requeues: list[int] = []
         self.condemned: deque[tuple[Delivery, Verdict]] = deque()
-        """Bound for the quarantine, the first of them perhaps on its way."""
+        """Bound for the quarantine."""
+        self.quarantining = False
+        """Whether the first of the condemned is on its way: `relay` publishes it, and its answer is to come."""
 
         # The source's generation.
         self._held: deque[Delivery] = deque()
@@ -155,8 +158,7 @@ class Window:
         """Publishes to go one by one, since one of them closed the channel."""
         self._strikes: dict[int, int] = {}
         """By delivery tag: how often it closed the channel alone without being convicted."""
-        self._size_limit: float = inf
-        self._size_limit_until_s = 0.0
+        self._size_limit, self._size_limit_until_s = inf, 0.0
         self.progress_s = 0.0
         """When a confirm was last seen, or waiting for one began."""
         self.trouble = ""
@@ -194,8 +196,9 @@ class Window:
 
     @property
     def full(self) -> bool:
-        """Whether reading from the source must pause (invariant 4)."""
-        return self.books.bytes_in_flight >= self.limits.max_in_flight_bytes and not self._releasing
+        """Whether reading from the source must pause (invariant 4): not when only its answers can free memory."""
+        waits = self._releasing or self.quarantining
+        return self.books.bytes_in_flight >= self.limits.max_in_flight_bytes and not waits
 
     @property
     def hindrance(self) -> str:
@@ -287,6 +290,7 @@ class Window:
         self._aside.clear()
         self._retried.clear()
         self.condemned.clear()
+        self.quarantining = False
         self._settled_ahead.clear()
         self._strikes.clear()
         self._suspects = self._returns_in_a_row = 0
@@ -297,12 +301,16 @@ class Window:
         self.memory.source_lost(now_s)
 
     def release(self, reason: str) -> None:
-        """Give back whatever is not published, and what still comes: the consumer is being cancelled."""
+        """Give back whatever is not published, and what still comes: the consumer is being cancelled.
+
+        What is on its way to the quarantine waits for its answer, which would else be taken for the next one's.
+        """
         self._releasing = reason
+        on_its_way = [self.condemned.popleft()] if self.quarantining else []
         waiting = [*self._held, *(a.delivery for a in self._aside.values()), *(d for d, _ in self.condemned)]
         self._held.clear()
         self._aside.clear()
-        self.condemned.clear()
+        self.condemned = deque(on_its_way)
         for delivery in sorted(waiting):
             self._requeue(delivery, reason)
 
@@ -311,7 +319,8 @@ class Window:
         self._releasing = ""
 
     def release_published(self, reason: str) -> None:
-        """Give back what is published too, confirmed or not: time is up. Each may be there twice."""
+        """Give up waiting for answers: what is published is given back too. Each may be there twice."""
+        self.quarantining = False
         if self._orphaned:
             return
         for delivery in self._published:
@@ -569,6 +578,7 @@ class Window:
 
     def quarantined(self) -> tuple[Delivery, Verdict]:
         """The quarantine confirmed the first of the condemned: ack it."""
+        self.quarantining = False
         delivery, verdict = self.condemned.popleft()
         count(self.books.quarantined, verdict.reason)
         self._leave(delivery)
@@ -578,6 +588,7 @@ class Window:
 
     def quarantine_refused(self, now_s: float) -> None:
         """The quarantine does not take the first of the condemned: hold it, let the others pass."""
+        self.quarantining = False
         delivery, verdict = self.condemned.popleft()
         if verdict.reason == "delivery-limit":
             # Holding it would not help it, and giving it back could lose it: its best chance is to be forwarded.
