@@ -7,12 +7,15 @@ traffic flows. When the loop does not answer within a second it is stuck, and th
 from __future__ import annotations
 
 import json
+import logging
 import socket
+import sys
 import threading
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+from socketserver import TCPServer, ThreadingMixIn
 from typing import TYPE_CHECKING, Any, Self
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -28,11 +31,15 @@ if TYPE_CHECKING:
     from bridge.books import Books
     from bridge.status import Status
 
+log = logging.getLogger(__name__)
+
 LOOP_TIMEOUT_S = 1.0
 """How long the event loop may take to answer before it counts as stuck."""
 CLIENT_TIMEOUT_S = 5.0
+"""How long a client may be silent."""
 MAX_CLIENTS = 16
-"""Requests served at a time; more wait, and cannot exhaust the process."""
+"""Connections at a time. One more ends the oldest: who only occupies connections cannot keep the probes out."""
+SHUTDOWN_POLL_S = 0.1
 
 Snapshot = tuple["Books", "Status"]
 
@@ -51,15 +58,16 @@ class Endpoint:
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
         self._registry = registry
-        self._lock = threading.Lock()
         try:
-            self._server = _Server(host, port, self)
+            self._server = _Server(host.removeprefix("[").removesuffix("]"), port, self)
         except OSError as error:
             reason = error.strerror or str(error)
             where = f"BRIDGE_HTTP_HOST={host} BRIDGE_HTTP_PORT={port}"
             raise ConfigurationError([f"{where} cannot be listened on ({reason}); expected a free port here"]) from None
         self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(SHUTDOWN_POLL_S,), name="http", daemon=True
+        )
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -81,17 +89,19 @@ class Endpoint:
 
         try:
             self._loop.call_soon_threadsafe(copy)
+        except RuntimeError:  # the loop is closed
+            return False
+        try:
             self._last = done.result(LOOP_TIMEOUT_S)
-        except (FutureTimeoutError, RuntimeError):
+        except TimeoutError:
             return False
         return True
 
     def metrics(self, accept: str) -> tuple[HTTPStatus, str, bytes]:
         """Return status, content type and body of `/metrics`; the last copy where the loop is stuck."""
         encode, content_type = choose_encoder(accept)
-        with self._lock:
-            self.refresh()
-            return HTTPStatus.OK, content_type, encode(self._registry)
+        self.refresh()
+        return HTTPStatus.OK, content_type, encode(self._registry)
 
     def healthz(self) -> tuple[HTTPStatus, str, bytes]:
         """Return 200 while the loop turns and the watchdog is content."""
@@ -116,28 +126,44 @@ def _json(status: HTTPStatus, value: dict[str, Any]) -> tuple[HTTPStatus, str, b
     return status, "application/json", json.dumps(value).encode() + b"\n"
 
 
-class _Server(ThreadingHTTPServer):
+class _Server(ThreadingMixIn, TCPServer):
     daemon_threads = True
     block_on_close = False
+    allow_reuse_address = True
+    request_queue_size = 64
 
     def __init__(self, host: str, port: int, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._clients = threading.Semaphore(MAX_CLIENTS)
+        self._clients: dict[socket.socket, None] = {}
+        """The open connections, the oldest first."""
+        self._lock = threading.Lock()
         super().__init__((host, port), _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - socketserver's signature
-        self._clients.acquire()
+        with self._lock:
+            self._clients[request] = None
+            if len(self._clients) > MAX_CLIENTS:
+                oldest = next(iter(self._clients))
+                del self._clients[oldest]
+                _end(oldest)
         super().process_request(request, client_address)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._clients.release()
+    def shutdown_request(self, request: Any) -> None:  # noqa: ANN401
+        with self._lock:
+            self._clients.pop(request, None)
+        super().shutdown_request(request)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
-        """A client that went away is no event of ours."""
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401, ARG002
+        """Log what is wrong with us; a client that went away is no event."""
+        if not isinstance(sys.exception(), OSError):
+            log.error("a request could not be answered", exc_info=True)  # noqa: LOG014 - called in an except clause
+
+
+def _end(client: socket.socket) -> None:
+    """Wake the thread that serves the client: it sees the end of the stream, and closes."""
+    with suppress(OSError):  # it may have gone by itself
+        client.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -146,6 +172,8 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "amqp-bridge"
     sys_version = ""
+    error_content_type = "text/plain; charset=utf-8"
+    error_message_format = "%(code)d %(message)s\n"
 
     def do_GET(self) -> None:
         """Answer; HEAD too."""
@@ -160,7 +188,8 @@ class _Handler(BaseHTTPRequestHandler):
             case "/":
                 answer = HTTPStatus.OK, "text/plain; charset=utf-8", b"amqp-bridge: /metrics /healthz /readyz\n"
             case _:
-                answer = HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"not found: /metrics /healthz /readyz\n"
+                self.send_error(HTTPStatus.NOT_FOUND)
+                return
         status, content_type, body = answer
         self.send_response(status)
         self.send_header("Content-Type", content_type)
@@ -170,6 +199,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     do_HEAD = do_GET  # noqa: N815 - http.server's name
+
+    def do_POST(self) -> None:
+        """Refuse; other methods that change something too."""
+        self.send_response(HTTPStatus.METHOD_NOT_ALLOWED)
+        self.send_header("Allow", "GET, HEAD")
+        self.send_header("Content-Length", "0")
+        self.send_header("Connection", "close")  # its body was not read
+        self.end_headers()
+
+    do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_POST  # noqa: N815
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's signature
         """Say nothing: a probe is no event."""

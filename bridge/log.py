@@ -9,18 +9,16 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from yarl import URL
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from bridge.settings import Settings
 
 HIDDEN = "***"
 _OWN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 """What every record has; anything else was given as `extra`."""
-
-
-def _fields(record: logging.LogRecord) -> dict[str, object]:
-    return {key: value for key, value in vars(record).items() if key not in _OWN_FIELDS}
 
 
 def _timestamp(record: logging.LogRecord) -> str:
@@ -30,51 +28,83 @@ def _timestamp(record: logging.LogRecord) -> str:
 class _Formatter(logging.Formatter):
     """Hides what is known to be secret, whatever it stands in: messages, fields, tracebacks."""
 
-    def __init__(self, secrets: Iterable[str]) -> None:
+    def __init__(self, secrets: Callable[[], Iterable[str]]) -> None:
+        """`secrets` is asked for each line: a password file may have been read since the last."""
         super().__init__()
-        # The longest first: one secret may be a part of another. As in a URL, too.
-        found = {form for secret in secrets for form in (secret, quote(secret, safe="")) if secret}
-        self._secrets = sorted(found, key=len, reverse=True)
+        self._secrets = secrets
 
-    def format(self, record: logging.LogRecord) -> str:
-        text = self._render(record)
-        for secret in self._secrets:
-            text = text.replace(secret, HIDDEN)
+    def _hide(self, text: str) -> str:
+        # The longest first: one secret may be a part of another.
+        forms = {form for secret in self._secrets() for form in _forms(secret)}
+        for form in sorted(forms, key=len, reverse=True):
+            text = text.replace(form, HIDDEN)
         return text
 
-    def _render(self, record: logging.LogRecord) -> str:
-        raise NotImplementedError
+    def _fields(self, record: logging.LogRecord) -> dict[str, object]:
+        fields = {key: value for key, value in vars(record).items() if key not in _OWN_FIELDS}
+        return {key: self._hidden(value) for key, value in fields.items()}
+
+    def _hidden(self, value: object) -> object:
+        match value:
+            case None | bool() | int() | float():
+                return value
+            case dict():
+                return {self._hide(str(key)): self._hidden(entry) for key, entry in value.items()}
+            case list() | tuple() | set() | frozenset():
+                return [self._hidden(entry) for entry in value]
+            case _:
+                return self._hide(str(value))
+
+    def _event(self, record: logging.LogRecord) -> str:
+        return self._hide(record.getMessage())
+
+    def _exception(self, record: logging.LogRecord) -> str:
+        return self._hide(self.formatException(record.exc_info)) if record.exc_info else ""
+
+
+def _forms(secret: str) -> set[str]:
+    """Return how a secret may be written: as it is, in a URL by this library or that, in a `repr`."""
+    in_url = URL.build(scheme="amqp", host="h", user="u", password=secret).raw_password or secret
+    return {secret, quote(secret, safe=""), in_url, repr(secret)[1:-1]}
 
 
 class JsonFormatter(_Formatter):
     """One JSON object a line: `time`, `level`, `logger`, `event` and the event's own fields."""
 
-    def _render(self, record: logging.LogRecord) -> str:
-        line = {
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as a line of JSON."""
+        line: dict[str, object] = {
             "time": _timestamp(record),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "event": record.getMessage(),
-            **_fields(record),
+            "event": self._event(record),
         }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
+        line = line | self._fields(record) | line  # a field of that name must not hide the event
+        if exception := self._exception(record):
+            line["exception"] = exception
+        return json.dumps(line, ensure_ascii=False)
 
 
 class ConsoleFormatter(_Formatter):
-    """For a terminal: the time of day, the level, the event, its fields."""
+    """For a terminal: the time of day in UTC, the level, the event, its fields."""
 
-    def _render(self, record: logging.LogRecord) -> str:
-        fields = " ".join(f"{key}={value}" for key, value in _fields(record).items() if value is not None)
-        line = f"{_timestamp(record)[11:23]} {record.levelname.lower():8} {record.getMessage()}"
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as a line, and a traceback where there is one."""
+        fields = " ".join(f"{key}={value}" for key, value in self._fields(record).items() if value is not None)
+        line = f"{_timestamp(record)[11:]} {record.levelname.lower():8} {self._event(record)}"
         line += f"  ({fields})" if fields else ""
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        # What a broker says may have several lines; an event is one.
+        line = line.replace("\r", "").replace("\n", "\\n")
+        exception = self._exception(record)
+        return f"{line}\n{exception}" if exception else line
 
 
 def configure_logging(settings: Settings) -> None:
     """Send every logger to standard error in the configured form."""
-    secrets = {*settings.source.secrets, *settings.destination.secrets}
+
+    def secrets() -> set[str]:
+        return settings.source.secrets() | settings.destination.secrets()
+
     wanted = settings.log_format or ("console" if sys.stderr.isatty() else "json")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(ConsoleFormatter(secrets) if wanted == "console" else JsonFormatter(secrets))

@@ -6,33 +6,43 @@ A wrong configuration is refused as a whole: every mistake is named at once, and
 
 from __future__ import annotations
 
+import json
+import re
 import ssl
 import textwrap
 from collections.abc import Mapping  # noqa: TC003 - pydantic reads the annotations at run time
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, PlainValidator, SecretStr, ValidationError
+from pydantic import Field, PlainValidator, Secret, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from yarl import URL
 
 from bridge import values
 from bridge.content import Treatment
-from bridge.errors import ConfigurationError
+from bridge.errors import ConfigurationError, CredentialsError
 from bridge.side import EXAMPLE, Auth, Credentials, QueueType, SideSettings, Tls, parse_urls
+from bridge.status import SideName  # noqa: TC001 - beside types that pydantic reads
 
 PREFIX = "BRIDGE_"
 CONSUMER_TIMEOUT_S = 1800
 """RabbitMQ's default `consumer_timeout`: what is held must have been given back before."""
 
 
+SERVICE_LINK = re.compile(
+    r"BRIDGE_(.+_)?(SERVICE_(HOST|PORT(_.+)?)=.*|PORT=(tcp|udp|sctp)://.*|PORT_\d+_(TCP|UDP|SCTP)(_.+)?=.*)"
+)
+"""What Kubernetes sets in every pod for a Service whose name begins with `bridge`: nobody's typo."""
+
+
 def _urls() -> PlainValidator:
-    def parse(text: str) -> tuple[URL, ...]:
+    def parse(text: str) -> Secret[tuple[URL, ...]]:
         urls, problems = parse_urls(text)
         if problems:
             raise ValueError("; ".join(problems))
-        return urls
+        return Secret(urls)
 
     return PlainValidator(parse)
 
@@ -60,7 +70,7 @@ def _ca() -> PlainValidator:
 
 
 class _Environment(EnvSettingsSource):
-    """pydantic-settings' reader, for a given environment; an empty variable counts as not set."""
+    """pydantic-settings' reader, for a given environment and exact names; an empty variable counts as not set."""
 
     MAY_BE_EMPTY = f"{PREFIX}QUARANTINE_QUEUE"
 
@@ -69,12 +79,16 @@ class _Environment(EnvSettingsSource):
         super().__init__(settings)
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
-        return {name.lower(): text for name, text in self._environ.items() if text or name == self.MAY_BE_EMPTY}
+        return {
+            name.lower(): text
+            for name, text in self._environ.items()
+            if name.isupper() and (text or name == self.MAY_BE_EMPTY)
+        }
 
 
 Name = Annotated[str | None, values.short_string("a name")]
-Urls = Annotated[tuple[URL, ...] | None, NoDecode, _urls()]
-Secret = Annotated[SecretStr | None, _secret()]
+Urls = Annotated[Secret[tuple[URL, ...]] | None, NoDecode, _urls()]
+Password = Annotated[SecretStr | None, _secret()]
 File = Annotated[Path | None, values.readable_file()]
 CaFile = Annotated[Path | None, _ca()]
 CertificateFile = Annotated[Path | None, _pem("a certificate")]
@@ -96,7 +110,6 @@ class Settings(BaseSettings):
     # What a field's description does not say of its default, `json_schema_extra` does.
     source_url: Urls = Field(
         None,
-        repr=False,
         description=f"The source's broker: {EXAMPLE}. Several, comma-separated, are tried in turn.",
         json_schema_extra={"shown": "required", "secret": True},
     )
@@ -106,7 +119,7 @@ class Settings(BaseSettings):
     source_username: Name = Field(
         None, description="The user, over the URL's.", json_schema_extra={"shown": "from the URL"}
     )
-    source_password: Secret = Field(
+    source_password: Password = Field(
         None, description="The password, over the URL's.", json_schema_extra={"shown": "from the URL", "secret": True}
     )
     source_password_file: File = Field(
@@ -139,7 +152,6 @@ class Settings(BaseSettings):
 
     destination_url: Urls = Field(
         None,
-        repr=False,
         description="The destination's broker, in the same form.",
         json_schema_extra={"shown": "the source's, with its login", "secret": True},
     )
@@ -153,7 +165,7 @@ class Settings(BaseSettings):
     destination_username: Name = Field(
         None, description="The user, over the URL's.", json_schema_extra={"shown": "from the URL"}
     )
-    destination_password: Secret = Field(
+    destination_password: Password = Field(
         None, description="The password, over the URL's.", json_schema_extra={"shown": "from the URL", "secret": True}
     )
     destination_password_file: File = Field(None, description="A file with the password, read anew at each connect.")
@@ -256,38 +268,43 @@ class Settings(BaseSettings):
         """Read nothing but the environment that `load_settings` is given."""
         return (init_settings,)
 
-    @property
+    @cached_property
     def source(self) -> SideSettings:
         """The source for the control plane."""
-        return SideSettings(
-            name="source",
-            addresses=self.source_url or (),
-            credentials=Credentials(self.source_username, self.source_password, self.source_password_file),
-            tls=Tls(self.source_ca_file, self.source_cert_file, self.source_key_file),
-            auth=self.source_auth,
-            queue=self.source_queue,
-            declare=self.source_declare,
-            queue_type=self.source_queue_type,
-            queue_arguments=self.source_queue_arguments,
-        )
+        return self._side("source")
+
+    @cached_property
+    def destination(self) -> SideSettings:
+        """The destination for the control plane; on the source's URL, with the source's login and TLS by default."""
+        return self._side("destination")
 
     @property
-    def destination(self) -> SideSettings:
-        """The destination for the control plane; without a URL of its own it is the source's broker and login."""
-        source = self.source
-        own = Credentials(self.destination_username, self.destination_password, self.destination_password_file)
-        tls = Tls(self.destination_ca_file, self.destination_cert_file, self.destination_key_file)
-        inherits = self.destination_url is None
+    def inherited(self) -> frozenset[str]:
+        """Fields of the destination that are the source's, group by group: half a login is no login."""
+        if self.destination_url not in (None, self.source_url):
+            return frozenset()
+        groups = (("url",), ("username", "password", "password_file"), ("ca_file", "cert_file", "key_file"), ("auth",))
+        fields = [{f"destination_{kind}" for kind in group} for group in groups]
+        return frozenset().union(*(group for group in fields if group.isdisjoint(self.model_fields_set)))
+
+    def field_used(self, field: str) -> str:
+        """Return the field whose value counts: the source's where the destination inherits."""
+        return field.replace("destination", "source", 1) if field in self.inherited else field
+
+    def _side(self, name: SideName) -> SideSettings:
+        def value(kind: str) -> Any:  # noqa: ANN401 - of its field's type
+            return getattr(self, self.field_used(f"{name}_{kind}"))
+
         return SideSettings(
-            name="destination",
-            addresses=self.destination_url or source.addresses,
-            credentials=own if own or not inherits else source.credentials,
-            tls=tls if tls != Tls() or not inherits else source.tls,
-            auth=source.auth if inherits and "destination_auth" not in self.model_fields_set else self.destination_auth,
-            queue=self.destination_queue,
-            declare=self.destination_declare,
-            queue_type=self.destination_queue_type,
-            queue_arguments=self.destination_queue_arguments,
+            name=name,
+            addresses=urls.get_secret_value() if (urls := value("url")) else (),
+            credentials=Credentials(value("username"), value("password"), value("password_file")),
+            tls=Tls(value("ca_file"), value("cert_file"), value("key_file")),
+            auth=value("auth"),
+            queue=value("queue"),
+            declare=value("declare"),
+            queue_type=value("queue_type"),
+            queue_arguments=value("queue_arguments"),
         )
 
     @property
@@ -316,12 +333,7 @@ def options() -> list[Option]:
     found = []
     for name, field in Settings.model_fields.items():
         extra: dict[str, Any] = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-        default = (
-            {None: "", True: "true", False: "false"}.get(field.default)
-            if field.default in (None, True, False)
-            else str(field.default)
-        )
-        shown = str(extra.get("shown", "{}" if field.default == {} else default))
+        shown = str(extra.get("shown", _shown(field.default)))
         found.append(Option(variable(name), shown, field.description or "", bool(extra.get("secret", False))))
     return found
 
@@ -340,8 +352,8 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     known = [option.variable for option in options()]
     lines = []
     for name in sorted(set(environ) - set(known)):
-        if name.startswith(PREFIX):
-            close = get_close_matches(name, known, 1)
+        if name.upper().startswith(PREFIX) and not SERVICE_LINK.fullmatch(f"{name}={environ[name]}"):
+            close = get_close_matches(name.upper(), known, 1)
             lines.append(
                 f"{name} is not a setting and has no effect" + (f"; did you mean {close[0]}?" if close else "")
             )
@@ -377,60 +389,147 @@ def _conflicts(settings: Settings, wrong: set[str]) -> list[str]:
         )
         if getattr(settings, field) is None and field not in wrong
     ]
-    queue, exchange, key = (getattr(settings, f"destination_{name}") for name in ("queue", "exchange", "routing_key"))
     if wrong.isdisjoint({"destination_queue", "destination_exchange"}):
-        if queue is None and exchange is None:
-            lines.append(f"{PREFIX}DESTINATION_QUEUE is not set; expected it, or {PREFIX}DESTINATION_EXCHANGE")
-        if queue is not None and exchange is not None:
-            lines.append(
-                f"{PREFIX}DESTINATION_QUEUE and {PREFIX}DESTINATION_EXCHANGE are both set; expected one of them"
-            )
-        if key is not None and exchange is None:
-            lines.append(
-                f"{PREFIX}DESTINATION_ROUTING_KEY is set without {PREFIX}DESTINATION_EXCHANGE; a queue needs no key"
-            )
-        if settings.destination_declare and exchange is not None:
-            lines.append(
-                f"{PREFIX}DESTINATION_DECLARE declares a queue; expected it with {PREFIX}DESTINATION_QUEUE only"
-            )
+        lines += _target_conflicts(settings)
     for side in (settings.source, settings.destination):
         lines += _side_conflicts(settings, side, wrong)
-    lines += _loops(settings)
-    if settings.reconnect_min > settings.reconnect_max:
-        lines.append(f"{PREFIX}RECONNECT_MIN is above {PREFIX}RECONNECT_MAX; expected it below")
+    if wrong.isdisjoint({"source_url", "destination_url"}):
+        lines += _loops(settings)
+    if settings.source_consumer_priority is not None and "x-priority" in settings.source_consumer_arguments:
+        lines.append(
+            f"{PREFIX}SOURCE_CONSUMER_PRIORITY and x-priority in {PREFIX}SOURCE_CONSUMER_ARGUMENTS are both set; "
+            "expected one of them"
+        )
+    if settings.reconnect_min > settings.reconnect_max and wrong.isdisjoint({"reconnect_min", "reconnect_max"}):
+        lines.append(
+            f"{PREFIX}RECONNECT_MIN ({settings.reconnect_min:g} s) is above {PREFIX}RECONNECT_MAX "
+            f"({settings.reconnect_max:g} s); expected it below"
+        )
+    return lines
+
+
+def _target_conflicts(settings: Settings) -> list[str]:
+    queue, exchange, key = settings.destination_queue, settings.destination_exchange, settings.destination_routing_key
+    lines = []
+    if queue is None and exchange is None:
+        lines.append(f"{PREFIX}DESTINATION_QUEUE is not set; expected it, or {PREFIX}DESTINATION_EXCHANGE")
+    if queue is not None and exchange is not None:
+        lines.append(f"{PREFIX}DESTINATION_QUEUE and {PREFIX}DESTINATION_EXCHANGE are both set; expected one of them")
+    if key is not None and exchange is None:
+        lines.append(f"{PREFIX}DESTINATION_ROUTING_KEY is set without {PREFIX}DESTINATION_EXCHANGE; expected both")
+    if settings.destination_declare and queue is None and exchange is not None:
+        lines.append(f"{PREFIX}DESTINATION_DECLARE declares a queue; expected it with {PREFIX}DESTINATION_QUEUE only")
     return lines
 
 
 def _side_conflicts(settings: Settings, side: SideSettings, wrong: set[str]) -> list[str]:
-    name = f"{PREFIX}{side.name.upper()}"
-    lines = []
-    if side.credentials.password is not None and side.credentials.password_file is not None:
-        lines.append(f"{name}_PASSWORD and {name}_PASSWORD_FILE are both set; expected one of them")
-    cert_wrong = {f"{side.name}_cert_file", f"{side.name}_key_file"} & wrong
-    if side.tls.key_file is not None and side.tls.cert_file is None and not cert_wrong:
-        lines.append(f"{name}_KEY_FILE is set without {name}_CERT_FILE; expected both")
+    name = variable(side.name)
+    given = {kind for kind in _SIDE_KINDS if f"{side.name}_{kind}" in settings.model_fields_set}
+    bad = {kind for kind in _SIDE_KINDS if settings.field_used(f"{side.name}_{kind}") in wrong}
     secure = bool(side.addresses) and side.addresses[0].scheme == "amqps"
-    if side.auth == "external" and side.addresses and (not secure or side.tls.cert_file is None) and not cert_wrong:
-        lines.append(f"{name}_AUTH=external needs an amqps:// URL and {name}_CERT_FILE")
-    files = any(getattr(settings, f"{side.name}_{kind}_file") is not None for kind in ("ca", "cert", "key"))
-    if files and side.addresses and not secure:
-        lines.append(
-            f"{name}_CA_FILE, {name}_CERT_FILE and {name}_KEY_FILE have no effect on amqp://; expected amqps://"
-        )
+    login = {"username", "password", "password_file"}
+    tls = {"ca_file", "cert_file", "key_file"}
+    lines = []
+    if {"password", "password_file"} <= given:
+        lines.append(f"{name}_PASSWORD and {name}_PASSWORD_FILE are both set; expected one of them")
+    if side.addresses and not secure and given & tls:
+        files = " and ".join(f"{name}_{kind.upper()}" for kind in sorted(given & tls))
+        lines.append(f"{files} without effect on amqp://; expected an amqps:// URL")
+    if "key_file" in given and side.tls.cert_file is None and not bad & tls:
+        lines.append(f"{name}_KEY_FILE is set without {name}_CERT_FILE; expected both")
+    if secure and "cert_file" in given and not bad & tls:
+        try:
+            side.tls.context()
+        except CredentialsError as error:
+            lines.append(f"{name}_CERT_FILE: {error}; {name}_KEY_FILE names the key's file")
+    if side.auth == "external":
+        if side.addresses and (not secure or side.tls.cert_file is None) and not bad & tls and "auth" in given:
+            lines.append(f"{name}_AUTH=external logs in by certificate; expected an amqps:// URL and {name}_CERT_FILE")
+        if given & login:
+            lines.append(f"{name}_AUTH=external logs in by certificate; expected no {name}_USERNAME and no password")
+    elif given & (login | {"url"}) and not bad & login and not side.has_password:
+        lines.append(f"{name}_PASSWORD is not set, nor in the URL; expected the password of the user that is named")
+    return lines + _declare_conflicts(side, given)
+
+
+_SIDE_KINDS = (
+    *("url", "username", "password", "password_file", "ca_file", "cert_file", "key_file", "auth"),
+    *("queue_type", "queue_arguments"),
+)
+
+
+def _declare_conflicts(side: SideSettings, given: set[str]) -> list[str]:
+    name = variable(side.name)
+    if not side.declare:
+        kinds = sorted(given & {"queue_type", "queue_arguments"})
+        return [f"{name}_{kind.upper()} has no effect; expected it with {name}_DECLARE=true" for kind in kinds]
+    lines = []
+    if side.queue_arguments.get("x-queue-type", side.queue_type) != side.queue_type:
+        lines.append(f"{name}_QUEUE_ARGUMENTS names another x-queue-type than {name}_QUEUE_TYPE; expected one")
+    if side.queue is not None and side.queue.startswith("amq."):
+        lines.append(f'{name}_QUEUE: "{side.queue}" cannot be declared; expected a name that begins not with "amq."')
     return lines
 
 
 def _loops(settings: Settings) -> list[str]:
     """Return whether messages would come back to where they were taken from."""
-    here = {(url.host, url.port, url.path.rstrip("/")) for url in settings.source.addresses}
-    there = {(url.host, url.port, url.path.rstrip("/")) for url in settings.destination.addresses}
+    here, there = (
+        {(url.host, url.port, url.path.rstrip("/")) for url in side.addresses}
+        for side in (settings.source, settings.destination)
+    )
     lines = []
     queue = settings.source_queue
     if queue is not None and queue == settings.destination_queue and here & there:
         lines.append(f"{PREFIX}DESTINATION_QUEUE is the source queue itself; expected another queue, or another broker")
-    quarantine = settings.quarantine_queue
-    if quarantine and quarantine == queue:
+    quarantine = settings.quarantine_queue_name
+    if queue is None or not quarantine:
+        return lines
+    if quarantine == queue:
         lines.append(f"{PREFIX}QUARANTINE_QUEUE is the source queue itself; expected another queue")
-    if quarantine and quarantine == settings.destination_queue and here & there:
+    if quarantine == settings.destination_queue and here & there:
         lines.append(f"{PREFIX}QUARANTINE_QUEUE is the destination queue; expected another queue")
+    length = len(quarantine.encode())
+    if length > values.MAX_SHORTSTR_BYTES:
+        lines.append(f"{PREFIX}QUARANTINE_QUEUE would by default be a name of {length} bytes; expected it to be set")
     return lines
+
+
+class Effective(NamedTuple):
+    """What a setting is in effect, and by whose word."""
+
+    variable: str
+    value: str
+    """In the form in which it could be set; empty where nothing is; secrets hidden."""
+    origin: Literal["environment", "default", "source"]
+    """`source`: the destination's is the source's."""
+
+
+def effective(settings: Settings) -> list[Effective]:
+    """Return every setting's effective value."""
+    found = []
+    for field in Settings.model_fields:
+        used = settings.field_used(field)
+        origin: Literal["environment", "default", "source"] = "default"
+        if used in settings.model_fields_set:
+            origin = "environment" if used == field else "source"
+        if field in {"source_url", "destination_url"}:
+            side = settings.source if field == "source_url" else settings.destination
+            value = ",".join(side.safe_urls)
+        elif field == "quarantine_queue":
+            value = settings.quarantine_queue_name
+        else:
+            value = _shown(getattr(settings, used))
+        found.append(Effective(variable(field), value, origin))
+    return found
+
+
+def _shown(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case bool() | dict():
+            return json.dumps(value)
+        case float():
+            return f"{value:g}"
+        case _:
+            return str(value)

@@ -39,14 +39,8 @@ class Credentials:
     username: str | None = None
     password: SecretStr | None = None
     password_file: Path | None = None
-
-    def __bool__(self) -> bool:
-        return any(part is not None for part in (self.username, self.password, self.password_file))
-
-    @property
-    def gives_password(self) -> bool:
-        """A password comes from here and not from the URL."""
-        return self.password is not None or self.password_file is not None
+    seen: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
+    """Passwords that were read from the file: as long as the process lives, the log hides them."""
 
     def read_password(self) -> str | None:
         """Return the password of now, or None where the URL has it. Raises CredentialsError."""
@@ -63,6 +57,7 @@ class Credentials:
         text = text.removesuffix("\n").removesuffix("\r")
         if not text:
             raise CredentialsError(f"password file {self.password_file}: empty")
+        self.seen.add(text)
         return text
 
 
@@ -123,12 +118,18 @@ class SideSettings:
         return "" if self.auth == "external" else self._user(self.addresses[0]) or "guest"
 
     @property
-    def secrets(self) -> tuple[str, ...]:
-        """The passwords that are known without reading a file, for the log's filter."""
-        found = [address.password for address in self.addresses]
+    def has_password(self) -> bool:
+        """Whether every user that is named has a password, or comes with a file for it; no user at all is guest."""
+        if self.credentials.password is not None or self.credentials.password_file is not None:
+            return True
+        return all(address.password or not self._user(address) for address in self.addresses)
+
+    def secrets(self) -> set[str]:
+        """Return every password that is known, those read from a file included, for the log to hide."""
+        found = {address.password for address in self.addresses} | self.credentials.seen
         if self.credentials.password is not None:
-            found.append(self.credentials.password.get_secret_value())
-        return tuple(secret for secret in found if secret)
+            found.add(self.credentials.password.get_secret_value())
+        return {secret for secret in found if secret}
 
     def url(self, index: int) -> URL:
         """Return URL number `index` as aio-pika wants it, credentials as they are now. Raises CredentialsError."""
