@@ -117,10 +117,12 @@ class Settings(BaseSettings):
         None, description="The queue to take messages from.", json_schema_extra={"shown": "required"}
     )
     source_username: Name = Field(
-        None, description="The user, over the URL's.", json_schema_extra={"shown": "from the URL"}
+        None, description="The user, in place of the URL's.", json_schema_extra={"shown": "from the URL"}
     )
     source_password: Password = Field(
-        None, description="The password, over the URL's.", json_schema_extra={"shown": "from the URL", "secret": True}
+        None,
+        description="The password, in place of the URL's.",
+        json_schema_extra={"shown": "from the URL", "secret": True},
     )
     source_password_file: File = Field(
         None, description="A file with the password, read anew at each connect: rotated secrets just work."
@@ -163,10 +165,12 @@ class Settings(BaseSettings):
         None, description="The routing key for the exchange.", json_schema_extra={"shown": "each message's own"}
     )
     destination_username: Name = Field(
-        None, description="The user, over the URL's.", json_schema_extra={"shown": "from the URL"}
+        None, description="The user, in place of the URL's.", json_schema_extra={"shown": "from the URL"}
     )
     destination_password: Password = Field(
-        None, description="The password, over the URL's.", json_schema_extra={"shown": "from the URL", "secret": True}
+        None,
+        description="The password, in place of the URL's.",
+        json_schema_extra={"shown": "from the URL", "secret": True},
     )
     destination_password_file: File = Field(None, description="A file with the password, read anew at each connect.")
     destination_ca_file: CaFile = Field(
@@ -319,6 +323,8 @@ class Option(NamedTuple):
     variable: str
     default: str
     """As shown to users; empty where not set is the default."""
+    default_is_value: bool
+    """The variable could be set to it; else it is words."""
     description: str
     secret: bool
 
@@ -334,7 +340,15 @@ def options() -> list[Option]:
     for name, field in Settings.model_fields.items():
         extra: dict[str, Any] = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
         shown = str(extra.get("shown", _shown(field.default)))
-        found.append(Option(variable(name), shown, field.description or "", bool(extra.get("secret", False))))
+        found.append(
+            Option(
+                variable(name),
+                shown,
+                field.default is not None,
+                field.description or "",
+                bool(extra.get("secret", False)),
+            )
+        )
     return found
 
 
@@ -461,7 +475,7 @@ _SIDE_KINDS = (
 def _declare_conflicts(side: SideSettings, given: set[str]) -> list[str]:
     name = variable(side.name)
     if not side.declare:
-        kinds = sorted(given & {"queue_type", "queue_arguments"})
+        kinds = [kind for kind in ("queue_type", "queue_arguments") if kind in given and _departs(side, kind)]
         return [f"{name}_{kind.upper()} has no effect; expected it with {name}_DECLARE=true" for kind in kinds]
     lines = []
     if side.queue_arguments.get("x-queue-type", side.queue_type) != side.queue_type:
@@ -469,6 +483,10 @@ def _declare_conflicts(side: SideSettings, given: set[str]) -> list[str]:
     if side.queue is not None and side.queue.startswith("amq."):
         lines.append(f'{name}_QUEUE: "{side.queue}" cannot be declared; expected a name that begins not with "amq."')
     return lines
+
+
+def _departs(side: SideSettings, kind: str) -> bool:
+    return bool(getattr(side, kind) != Settings.model_fields[f"{side.name}_{kind}"].default)
 
 
 def _loops(settings: Settings) -> list[str]:
