@@ -367,9 +367,9 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     lines = []
     for name in sorted(set(environ) - set(known)):
         if name.upper().startswith(PREFIX) and not SERVICE_LINK.fullmatch(f"{name}={environ[name]}"):
-            close = get_close_matches(name.upper(), known, 1)
+            close = get_close_matches(name[len(PREFIX) :].upper(), [other[len(PREFIX) :] for other in known], 1)
             lines.append(
-                f"{name} is not a setting and has no effect" + (f"; did you mean {close[0]}?" if close else "")
+                f"{name} is not a setting and has no effect" + (f"; did you mean {PREFIX}{close[0]}?" if close else "")
             )
     return lines
 
