@@ -14,8 +14,8 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 
 SECONDS_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
-SIZE_BITS = 28
-"""Message sizes are counted by their bit length, up to 2**28 bytes (RabbitMQ's largest message is 128 MiB)."""
+SIZE_BITS = 30
+"""Message sizes are counted by their bit length: RabbitMQ can be set to take up to 512 MiB, 2**29 bytes."""
 
 
 class Histogram:

@@ -18,19 +18,17 @@ if TYPE_CHECKING:
     from bridge.books import Books, Histogram
     from bridge.status import Status
 
-REQUEUE_REASONS = ("shutdown", "hold-timeout", "unroutable")
 QUARANTINE_REASONS = ("poison", "too-large", "delivery-limit")
+REQUEUE_REASONS = ("shutdown", "hold-timeout", "unroutable", *QUARANTINE_REASONS)
 RETRY_REASONS = ("nack", "returned", "destination-lost")
-END_REASONS = (
-    "connection-lost",
-    "connection-closed",
-    "channel-closed",
-    "heartbeat",
-    "confirm-timeout",
-    "malformed",
-    "bug",
+CONNECT_RESULTS = (
+    *("ok", "unreachable", "unresolvable", "timeout", "connection-lost", "tls", "credentials", "login-refused"),
+    *("vhost", "missing", "forbidden", "locked", "mismatch", "refused", "protocol"),
 )
-CONNECT_RESULTS = ("ok", "unreachable", "timeout", "login-refused", "missing")
+END_REASONS = (
+    *("connection-lost", "connection-closed", "channel-closed", "heartbeat", "confirm-timeout"),
+    *("consumer-cancelled", "closed-by-us", "malformed", "bug"),
+)
 """Label values that are there from the start, so that a rate over the first one counts it."""
 
 
@@ -138,9 +136,9 @@ def _seconds(name: str, text: str, histogram: Histogram) -> Metric:
 
 def _sizes(books: Books) -> Metric:
     """A bit length of n means less than 2**n bytes: at most 2**n - 1. Every second power is enough for a graph."""
-    counted = list(enumerate(accumulate(books.size_bits)))
-    buckets = [(str(float(2**bits - 1)), number) for bits, number in counted if bits % 2 == 0]
-    buckets.append(("+Inf", books.received))
+    counted = list(accumulate(books.size_bits))
+    buckets = [(str(float(2**bits - 1)), number) for bits, number in enumerate(counted) if bits % 2 == 0]
+    buckets.append(("+Inf", counted[-1]))
     return HistogramMetricFamily(
         "bridge_message_size_bytes", "Size of the bodies received.", buckets=buckets, sum_value=books.size_bytes_total
     )
