@@ -109,9 +109,7 @@ class Window:
     """
 
     def __init__(self, limits: WindowLimits, books: Books, memory: Memory, chance: Callable[[], float]) -> None:
-        self.limits = limits
-        self.books = books
-        self.memory = memory
+        self.limits, self.books, self.memory = limits, books, memory
         self._chance = chance
 
         self.acks: list[tuple[int, bool]] = []
@@ -152,8 +150,9 @@ class Window:
         self.publish_window = 0
         self._round_ends_at = 0
         self._backoff_until_s = 0.0
-        self._refusals = 0
-        self._returns_in_a_row = 0
+        self._refusals = self._returns_in_a_row = 0
+        self._routeless = False
+        """So many were returned in a row that it is the destination that has no route, until it takes one."""
         self._suspects = 0
         """Publishes to go one by one, since one of them closed the channel."""
         self._strikes: dict[int, int] = {}
@@ -294,6 +293,7 @@ class Window:
         self._settled_ahead.clear()
         self._strikes.clear()
         self._suspects = self._returns_in_a_row = 0
+        self._routeless = False
         self._releasing = ""
         self.acks.clear()
         self.requeues.clear()
@@ -679,10 +679,12 @@ class Window:
         self._aside[delivery.delivery_tag] = Aside(delivery, since_s, retry_at_s, attempts)
         self._returns_in_a_row += 1
         if self._returns_in_a_row >= RETURNS_IN_A_ROW:
+            self._routeless = True
             self._refused("returned", "no queue is bound for them", now_s)
 
     def _taken_again(self) -> None:
-        if self._returns_in_a_row >= RETURNS_IN_A_ROW - 1:
+        if self._routeless:
+            self._routeless = False
             self._try_again({t for t, a in self._aside.items() if a.verdict is None})
         self._returns_in_a_row = 0
 
