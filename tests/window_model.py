@@ -103,6 +103,21 @@ class WindowMachine(RuleBasedStateMachine):
         self.destination_opens()
         self.consuming_begins()
 
+    @rule(number=st.integers(1, 40))
+    def traffic(self, number: int) -> None:
+        """As it mostly is: messages come, are delivered and published."""
+        self.messages_are_published([(b"a", n % 4 > 0) for n in range(number - len(self.queue))])
+        if self.source is None:
+            self.source_opens()
+        if not self.destination:
+            self.destination_opens()
+        if self.source and not self.source.consuming and not self.source.releasing:
+            self.consuming_begins()
+        if self.source and self.source.consuming:
+            self.source_delivers(number, 0)
+            self.all_invariants_hold()
+        self.publishes_are_taken(1 << 20)
+
     # --- The source ----------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.source is None)
@@ -175,7 +190,7 @@ class WindowMachine(RuleBasedStateMachine):
         suppressed = {tag for tag, multiple in self.window.acks if not multiple}
         assert suppressed == source.may_ack, "exactly the covered redeliveries are acked at once"
 
-    @precondition(lambda self: self.source)
+    @precondition(lambda self: self.source and self.source.unsettled)
     @rule()
     def source_is_lost(self) -> None:
         """Its unsettled messages return to the queue's head, redelivered."""
@@ -194,7 +209,7 @@ class WindowMachine(RuleBasedStateMachine):
         self.expires_s = None
         self.window.source_lost(self.now_s)
 
-    @precondition(lambda self: self.source and not self.source.releasing)
+    @precondition(lambda self: self.source and self.source.unsettled and not self.source.releasing)
     @rule()
     def held_messages_are_given_back(self) -> None:
         """The consumer is being cancelled; what is on its way still comes."""
@@ -206,7 +221,7 @@ class WindowMachine(RuleBasedStateMachine):
             waiting.add(self.window.condemned[0][0].delivery_tag)
         source.may_requeue |= source.unsettled.keys() - waiting
         self.window.release("hold-timeout")
-        assert {*self.window.requeues} == source.may_requeue & source.unsettled.keys()
+        assert {*self.window.requeues} == source.unsettled.keys() - waiting
 
     @precondition(lambda self: self.source and self.source.releasing)
     @rule()
@@ -236,7 +251,7 @@ class WindowMachine(RuleBasedStateMachine):
     @rule()
     def destination_opens(self) -> None:
         """A generation begins."""
-        self.destination, self.blocked, self.next_seqno = True, False, 1
+        self.destination, self.next_seqno = True, 1
         self.window.destination_opened(self.now_s)
 
     @precondition(lambda self: self.destination)
@@ -245,23 +260,27 @@ class WindowMachine(RuleBasedStateMachine):
         """With or without a word; what it blames may be anything that is published."""
         live = self._live()
         if self.source is not None:
-            if close is not None and close.reply_code in {406, 541}:
-                self.source.passed |= {p.delivery.delivery_tag for p in live if len(live) == 1 or len(p.delivery.content)}
+            if close is not None and close.reply_code in {403, 406, 541} and len(live) == 1:
+                self.source.passed.add(live[0].delivery.delivery_tag)
             if close is not None and "max size" in close.reply_text:
                 self.source.passed |= {p.delivery.delivery_tag for p in live if p.delivery.body_size > 2}
-        self.destination = False
+        self.destination = self.blocked = False
         self.pending.clear()
         self.window.destination_lost(close, self.now_s)
 
-    @precondition(lambda self: self.destination)
-    @rule(blocked=st.booleans())
-    def destination_is_blocked_or_not(self, *, blocked: bool) -> None:
-        """`connection.blocked` and `connection.unblocked`."""
-        self.blocked = blocked
-        if blocked:
-            self.window.destination_blocked(self.now_s)
-        else:
-            self.window.destination_unblocked(self.now_s)
+    @precondition(lambda self: self.destination and not self.blocked)
+    @rule()
+    def destination_is_blocked(self) -> None:
+        """`connection.blocked`."""
+        self.blocked = True
+        self.window.destination_blocked(self.now_s)
+
+    @precondition(lambda self: self.blocked)
+    @rule()
+    def destination_is_unblocked(self) -> None:
+        """`connection.unblocked`."""
+        self.blocked = False
+        self.window.destination_unblocked(self.now_s)
 
     @rule(max_bytes=st.sampled_from((1, 100, 1 << 20)))
     def publishes_are_taken(self, max_bytes: int) -> None:
@@ -313,7 +332,7 @@ class WindowMachine(RuleBasedStateMachine):
         if not candidates:
             return
         wanted = self.pending[data.draw(st.sampled_from(candidates))].delivery
-        self.window.returned(Return(1, 312, "NO_ROUTE", b"", wanted.content, wanted.body_size), self.now_s)
+        self.window.returned(Return(1, 312, "NO_ROUTE", wanted.route, wanted.content, wanted.body_size), self.now_s)
         alike = next(s for s in candidates if self.pending[s].delivery.content == wanted.content)
         self.pending[alike].returned = True
 
@@ -343,7 +362,7 @@ class WindowMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         """What is aside for `hold_timeout` is given back."""
         self.now_s += seconds
-        if self.source is not None and seconds:
+        if self.source is not None:
             self.source.may_requeue |= self.source.passed
         if self.expires_s is not None and self.now_s >= self.expires_s:
             self.copies.clear()
@@ -434,7 +453,7 @@ class WindowMachine(RuleBasedStateMachine):
         if not self.destination:
             self.destination_opens()
         if self.blocked:
-            self.destination_is_blocked_or_not(blocked=False)
+            self.destination_is_unblocked()
         if self.pending:
             self.destination_confirms_everything()
         if self.source is None:
