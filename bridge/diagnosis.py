@@ -19,10 +19,20 @@ if TYPE_CHECKING:
 
     from bridge.side import SideSettings
 
-CONTROL_PLANE_ERRORS = (amqp.AMQPError, PAMQPException, OSError, RuntimeError, ValueError)
+CONTROL_PLANE_ERRORS = (
+    amqp.AMQPError,
+    PAMQPException,
+    OSError,
+    RuntimeError,
+    ValueError,
+    LookupError,  # aiormq 7.2.4, of a broker that names no capabilities
+)
 """What aio-pika, aiormq and pamqp raise when a broker or a network misbehaves."""
+VAGUE = frozenset({"connection-lost", "unreachable"})
+"""Results behind which there may be a reason that only the tap saw."""
 
-_ERRNO = re.compile(r"^\[Errno -?\d+\] ")
+_NOISE = re.compile(r"^\[Errno -?\d+\] | object at 0x[0-9a-f]+")
+"""What says nothing to an operator; an address would make the same trouble look new at every try."""
 
 
 @asynccontextmanager
@@ -85,6 +95,6 @@ _ANSWERS: tuple[tuple[type[Exception], str, str], ...] = (
 
 
 def _text(error: BaseException) -> str:
-    """Return what the broker or the system said, without errno and class names."""
+    """Return what the broker or the system said, without errno and addresses."""
     said = [str(arg) for arg in error.args if isinstance(arg, str) and arg] or [str(error)]
-    return _ERRNO.sub("", said[-1]).removesuffix(".")
+    return _NOISE.sub("", said[-1]).removesuffix(".")

@@ -8,19 +8,20 @@ sends heartbeats; deliveries, publishes, confirms and acks pass it by (see `tap`
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import aio_pika
 from aiormq import exceptions as amqp
 
-from bridge.diagnosis import CONTROL_PLANE_ERRORS, explained
+from bridge.diagnosis import CONTROL_PLANE_ERRORS, VAGUE, explained
 from bridge.errors import ConnectError
 from bridge.tap import Pump, Tap, TapFactory
 from bridge.wire import DATA_CHANNEL, QUARANTINE_CHANNEL
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import AsyncIterator
 
     from aio_pika.abc import AbstractChannel, AbstractQueue
     from pamqp.common import FieldTable
@@ -35,6 +36,8 @@ CONNECT_TIMEOUT_S = 10.0
 """For connecting, logging in and opening the channel together."""
 CLOSE_TIMEOUT_S = 3.0
 """For a polite goodbye; the connection is dropped after it."""
+NOT_ALLOWED = 530
+"""AMQP 0-9-1's reply code for a virtual host that is missing or not the user's."""
 CONTROL_CHANNEL = 3
 """For questions of which a refusal closes the channel: whether the quarantine's queue is there."""
 
@@ -99,6 +102,18 @@ class Session:
 
     # --- For the supervisor ------------------------------------------------------------------------------
 
+    @asynccontextmanager
+    async def _explained(self, index: int) -> AsyncIterator[None]:
+        """As `explained`; where aiormq knows only that the connection is gone, the tap knows why."""
+        try:
+            async with explained(self._side, index, CONNECT_TIMEOUT_S):
+                yield
+        except ConnectError as error:
+            if self.end is None or error.result not in VAGUE:
+                raise
+            reason, text = self.end
+            raise ConnectError(reason, f"{self._side.safe_urls[index]}: {text}") from error
+
     async def _connect(self, index: int, cutter: Cutter) -> AbstractChannel:
         """Connect to URL number `index` and open the data channel, with confirms where it publishes."""
         side = self._side
@@ -107,7 +122,14 @@ class Session:
         url = await asyncio.to_thread(side.url, index)
         name = f"amqp-bridge {side.name} {side.queue or self._settings.destination_exchange}"
         self._connection = TappedConnection(url, factory, context, url.query.get("name", name))
-        await self._connection.connect()
+        try:
+            await self._connection.connect()
+        except amqp.InvalidFrameError:
+            # aiormq 7.2.4 expects nothing but open-ok there: a missing virtual host is told by a close.
+            if (close := self._close_by_broker()) is None:
+                raise
+            refused = amqp.ConnectionNotAllowed if close.reply_code == NOT_ALLOWED else amqp.ConnectionClosed
+            raise refused(close.reply_code, close.reply_text) from None
         self.tap = factory.tap
         channel = self._connection.channel(channel_number=DATA_CHANNEL, publisher_confirms=side.name == "destination")
         await channel.initialize()
@@ -159,7 +181,7 @@ class SourceSession(Session):
     async def open(self, index: int) -> None:
         """Connect and verify the queue; a generation begins. Raises `BridgeError`."""
         self._index = index
-        async with explained(self._side, index, CONNECT_TIMEOUT_S):
+        async with self._explained(index):
             self._channel = await self._connect(index, self._relay.source_connecting())
             self._queue_object = await self._queue(self._channel, self._settings.source_queue or "")
         self._relay.source_opened(self._begin())
@@ -171,7 +193,7 @@ class SourceSession(Session):
         arguments = dict(settings.source_consumer_arguments)
         if settings.source_consumer_priority is not None:
             arguments["x-priority"] = settings.source_consumer_priority
-        async with explained(self._side, self._index, CONNECT_TIMEOUT_S):
+        async with self._explained(self._index):
             await self._channel.set_qos(prefetch_count=prefetch)
             if self.end is not None:
                 raise ConnectError(*self.end)
@@ -185,7 +207,7 @@ class SourceSession(Session):
     async def open_quarantine(self) -> None:
         """Open the quarantine's channel, its queue declared where it is missing. Raises `BridgeError`."""
         name = self._settings.quarantine_queue_name
-        async with explained(self._side, self._index, CONNECT_TIMEOUT_S):
+        async with self._explained(self._index):
             control = await self._channel_number(CONTROL_CHANNEL)
             try:
                 await control.declare_queue(name, passive=True)
@@ -225,7 +247,7 @@ class DestinationSession(Session):
 
     async def open(self, index: int) -> None:
         """Connect and verify queue or exchange; a generation begins. Raises `BridgeError`."""
-        async with explained(self._side, index, CONNECT_TIMEOUT_S):
+        async with self._explained(index):
             self._channel = await self._connect(index, self._relay.destination_connecting())
             if self._side.queue is not None:
                 await self._queue(self._channel, self._side.queue)
