@@ -157,7 +157,8 @@ async def test_fact_aiormq_cuts_a_connection_on_which_it_sees_no_frame(
             peer = broker.peer
 
             def deliver() -> bool:
-                peer.send_raw(frames.deliver(1, frames.content(b"x")))
+                if not peer.gone:
+                    peer.send_raw(frames.deliver(1, frames.content(b"x")))
                 return len(peer.got(Heartbeat)) >= 2 or bool(side.ends)
 
             await eventually(deliver, "two of aiormq's own heartbeats, a second apart, or the end")
