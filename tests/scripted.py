@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pamqp.common import FieldTable
     from pamqp.frame import FrameTypes
 
-PATIENCE_S = 5.0
+PATIENCE_S = 10.0
 """How long a condition may take to come true before a test fails: far longer than it should."""
 
 

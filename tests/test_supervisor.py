@@ -1,0 +1,401 @@
+"""The whole bridge between scripted brokers that refuse, fall silent, hang up or talk nonsense.
+
+Each case ends with the checks of `scripted.bridge`: the books balance, and no task and no socket is left.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pamqp import commands
+from pamqp.body import ContentBody
+from pamqp.header import ContentHeader, ProtocolHeader
+from pamqp.heartbeat import Heartbeat
+
+from bridge import session, supervisor
+from bridge.backoff import Backoff
+from tests.scripted import (
+    Peer,
+    ScriptedBroker,
+    bridge,
+    confirm,
+    eventually,
+    hang_up,
+    keep,
+    on_both_loops,
+    refuse,
+    silence,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bridge.status import SideStatus
+    from bridge.supervisor import Supervisor
+
+GARBAGE = b"\x09\x00\x01\x00\x00\x00\x04what\xce"
+"""A frame of a type that AMQP 0-9-1 does not have."""
+
+both_sides = pytest.mark.parametrize("side", ("source", "destination"))
+
+
+@pytest.fixture
+def delays(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The ages of the trouble at which the bridge asked how long to wait before it tries again."""
+    asked: list[float] = []
+
+    class Recorded(Backoff):
+        def delay_s(self, now_s: float) -> float:
+            asked.append(now_s)
+            return super().delay_s(now_s)
+
+    monkeypatch.setattr(supervisor, "Backoff", Recorded)
+    return asked
+
+
+def status_of(running: Supervisor, side: str) -> SideStatus:
+    return running.status.source if side == "source" else running.status.destination
+
+
+def answer_raw(data: bytes) -> Callable[[Peer, int, Any], None]:
+    return lambda peer, _, __: peer.send_raw(data)
+
+
+OPENING = {
+    "login refused": (
+        commands.Connection.StartOk,
+        refuse(403, "ACCESS_REFUSED - Login was refused"),
+        "login-refused",
+        "check BRIDGE_{side}_USERNAME",
+    ),
+    "no login mechanism": (
+        ProtocolHeader,
+        lambda peer, _, __: peer.send(commands.Connection.Start(0, 9, {}, "EXTERNAL", "en_US"), channel=0),
+        "login-refused",
+        "BRIDGE_{side}_AUTH",
+    ),
+    "no virtual host": (
+        commands.Connection.Open,
+        refuse(530, "NOT_ALLOWED - vhost / not found"),
+        "vhost",
+        "NOT_ALLOWED - vhost / not found",
+    ),
+    "no queue": (commands.Queue.Declare, refuse(404, "NOT_FOUND - no queue 'q'"), "missing", "no queue 'q'"),
+    "no permission": (commands.Queue.Declare, refuse(403, "ACCESS_REFUSED - no"), "forbidden", "ACCESS_REFUSED"),
+    "queue locked": (commands.Queue.Declare, refuse(405, "RESOURCE_LOCKED - q"), "locked", "RESOURCE_LOCKED"),
+    "another queue": (commands.Queue.Declare, refuse(406, "PRECONDITION_FAILED - q"), "mismatch", "PRECONDITION"),
+    "another protocol": (ProtocolHeader, answer_raw(b"AMQP\x00\x00\x09\x01"), "protocol", "protocol"),
+    "garbage": (commands.Channel.Open, answer_raw(GARBAGE), "malformed", "the broker sent a frame of type 9"),
+    "no capabilities": (
+        ProtocolHeader,
+        lambda peer, _, __: peer.send(commands.Connection.Start(0, 9, {}, "PLAIN", "en_US"), channel=0),
+        "protocol",
+        "capabilities",
+    ),
+    "a method cut short": (
+        commands.Queue.Declare,
+        answer_raw(b"\x01\x00\x01\x00\x00\x00\x06\x00\x32\x00\x0b\x04q\xce"),
+        "protocol",
+        "",
+    ),
+    "hangs up at once": (ProtocolHeader, hang_up, "connection-lost", "connection"),
+    "hangs up later": (commands.Queue.Declare, hang_up, "connection-lost", "connection"),
+    "shuts down": (commands.Channel.Open, lambda p, _, __: p.close(320, "CONNECTION_FORCED - bye", channel=0),
+                   "refused", "CONNECTION_FORCED"),
+    "silent from the start": (ProtocolHeader, silence, "timeout", "did not answer within"),
+    "silent to the channel": (commands.Channel.Open, silence, "timeout", "did not answer within"),
+    "silent to the queue": (commands.Queue.Declare, silence, "timeout", "did not answer within"),
+}  # fmt: skip
+"""What a broker does instead of an answer: to which method, the result in the metrics, words of the reason."""
+
+
+@both_sides
+@pytest.mark.parametrize("case", OPENING)
+@on_both_loops
+async def test_a_side_that_cannot_be_opened_is_tried_again_and_its_reason_told_once(
+    case: str,
+    side: str,
+    delays: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As soon as the broker answers as it should, the bridge forwards."""
+    asked, answer, result, words = OPENING[case]
+    if result == "timeout":
+        monkeypatch.setattr(session, "CONNECT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(session, "CLOSE_TIMEOUT_S", 0.1)
+    caplog.set_level(logging.WARNING, "bridge")
+    async with ScriptedBroker() as source, ScriptedBroker() as destination:
+        broker = source if side == "source" else destination
+        usual = broker.answers[asked]
+        broker.answers[asked] = answer
+        async with bridge(source, destination) as running:
+            status = status_of(running, side)
+            await eventually(lambda: sum(status.connect_attempts.values()) >= 3, "three attempts")
+            assert set(status.connect_attempts) == {result}, status.reason
+            assert words.format(side=side.upper()) in status.reason
+            assert "secret" not in status.reason
+            assert any(status.reason in hindrance for hindrance in running.status.hindrances)
+            assert len(delays) >= len(broker.peers) - 1, "no attempt without a delay before it"
+            told = [record.message for record in caplog.records if record.message.startswith(f"{side} not connected")]
+            assert len(told) == 1
+            broker.answers[asked] = usual
+            peer = await source.consumed()
+            peer.deliver(b"at last")
+            await eventually(lambda: running.books.forwarded == 1)
+            await eventually(lambda: running.snapshot()[1].hindrances == [])
+
+
+RUNNING: dict[str, tuple[Callable[[Peer], None], str, str]] = {
+    "connection closed": (
+        lambda peer: peer.close(320, "CONNECTION_FORCED - bye", channel=0),
+        "connection-closed",
+        "the broker closed the connection: 320 CONNECTION_FORCED - bye",
+    ),
+    "channel closed": (
+        lambda peer: peer.close(406, "PRECONDITION_FAILED - no"),
+        "channel-closed",
+        "the broker closed the channel: 406 PRECONDITION_FAILED - no",
+    ),
+    "hangs up": (Peer.abort, "connection-lost", "connection"),
+    "garbage": (lambda peer: peer.send_raw(GARBAGE), "malformed", "the broker sent a frame of type 9"),
+    "a frame without its end": (
+        lambda peer: peer.send_raw(b"\x01\x00\x01\x00\x00\x00\x04\x00\x14\x00\x0b!"),
+        "malformed",
+        "without its end octet",
+    ),
+    "a method cut short": (
+        lambda peer: peer.send_raw(b"\x01\x00\x01\x00\x00\x00\x05\x00\x3c\x00\x50\x00\xce"),
+        "malformed",
+        "shorter than what it says",
+    ),
+    "the other side's data": (
+        lambda peer: (
+            peer.send(commands.Basic.Ack(1))
+            if peer.got(commands.Basic.Consume)
+            else peer.send(
+                commands.Basic.Deliver("ct", 1, False, "", "in"),  # noqa: FBT003 - redelivered
+                ContentHeader(0, 0, commands.Basic.Properties()),
+            )
+        ),
+        "malformed",
+        " from the ",
+    ),
+}
+"""What a broker does to an open generation: the reason in the metrics, words of the reason."""
+
+
+@both_sides
+@pytest.mark.parametrize("case", RUNNING)
+@on_both_loops
+async def test_a_generation_that_ends_is_begun_anew_by_its_side_alone(
+    case: str, side: str, delays: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The other side's connection stays; what was in flight is stale or held, and everything goes on."""
+    act, reason, words = RUNNING[case]
+    caplog.set_level(logging.WARNING, "bridge")
+    async with ScriptedBroker() as source, ScriptedBroker() as destination, bridge(source, destination) as running:
+        broker, other = (source, destination) if side == "source" else (destination, source)
+        destination.published = keep
+        peer = await source.consumed()
+        peer.deliver(b"one", b"two")
+        await eventually(lambda: running.books.published == 2)
+        destination.published = confirm
+        act(broker.peer)
+        status = status_of(running, side)
+        await eventually(lambda: status.generations_ended == {reason: 1})
+        assert running.books.stale_published == (2 if side == "source" else 0)
+        told = [record.message for record in caplog.records if " generation 1 ended: " in record.message]
+        assert len(told) == 1
+        assert words in told[0]
+        if side == "source":
+            confirm(destination.peer, 1)  # the orphans, without which nothing is consumed again
+            confirm(destination.peer, 2)
+        await eventually(lambda: status.generation == 2 and status.up)
+        if side == "source":
+            await source.consumed(2)
+            source.peer.deliver(b"three")
+        await eventually(lambda: running.books.forwarded == (1 if side == "source" else 2))
+        assert len(broker.peers) == 2
+        assert len(other.peers) == 1
+        assert delays
+        await eventually(lambda: running.snapshot()[1].hindrances == [])
+
+
+@both_sides
+@on_both_loops
+async def test_a_half_open_connection_is_ended_by_its_heartbeat(side: str) -> None:
+    """A peer from which no byte comes is dropped after 2.5 intervals, and connected to anew."""
+    async with ScriptedBroker() as source, ScriptedBroker() as destination:
+        source.url, destination.url = source.url + "?heartbeat=1", destination.url + "?heartbeat=1"
+        async with bridge(source, destination) as running:
+            await source.consumed()
+            busy = destination if side == "source" else source
+            busy_peer = busy.peer
+
+            def beat() -> dict[str, int]:
+                busy_peer.send(Heartbeat(), channel=0)
+                return status_of(running, side).generations_ended
+
+            await eventually(beat, "the end of the silent side's generation")
+            assert status_of(running, side).generations_ended == {"heartbeat": 1}
+            await eventually(lambda: status_of(running, side).generation == 2)
+            assert len(busy.peers) == 1
+
+
+REFUSED_CONSUMING = {
+    "channel closed": (refuse(403, "ACCESS_REFUSED - consume"), "ACCESS_REFUSED - consume"),
+    "exclusive": (refuse(403, "ACCESS_REFUSED - queue in exclusive use"), "exclusive use"),
+    "never answered": (silence, "did not answer within"),
+    "hangs up": (hang_up, "connection"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED_CONSUMING)
+@on_both_loops
+async def test_a_consumer_that_is_refused_is_tried_again_with_backoff(
+    case: str, delays: list[float], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each try is a generation of the source; the destination is not touched."""
+    answer, words = REFUSED_CONSUMING[case]
+    monkeypatch.setattr(session, "CONNECT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(session, "CLOSE_TIMEOUT_S", 0.1)
+    caplog.set_level(logging.WARNING, "bridge")
+    async with ScriptedBroker() as source, ScriptedBroker() as destination:
+        usual, source.answers[commands.Basic.Consume] = source.answers[commands.Basic.Consume], answer
+        async with bridge(source, destination) as running:
+            await eventually(lambda: sum(running.status.source.generations_ended.values()) >= 3)
+            assert words in caplog.text
+            assert len(delays) >= len(source.peers) - 1, "no attempt without a delay before it"
+            assert len(destination.peers) == 1
+            source.answers[commands.Basic.Consume] = usual
+            tried = len(source.peers)
+            await eventually(lambda: len(source.peers) > tried or source.peer.got(commands.Basic.Consume))
+            await eventually(lambda: running.snapshot()[1].hindrances == [])
+            source.peer.deliver(b"at last")
+            await eventually(lambda: running.books.forwarded == 1)
+
+
+@on_both_loops
+async def test_a_confirm_for_a_publish_that_never_was_ends_the_destinations_generation() -> None:
+    """Nothing after it can be trusted; the source is not acked for it."""
+    async with ScriptedBroker() as source, ScriptedBroker() as destination, bridge(source, destination) as running:
+        destination.published = keep
+        peer = await source.consumed()
+        peer.deliver(b"one")
+        await eventually(lambda: running.books.published == 1)
+        first = destination.peer
+        confirm(first, 99)
+        await eventually(lambda: running.status.destination.generations_ended == {"malformed": 1})
+        assert not peer.got(commands.Basic.Ack)
+        await eventually(lambda: len(destination.peers) == 2 and destination.peer.published == [b"one"])
+        confirm(destination.peer, 1)
+        await eventually(lambda: peer.got(commands.Basic.Ack))
+
+
+@on_both_loops
+async def test_a_return_that_matches_nothing_published_ends_the_destinations_generation() -> None:
+    """Which message has no route is then unknown, and none may be acked for having been confirmed."""
+    async with ScriptedBroker() as source, ScriptedBroker() as destination, bridge(source, destination) as running:
+        destination.published = keep
+        peer = await source.consumed()
+        peer.deliver(b"one")
+        await eventually(lambda: running.books.published == 1)
+        destination.peer.send(
+            commands.Basic.Return(312, "NO_ROUTE", "", "elsewhere"),
+            ContentHeader(0, 3, commands.Basic.Properties()),
+            ContentBody(b"???"),
+        )
+        await eventually(lambda: running.status.destination.generations_ended == {"malformed": 1})
+        assert not peer.got(commands.Basic.Ack)
+
+
+@on_both_loops
+async def test_a_consumer_cancelled_by_the_broker_is_drained_and_begun_on_a_new_generation() -> None:
+    """The queue may be gone: what is held exists nowhere else, so it is forwarded and acked before."""
+    async with ScriptedBroker() as source, ScriptedBroker() as destination, bridge(source, destination) as running:
+        destination.published = keep
+        peer = await source.consumed()
+        peer.deliver(b"one", b"two")
+        await eventually(lambda: running.books.published == 2)
+        peer.send(commands.Basic.Cancel(peer.got(commands.Basic.Consume)[0].consumer_tag, True))  # noqa: FBT003
+        confirm(destination.peer, 1)
+        confirm(destination.peer, 2)
+        await eventually(lambda: running.status.source.generations_ended == {"consumer-cancelled": 1})
+        await eventually(lambda: peer.got(commands.Basic.Ack))
+        assert destination.peer.published == [b"one", b"two"]
+        assert (running.books.forwarded, running.books.stale_published, running.books.stale_held) == (2, 0, 0)
+        await source.consumed(2)
+
+
+@on_both_loops
+async def test_a_full_memory_pauses_the_source_and_its_confirms_resume_it() -> None:
+    """One message more than the limit at the most is held (invariant 4); a paused source is not taken for dead."""
+    async with ScriptedBroker() as source, ScriptedBroker() as destination:
+        destination.published = keep
+        async with bridge(source, destination, max_in_flight_bytes=100_000) as running:
+            peer = await source.consumed()
+            for number in range(40):
+                peer.deliver(bytes([number]) * 60_000)
+            await eventually(lambda: running.relay.paused)
+            tap = running._pump.source
+            assert tap is not None
+            assert tap.paused
+            assert running.books.bytes_in_flight <= 100_000 + 60_000
+            destination.published = confirm
+            for publish_seqno in range(1, len(destination.peer.published) + 1):
+                confirm(destination.peer, publish_seqno)
+            await eventually(lambda: running.books.forwarded == 40)
+            await eventually(lambda: not tap.paused)
+            assert destination.peer.published == [bytes([number]) * 60_000 for number in range(40)]
+
+
+@both_sides
+@on_both_loops
+async def test_a_broker_that_does_not_answer_the_close_is_left_in_bounded_time(
+    side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The socket is dropped; `bridge` checks that it is."""
+    monkeypatch.setattr(session, "CLOSE_TIMEOUT_S", 0.1)
+    async with ScriptedBroker() as source, ScriptedBroker() as destination:
+        broker = source if side == "source" else destination
+        broker.answers[commands.Connection.Close] = silence
+        async with bridge(source, destination):
+            await source.consumed()
+        assert broker.peer.got(commands.Connection.Close)
+
+
+@on_both_loops
+async def test_a_confirm_that_never_comes_ends_the_destinations_generation_and_not_the_sources() -> None:
+    async with ScriptedBroker() as source, ScriptedBroker() as destination:
+        destination.published = keep
+        async with bridge(source, destination, confirm_timeout=1) as running:
+            peer = await source.consumed()
+            peer.deliver(b"one")
+            await eventually(lambda: running.status.destination.generations_ended == {"confirm-timeout": 1})
+            destination.published = confirm
+            await eventually(lambda: running.books.forwarded == 1)
+            assert running.books.duplicates_possible == 1
+            assert len(source.peers) == 1
+
+
+@on_both_loops
+async def test_a_stop_in_the_middle_of_connecting_leaves_nothing_behind() -> None:
+    async with ScriptedBroker() as source, ScriptedBroker() as destination:
+        source.answers[commands.Connection.StartOk] = silence
+        destination.answers[commands.Queue.Declare] = silence
+        async with bridge(source, destination):
+            await eventually(lambda: source.peers and source.peer.got(commands.Connection.StartOk))
+            await eventually(lambda: destination.peers and destination.peer.got(commands.Queue.Declare))
+
+
+@on_both_loops
+async def test_the_urls_of_a_side_are_tried_in_turn() -> None:
+    async with ScriptedBroker() as broken, ScriptedBroker() as source, ScriptedBroker() as destination:
+        broken.answers[ProtocolHeader] = hang_up
+        urls = f"{broken.url},{source.url}"
+        async with bridge(source, destination, source_url=urls) as running:
+            await source.consumed()
+            assert running.status.source.connect_attempts == {"connection-lost": 1, "ok": 1}
