@@ -141,13 +141,13 @@ class Relay:
         self._destination_frame_max = 0
         self._destination_cutter = Cutter(ContentPreparer(HeaderPolicy()))
         self.destination_close: Close | None = None
-        """The broker's own close of the destination's channel or connection in this generation."""
+        """The broker's own close of the destination's channel or connection in this generation; the first counts."""
 
         self._quarantine = publish_frame(QUARANTINE_CHANNEL, route("", quarantine))
         self._quarantine_open = False
         self._quarantine_returned = False
         self.source_close: Close | None = None
-        """The broker's own close of the source's channel or connection in this generation."""
+        """The broker's own close of the source's channel or connection in this generation; the first counts."""
 
     # --- Generations -------------------------------------------------------------------------------------
 
@@ -202,7 +202,7 @@ class Relay:
                 case Close(channel=channel) if channel == QUARANTINE_CHANNEL:
                     self.quarantine_closed(now_s)
                 case Close(channel=channel):
-                    if channel in {0, DATA_CHANNEL}:
+                    if channel in {0, DATA_CHANNEL} and self.source_close is None:
                         self.source_close = event
                 case Blocked() | Unblocked():
                     pass  # it publishes nothing but what goes to the quarantine, which waits for its confirm
@@ -227,7 +227,7 @@ class Relay:
                 case Unblocked():
                     window.destination_unblocked(now_s)
                 case Close(channel=channel):
-                    if channel in {0, DATA_CHANNEL}:
+                    if channel in {0, DATA_CHANNEL} and self.destination_close is None:
                         self.destination_close = event
                 case _:
                     message = f"a {type(event).__name__} from the destination"
