@@ -14,7 +14,7 @@ from pamqp.body import ContentBody
 from pamqp.header import ContentHeader, ProtocolHeader
 from pamqp.heartbeat import Heartbeat
 
-from bridge import session, supervisor
+from bridge import session, supervisor, window
 from bridge.backoff import Backoff
 from tests.scripted import (
     Peer,
@@ -399,3 +399,94 @@ async def test_the_urls_of_a_side_are_tried_in_turn() -> None:
         async with bridge(source, destination, source_url=urls) as running:
             await source.consumed()
             assert running.status.source.connect_attempts == {"connection-lost": 1, "ok": 1}
+
+
+@on_both_loops
+async def test_a_side_where_nothing_listens_is_tried_again(delays: list[float]) -> None:
+    async with ScriptedBroker() as source, ScriptedBroker() as destination:
+        source._server.close()
+        async with bridge(source, destination) as running:
+            await eventually(lambda: running.status.source.connect_attempts.get("unreachable", 0) >= 3)
+            assert "is the broker running?" in running.status.source.reason
+            assert len(delays) >= 2
+
+
+@on_both_loops
+async def test_a_blocked_destination_is_told_and_gets_nothing_until_it_is_unblocked(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING, "bridge")
+    async with ScriptedBroker() as source, ScriptedBroker() as destination, bridge(source, destination) as running:
+        peer = await source.consumed()
+        destination.peer.send(commands.Connection.Blocked("low on memory"), channel=0)
+        await eventually(lambda: running.status.destination.blocked)
+        peer.deliver(b"one")
+        await eventually(lambda: running.books.held == 1)
+        assert running.snapshot()[1].hindrances == ["destination: blocked by the broker"]
+        assert destination.peer.published == []
+        destination.peer.send(commands.Connection.Unblocked(), channel=0)
+        await eventually(lambda: running.books.forwarded == 1)
+        await eventually(lambda: not running.status.destination.blocked)
+    told = [
+        record.message for record in caplog.records if record.name.startswith("bridge") and "blocked" in record.message
+    ]
+    assert told == ["destination blocked by the broker (an alarm)", "destination no longer blocked"]
+
+
+@on_both_loops
+async def test_a_refusing_destination_is_told_once_and_tried_until_it_takes_messages_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nothing is given back to the source meanwhile."""
+    caplog.set_level(logging.WARNING, "bridge")
+    async with ScriptedBroker() as source, ScriptedBroker() as destination:
+        destination.published = lambda peer, publish_seqno: peer.send(commands.Basic.Nack(publish_seqno, False, False))  # noqa: FBT003
+        async with bridge(source, destination) as running:
+            peer = await source.consumed()
+            peer.deliver(b"one")
+            await eventually(lambda: len(destination.peer.published) >= 2, "another try")
+            await eventually(lambda: running.snapshot()[1].trouble)
+            destination.published = confirm
+            await eventually(lambda: running.books.forwarded == 1)
+            await eventually(lambda: "destination takes messages again" in caplog.text)
+            assert not peer.got(commands.Basic.Nack)
+    assert len([record for record in caplog.records if record.message.startswith("destination ")]) == 2
+
+
+@on_both_loops
+async def test_a_message_that_closes_the_destinations_channel_goes_to_the_quarantine_when_that_is_there(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A quarantine that is refused is tried again; the others pass the poison, which is acked only then."""
+
+    def close_by_poison(peer: Peer, publish_seqno: int) -> None:
+        if peer.published[-1] == b"poison":
+            peer.close(406, "PRECONDITION_FAILED - no")
+        else:
+            confirm(peer, publish_seqno)
+
+    refusals: list[str] = []
+
+    def refuse_once(peer: Peer, channel: int, frame: commands.Queue.Declare) -> None:
+        if frame.queue == "in.quarantine" and not refusals:
+            refusals.append(frame.queue)
+            peer.close(403, "ACCESS_REFUSED - in.quarantine", channel=channel)
+        else:
+            peer.send(commands.Queue.DeclareOk(frame.queue, 0, 0), channel=channel)
+
+    monkeypatch.setattr(window, "RETRY_MAX_S", 0.1)
+    caplog.set_level(logging.WARNING, "bridge")
+    async with ScriptedBroker() as source, ScriptedBroker() as destination:
+        destination.published = close_by_poison
+        source.answers[commands.Queue.Declare] = refuse_once
+        source.published = lambda peer, publish_seqno: peer.send(commands.Basic.Ack(publish_seqno), channel=2)
+        async with bridge(source, destination) as running:
+            peer = await source.consumed()
+            peer.deliver(b"one", b"poison", b"two", message_id="m")
+            await eventually(lambda: running.books.forwarded == 2)
+            await eventually(lambda: sum(running.books.quarantined.values()) == 1)
+            await eventually(lambda: "message quarantined" in caplog.text)
+            assert peer.published == [b"poison"]
+            assert "quarantine in.quarantine not available" in caplog.text
+            assert len(source.peers) == 1
+            assert refusals
