@@ -220,7 +220,7 @@ class Window:
         if self._held:
             candidates.append(self._held[0].received_s)
         if not self._orphaned:
-            candidates += [d.received_s for d in self._published if d is not None][:1]
+            candidates += [d.received_s for d in self._published if d is not None]
         return min(candidates, default=None)
 
     def refuses_since(self, now_s: float) -> float:
