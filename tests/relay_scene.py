@@ -1,0 +1,86 @@
+"""A relay between two brokers that a test plays, frame by frame."""
+
+from __future__ import annotations
+
+from struct import pack
+
+from bridge.books import Books
+from bridge.content import HeaderPolicy
+from bridge.memory import Memory
+from bridge.relay import Relay
+from bridge.window import Window, WindowLimits
+from bridge.wire import route
+from tests.frames import content, method, short
+
+
+class Bridge:
+    """A relay between two brokers that the test plays."""
+
+    def __init__(
+        self, limits: WindowLimits | None = None, *, own_keys: bool = False, frame_max: tuple[int, int] = (0, 0)
+    ) -> None:
+        self.now_s = 1000.0
+        self.books = Books()
+        limits = limits or WindowLimits(own_keys=own_keys)
+        self.window = Window(limits, self.books, Memory(enabled=True), lambda: 0.5)
+        self.relay = Relay(
+            self.window, HeaderPolicy(), destination=route("", "dq"), own_keys=own_keys, quarantine="sq.quarantine"
+        )
+        self.frame_max = frame_max
+        self.open_source()
+        self.open_destination()
+        self.consume()
+
+    def open_source(self) -> None:
+        """A source generation begins."""
+        self._source = self.relay.source_connecting()
+        self.relay.source_opened(self.frame_max[0])
+
+    def open_destination(self) -> None:
+        """A destination generation begins."""
+        self._destination = self.relay.destination_connecting()
+        self.relay.destination_opened(self.frame_max[1], self.now_s)
+
+    def consume(self) -> None:
+        """`basic.consume`, and its answer."""
+        self.relay.consume("ct", self.relay.wanted_prefetch, self.now_s)
+        self.relay.consuming()
+
+    def source(self, *raw: bytes) -> None:
+        """The source sends."""
+        self.relay.source_events(self._source.feed(b"".join(raw), self.now_s), self.now_s)
+
+    def destination(self, *raw: bytes) -> None:
+        """The destination sends."""
+        self.relay.destination_events(self._destination.feed(b"".join(raw), self.now_s), self.now_s)
+
+    def to_source(self) -> bytes:
+        """What has been written to the source since last asked."""
+        output = b"".join(self.relay.source_output)
+        self.relay.source_output.clear()
+        return output
+
+    def to_destination(self) -> bytes:
+        """What is published now."""
+        return b"".join(self.relay.publishes(self.now_s))
+
+    def wait(self, seconds: float) -> None:
+        """Time passes."""
+        self.now_s += seconds
+        self.relay.tick(self.now_s, 1_700_000_000.0)
+
+
+def publish(to: str = "dq", exchange: str = "", channel: int = 1) -> bytes:
+    return method(channel, 60, 40, b"\0\0" + short(exchange) + short(to) + b"\x01")
+
+
+def ack(delivery_tag: int, *, multiple: bool) -> bytes:
+    return method(1, 60, 80, pack(">QB", delivery_tag, multiple))
+
+
+def requeue(delivery_tag: int, *, multiple: bool) -> bytes:
+    return method(1, 60, 120, pack(">QB", delivery_tag, 2 | multiple))
+
+
+CANCEL = method(1, 60, 30, short("ct") + b"\0")
+M = content(b"m")
