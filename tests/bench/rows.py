@@ -99,6 +99,16 @@ class Row:
 
 
 @contextlib.contextmanager
+def _proxy(port: int) -> Iterator[Proxy]:
+    with Proxy(port) as proxy:
+        try:
+            yield proxy
+        finally:
+            proxy.refuse()
+            proxy.cut(reset=False)  # a link whose client was just killed cannot be reset any more
+
+
+@contextlib.contextmanager
 def _between_queues(node: Node, cell: Cell) -> Iterator[Route]:
     node.delete_all_queues()
     for queue in ("in", "out"):
@@ -106,7 +116,7 @@ def _between_queues(node: Node, cell: Cell) -> Iterator[Route]:
     with contextlib.ExitStack() as stack:
         destination_url = node.url
         if cell.round_trip_ms:
-            proxy = stack.enter_context(Proxy(node.amqp_port))
+            proxy = stack.enter_context(_proxy(node.amqp_port))
             proxy.upstream.delay_s = proxy.downstream.delay_s = cell.round_trip_ms / 2000
             destination_url = proxy.url
         yield Route(node, node.url, destination_url, prefetch=cell.prefetch)
@@ -209,7 +219,7 @@ def _reconnect(node: Node, cell: Cell, contestant: Contestant, _: Plan) -> Measu
         client.consume(route.destination_queue)
         source = node if cell.outage == "connection" else stack.enter_context(Node(node.version))
         source.declare(route.source_queue, cell.queue_type)
-        proxy = stack.enter_context(Proxy(source.amqp_port))
+        proxy = stack.enter_context(_proxy(source.amqp_port))
         stack.enter_context(contestant.run(Route(node, proxy.url, node.url)))
         load.fill(source.url, route.source_queue, 1, cell.size)
         load.first_arrival(client)
