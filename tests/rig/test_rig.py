@@ -11,7 +11,6 @@ from pathlib import Path
 import pika
 import pytest
 
-from tests.rig import installation
 from tests.rig.bridge_process import StartBridge, bridge_settings
 from tests.rig.client import Audit, audit, decode_properties, drain, drain_and_audit, publish_numbered
 from tests.rig.cluster import Cluster
@@ -148,10 +147,8 @@ def test_a_proxy_carries_a_half_close_through(source: Node) -> None:
         assert client.recv(100) == b""
 
 
-@pytest.mark.broker
-@pytest.mark.parametrize("version", installation.VERSIONS)
-def test_a_cluster_elects_a_new_leader_when_the_old_one_is_killed(version: str, queue_name: str) -> None:
-    with Cluster(version) as cluster:
+def test_a_cluster_elects_a_new_leader_when_the_old_one_is_killed(broker_version: str, queue_name: str) -> None:
+    with Cluster(broker_version) as cluster:
         cluster.nodes[0].declare(queue_name, "quorum")
         publish_numbered(cluster.urls[1], queue_name, 100)
         leader = cluster.leader(queue_name)
