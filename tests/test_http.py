@@ -10,7 +10,6 @@ import logging
 import re
 import socket
 import threading
-import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import pytest
@@ -20,6 +19,7 @@ from bridge.books import Books
 from bridge.errors import ConfigurationError
 from bridge.http import MAX_CLIENTS, Endpoint
 from bridge.status import Status
+from tests.rig.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -257,10 +257,11 @@ def test_clients_that_only_occupy_connections_do_not_keep_a_probe_out(service: S
     for client in dripping:
         client.sendall(b"GET /healthz HTTP/1.1\r\nX-")
     assert service.ask("/healthz").status == 200
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while sum("process_request_thread" in thread.name for thread in threading.enumerate()) > MAX_CLIENTS:
-        assert time.monotonic() < deadline_s, "the threads of those sent away do not end"
-        time.sleep(0.01)
+
+    def serving() -> int:
+        return sum("process_request_thread" in thread.name for thread in threading.enumerate())
+
+    wait_until(lambda: serving() <= MAX_CLIENTS, "the threads of those sent away to end")
     for client in (*silent, *dripping):
         client.close()
 

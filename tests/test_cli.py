@@ -1,0 +1,136 @@
+"""The command line as a user meets it: a process, its exit codes and what it writes. No broker is needed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bridge import cli
+from bridge.settings import options
+from tests.rig.bridge_process import BridgeProcess, StartBridge
+from tests.rig.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PASSWORD = "n3ver-Sh0wn"  # noqa: S105 - made up
+
+
+@pytest.fixture
+def silent_broker() -> Iterator[socket.socket]:
+    """Something that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(30)
+        yield listening
+
+
+def settings_for(listening: socket.socket, **more: str) -> dict[str, str]:
+    return {
+        "BRIDGE_SOURCE_URL": f"amqp://reader:{PASSWORD}@127.0.0.1:{listening.getsockname()[1]}",
+        "BRIDGE_SOURCE_QUEUE": "from",
+        "BRIDGE_DESTINATION_QUEUE": "to",
+    } | {f"BRIDGE_{name}": text for name, text in more.items()}
+
+
+def test_every_mistake_is_listed_and_nothing_is_connected(silent_broker: socket.socket) -> None:
+    settings = settings_for(silent_broker, SOURCE_PREFETCH="many", HTTP_PORT="-1", DESTINATION_EXCHANGE="x")
+    with BridgeProcess(settings) as bridge:
+        assert bridge.wait() == os.EX_CONFIG
+    assert bridge.log_lines == [
+        'amqp-bridge: BRIDGE_SOURCE_PREFETCH: "many" is not a whole number; expected 1 to 65535',
+        'amqp-bridge: BRIDGE_HTTP_PORT: "-1" is out of range; expected 0 to 65535',
+        "amqp-bridge: BRIDGE_DESTINATION_QUEUE and BRIDGE_DESTINATION_EXCHANGE are both set; expected one of them",
+        "amqp-bridge: nothing was connected; `amqp-bridge run --help` lists every setting",
+    ]
+    silent_broker.settimeout(0)
+    with pytest.raises(BlockingIOError):
+        silent_broker.accept()
+
+
+def test_a_port_that_is_taken_is_a_wrong_configuration(silent_broker: socket.socket) -> None:
+    port = silent_broker.getsockname()[1]
+    with BridgeProcess(settings_for(silent_broker, HTTP_PORT=str(port))) as bridge:
+        assert bridge.wait() == os.EX_CONFIG
+    assert f"BRIDGE_HTTP_PORT={port} cannot be listened on (Address already in use)" in bridge.logs
+    assert "Traceback" not in bridge.logs
+
+
+def test_a_typo_is_warned_of_and_the_bridge_runs(silent_broker: socket.socket, start_bridge: StartBridge) -> None:
+    bridge = start_bridge(settings_for(silent_broker, SOURCE_PREFECTH="5"))
+    assert bridge.http_port
+    warnings = [event["event"] for event in bridge.events if event["level"] == "warning"]
+    expected = "BRIDGE_SOURCE_PREFECTH is not a setting and has no effect; did you mean BRIDGE_SOURCE_PREFETCH?"
+    assert expected in warnings
+
+
+def test_the_start_is_logged_without_the_password(silent_broker: socket.socket, start_bridge: StartBridge) -> None:
+    bridge = start_bridge(settings_for(silent_broker, LOG_LEVEL="debug"))
+    assert bridge.http_port
+    started = next(event for event in bridge.events if event["event"].endswith("started"))
+    assert started["source"] == [f"amqp://reader@127.0.0.1:{silent_broker.getsockname()[1]}"]
+    silent_broker.accept()[0].close()
+    wait_until(lambda: "not connected" in bridge.logs, "the failure to be logged")
+    assert PASSWORD not in bridge.logs
+    assert PASSWORD not in bridge.get("/readyz")[1]
+    assert PASSWORD.encode() not in Path(f"/proc/{bridge.pid}/cmdline").read_bytes()
+
+
+def test_without_a_broker_it_runs_is_healthy_and_says_why_it_is_not_ready(start_bridge: StartBridge) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        settings = settings_for(listening)
+    bridge = start_bridge(settings)
+    wait_until(lambda: "nothing listens there" in bridge.get("/readyz")[1], "the reason to be known")
+    assert bridge.get("/readyz")[0] == 503
+    assert bridge.get("/healthz")[0] == 200
+
+
+@pytest.mark.parametrize("number", (signal.SIGTERM, signal.SIGINT))
+def test_a_signal_ends_a_bridge_that_is_not_connected(
+    silent_broker: socket.socket, start_bridge: StartBridge, number: int
+) -> None:
+    """In the middle of connecting, with nothing in flight: nothing to wait for, so not for the shutdown timeout."""
+    bridge = start_bridge(settings_for(silent_broker, SHUTDOWN_TIMEOUT="50s"))
+    with silent_broker.accept()[0]:
+        assert bridge.http_port
+        os.kill(bridge.pid, number)
+        assert bridge.wait(40) == 0
+    assert "Traceback" not in bridge.logs
+
+
+def test_a_second_signal_ends_it_at_once(silent_broker: socket.socket, start_bridge: StartBridge) -> None:
+    """Both come while it is stopped, so that it sees the second before it can be done with the first."""
+    bridge = start_bridge(settings_for(silent_broker))
+    assert bridge.http_port
+    for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGINT, signal.SIGCONT):
+        os.kill(bridge.pid, number)
+    assert bridge.wait() == cli.EX_SECOND_SIGNAL
+    assert "second signal" in bridge.logs
+
+
+def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["run", "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    for option in options():
+        assert f"  {option.variable}" in text
+        assert option.description.split()[-1] in text
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("amqp-bridge 0.")
+
+
+def test_without_a_command_it_says_how_it_is_used(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([])
+    assert ended.value.code == 2
+    assert "usage: amqp-bridge" in capsys.readouterr().err
