@@ -161,7 +161,7 @@ class Settings(BaseSettings):
         None, description="The queue to publish to.", json_schema_extra={"shown": "this or an exchange is required"}
     )
     destination_exchange: Name = Field(None, description="The exchange to publish to, in place of a queue.")
-    destination_routing_key: Annotated[str | None, values.short_string("a routing key", empty=True)] = Field(
+    destination_routing_key: Annotated[str | None, values.short_string("a routing key")] = Field(
         None, description="The routing key for the exchange.", json_schema_extra={"shown": "each message's own"}
     )
     destination_username: Name = Field(
@@ -220,7 +220,7 @@ class Settings(BaseSettings):
         30.0, description="The longest delay before reconnecting.", json_schema_extra={"shown": "30s"}
     )
 
-    quarantine_queue: Annotated[str | None, values.short_string("a name", empty=True)] = Field(
+    quarantine_queue: Annotated[str | None, values.short_string("a name")] = Field(
         None,
         description="Where messages go that the destination can never take, on the source's broker. "
         "Empty: hold them instead.",

@@ -107,12 +107,10 @@ def choice(*words: str) -> PlainValidator:
     return PlainValidator(parse)
 
 
-def short_string(what: str, *, empty: bool = False) -> PlainValidator:
+def short_string(what: str) -> PlainValidator:
     """A name or key as AMQP limits it."""
 
     def parse(text: str) -> str:
-        if not text and not empty:
-            raise ValueError(f"is empty; expected {what}")
         length = len(text.encode("utf-8", "surrogateescape"))
         if length > MAX_SHORTSTR_BYTES:
             raise ValueError(f"{quoted(text)} is {length} bytes long; expected {what} of at most 255 bytes")
