@@ -82,6 +82,15 @@ class Scene:
         return audit(map(number_of, drain(self.destination.url, self.queue_out)), self.sent)
 
 
+def alice(node: Node) -> str:
+    """Return the URL of a user that only this node knows."""
+    node.eval("""
+        catch rabbit_auth_backend_internal:add_user(<<"alice">>, <<"secret">>, <<"rig">>),
+        rabbit_auth_backend_internal:set_permissions(
+            <<"alice">>, <<"/">>, <<".*">>, <<".*">>, <<".*">>, <<"rig">>)""")
+    return node.url.replace("guest:guest", "alice:secret")
+
+
 def settings(source: Node, destination: Node, queue_in: str, queue_out: str) -> dict[str, object]:
     """The plain configuration from one queue to another."""
     return {

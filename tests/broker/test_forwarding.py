@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pika
 import pytest
 
-from tests.broker.scene import scene, settings
+from tests.broker.scene import alice, scene, settings
 from tests.rig.bridge_process import BridgeProcess
 from tests.rig.client import decode_properties, drain, encode_properties, publish_numbered
 from tests.rig.node import Node
@@ -105,17 +105,12 @@ def test_every_property_and_field_type_arrives_byte_for_byte(
 
 
 def test_properties_that_must_not_cross_are_moved(source: Node, destination: Node, queue_name: str) -> None:
-    """A foreign ``user_id`` would close the destination's channel, ``CC`` would route copies; both are kept as headers."""
-    source.eval('rabbit_auth_backend_internal:add_user(<<"alice">>, <<"secret">>, <<"rig">>), ok')
-    source.eval(
-        'rabbit_auth_backend_internal:set_permissions(<<"alice">>, <<"/">>, <<".*">>, <<".*">>, <<".*">>, <<"rig">>), ok'
-    )
+    """A foreign ``user_id`` would close the channel, ``CC`` would route copies; both are kept as headers."""
     this = scene(source, destination, name=queue_name)
     destination.declare("copies")
     headers = table(field("CC", b"A" + struct.pack(">I", 11) + b"S" + struct.pack(">I", 6) + b"copies"))
     properties = struct.pack(">H", HEADERS | USER_ID) + headers + short_string("alice")
-    alice = source.url.replace("guest:guest", "alice:secret")
-    with RawClient(alice) as client:
+    with RawClient(alice(source)) as client:
         client.confirm_select()
         source.declare("copies")
         client.publish("", this.queue_in, properties, b"moved")
