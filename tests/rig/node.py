@@ -144,6 +144,14 @@ class Node:
     def freeze(self) -> None:
         """SIGSTOP: connections stay open and nothing answers, not even heartbeats."""
         os.killpg(self.pid, signal.SIGSTOP)
+        threads = Path(f"/proc/{self.pid}/task")
+
+        def stopped() -> bool:
+            states = [(thread / "stat").read_text().rpartition(")")[2].split()[0] for thread in threads.iterdir()]
+            return set(states) == {"T"}
+
+        # The signal is on its way when killpg returns: a thread that runs on another core may still answer.
+        wait_until(stopped, "every thread to stop")
 
     def thaw(self) -> None:
         """SIGCONT: go on after ``freeze``."""
