@@ -46,6 +46,7 @@ test: venv brokers ## the whole test suite, against real brokers
 	$(RUN) pytest --ignore tests/deploy $(ARGS)
 
 test-deploy: $(VENV_DEPLOY)/.complete brokers ## image, chart, alerts and dashboard, with the real tools
+	$(VENV_DEPLOY)/bin/python -m tests.deploy.tools
 	$(VENV_DEPLOY)/bin/python -m pytest tests/deploy $(ARGS)
 
 lint: venv ## ruff: lint and format check
