@@ -232,9 +232,11 @@ class Relay:
                 case _:
                     message = f"a {type(event).__name__} from the destination"
                     raise MalformedFrameError(message)
-        self._settle()
         if self._probing and window.last_forward_s == now_s:
+            # Before its ack is written: that would have the source set out the next message for a consumer that is
+            # gone, and a quorum queue of 4.3 puts such a message behind all that were given back (4.3.6).
             self._end_probe()
+        self._settle()
 
     # --- Bytes out ---------------------------------------------------------------------------------------
 
