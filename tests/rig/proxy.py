@@ -107,8 +107,9 @@ class Proxy:
         for task, writers in links.items():
             for writer in writers:
                 if reset:
-                    connection = writer.get_extra_info("socket")
-                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+                    with contextlib.suppress(OSError):  # that end is closed already
+                        connection = writer.get_extra_info("socket")
+                        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
                     writer.transport.abort()
                 else:
                     writer.close()
