@@ -27,7 +27,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from bridge.content import ContentPreparer, HeaderPolicy, long_string, reframe, with_headers
+from bridge.content import ContentPreparer, HeaderPolicy, header_frame, long_string, reframe, with_headers
 from bridge.errors import MalformedFrameError
 from bridge.wire import (
     DATA_CHANNEL,
@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 
 PUBLISH_BATCH_BYTES = 256 << 10
 """About so much is encoded at a time, so that a slow destination's socket holds little of the window."""
+QUARANTINE_PREPARER = ContentPreparer(HeaderPolicy(delivery_count="keep"))
+"""Whatever the settings let cross: the source, too, would refuse another's `user_id` and route copies by `CC`."""
 JOIN_BYTES = 8 << 10
 """Contents up to this size on average are joined into one buffer; larger ones go to the socket uncopied."""
 
@@ -393,7 +395,11 @@ class Relay:
             b"x-bridge-routing-key": long_string(routing_key),
             b"x-bridge-time": b"T" + int(unix_s).to_bytes(8, "big"),
         }
-        content = reframe(with_headers(delivery.content, reasons), QUARANTINE_CHANNEL, self._source_frame_max)
+        content = delivery.content
+        header = header_frame(content)
+        if (prepared := QUARANTINE_PREPARER.prepare(header)) is not None:
+            content = prepared.header + content[len(header) :]
+        content = reframe(with_headers(content, reasons), QUARANTINE_CHANNEL, self._source_frame_max)
         if 0 < self._source_frame_max < int.from_bytes(content[3:7], "big"):
             self.window.quarantine_refused(now_s)  # its header leaves no room for the reasons
             return

@@ -6,6 +6,7 @@ from struct import pack
 
 import pytest
 
+from bridge.content import HeaderPolicy
 from bridge.relay import Consumer
 from bridge.window import WindowLimits
 from tests import frames
@@ -223,6 +224,27 @@ def test_the_reply_of_the_destination_goes_along() -> None:
     assert bridge.to_source() == publish("sq.quarantine", channel=2) + content(
         b"m", PERSISTENT | {"headers": headers}, channel=2
     )
+
+
+def test_what_must_not_be_published_as_it_is_does_not_go_to_the_quarantine_as_it_is() -> None:
+    """Kept for the destination, a foreign `user_id` and `CC` would be refused and routed by the source just as well."""
+    bridge = Bridge()
+    bridge.relay.policy = HeaderPolicy(user_id="keep", cc="keep")
+    bridge.relay.source_lost(bridge.now_s)
+    bridge.open_source()
+    bridge.consume()
+    copies = b"A" + pack(">I", 6) + text("c")
+    message = content(b"m", PERSISTENT | {"headers": table({"CC": copies}), "user_id": b"alice"})
+    bridge.source(deliver(1, message))
+    assert bridge.to_destination() == publish() + message
+    bridge.destination(frames.close(1, 406, "PRECONDITION_FAILED - user_id"))
+    bridge.relay.destination_lost(bridge.now_s)
+    bridge.relay.quarantine_opened()
+    bridge.wait(0.1)
+    moved = {"x-bridge-cc": copies, "x-bridge-user-id": text("alice")}
+    headers = table(moved | reasons("poison", 406, "PRECONDITION_FAILED - user_id"))
+    expected = content(b"m", PERSISTENT | {"headers": headers}, channel=2)
+    assert bridge.to_source() == publish("sq.quarantine", channel=2) + expected
 
 
 @pytest.mark.parametrize(
