@@ -293,8 +293,11 @@ class Relay:
 
     @property
     def paused(self) -> bool:
-        """Whether the source must not be read from: memory is full (invariant 4)."""
-        return self.window.full
+        """Whether the source must not be read from: memory is full (invariant 4).
+
+        Not while the quarantine is to be opened: the broker's answers come on the same connection.
+        """
+        return self.window.full and not self.quarantine_wanted
 
     def consume(self, consumer_tag: str, prefetch: int, now_s: float) -> None:
         """The control plane is about to send `basic.consume`."""

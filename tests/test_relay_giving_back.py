@@ -323,12 +323,13 @@ def test_when_time_is_up_the_quarantine_is_not_waited_for() -> None:
     assert bridge.to_source() == b""
 
 
-def test_with_memory_full_the_quarantines_answer_is_read() -> None:
-    """It comes on the connection that is paused: the memory that it would free would be held for ever."""
+def test_with_memory_full_the_quarantines_answers_are_read() -> None:
+    """They come on the connection that is paused: the memory that they would free would be held for ever."""
     bridge = Bridge(WindowLimits(max_in_flight_bytes=10))
     condemned(bridge, 1)
-    assert bridge.relay.paused
+    assert not bridge.relay.paused, "its channel is to be opened"
     bridge.relay.quarantine_opened()
+    assert bridge.relay.paused
     bridge.wait(0.1)
     assert not bridge.relay.paused
     bridge.source(confirm(1, channel=2))
