@@ -30,6 +30,10 @@ Measured: a classic queue of RabbitMQ 3.10 under full load, SIGKILLed, forgets t
 journal holds 32,768 entries before it is written (`queue_index_max_journal_entries`), and is written at once
 when the queue has nothing else to do.
 """
+PAUSE_S = 1.0
+"""What a pause between deliveries adds to the age of the acks before it. A connection may be dead for minutes before
+that is noticed, and no ack of that time has arrived; while memory is full, its end is not even read.
+"""
 HASHED_BYTES = 640
 """Contents larger than this on average are kept as hashes, for memory's sake: to keep one whole costs no time."""
 REMEMBERED_MESSAGES = 65_536
@@ -43,10 +47,12 @@ class Memory:
     def __init__(self, *, enabled: bool) -> None:
         self.enabled = enabled
         self._acked: deque[tuple[float, list[bytes], bool]] = deque()
-        """(monotonic seconds, contents or their identities, whether they are identities) by batch."""
+        """(seconds heard, contents or their identities, whether they are identities) by batch."""
         self._acked_messages = 0
+        self._heard_s = self._last_heard_s = 0.0
+        """For how long deliveries have come, a pause counted for `PAUSE_S` at most, and when they last came."""
         self._overflowed_s: float | None = None
-        """When the last ack was dropped that could still have been forgotten by the broker."""
+        """When, in seconds heard, the last ack was dropped that could still have been forgotten by the broker."""
         self._remembered: dict[bytes, int] = {}
         """Confirmed copies at the destination, by identity, that cover a redelivery each."""
         self._expires_s: float | None = None
@@ -58,7 +64,12 @@ class Memory:
     def __len__(self) -> int:
         return len(self._remembered)
 
-    def acked(self, deliveries: list[Delivery], size_bytes: int, now_s: float) -> None:
+    def heard(self, now_s: float) -> None:
+        """Deliveries have come from the source."""
+        self._heard_s += min(now_s - self._last_heard_s, PAUSE_S)
+        self._last_heard_s = now_s
+
+    def acked(self, deliveries: list[Delivery], size_bytes: int) -> None:
         """Note deliveries as acked just now; `size_bytes` is the size of their contents together."""
         if not self.enabled:
             return
@@ -67,22 +78,22 @@ class Memory:
             batch = [key for delivery in deliveries if (key := identity(delivery.content)) is not None]
         else:
             batch = [delivery.content for delivery in deliveries]
-        self._acked.append((now_s, batch, hashed))
+        self._acked.append((self._heard_s, batch, hashed))
         self._acked_messages += len(batch)
         while self._acked_messages > ACKED_MESSAGES:
             dropped_s, batch, _ = self._acked.popleft()
             self._acked_messages -= len(batch)
-            if now_s - dropped_s < ACKED_S:
-                self._overflowed_s = now_s
+            if self._heard_s - dropped_s < ACKED_S:
+                self._overflowed_s = self._heard_s
 
-    def source_lost(self, now_s: float) -> None:
+    def source_lost(self) -> None:
         """The source generation ended: its last acks may have been lost."""
         self._generations += 1
         self._expires_s = None
-        if self._overflowed_s is not None and now_s - self._overflowed_s < ACKED_S:
+        if self._overflowed_s is not None and self._heard_s - self._overflowed_s < ACKED_S:
             self._complete = False
         for acked_s, batch, hashed in self._acked:
-            if now_s - acked_s >= ACKED_S:
+            if self._heard_s - acked_s >= ACKED_S:
                 continue
             for item in batch:
                 if hashed:

@@ -165,14 +165,14 @@ class Relay:
         self._source_frame_max = self._source_cutter.frame_max = frame_max
         self.window.source_opened()
 
-    def source_lost(self, now_s: float) -> None:
+    def source_lost(self) -> None:
         """The source's generation ended, however it did."""
         self._source_open = False
         self._quarantine_open = False
         self.source_output.clear()
         self._consumer_event(ConsumerEvent.SOURCE_LOST)
         self._giving_back = ""
-        self.window.source_lost(now_s)
+        self.window.source_lost()
 
     def destination_connecting(self) -> Cutter:
         """A connection to the destination begins: return its cutter, to be fed from the first byte on."""

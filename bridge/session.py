@@ -229,9 +229,9 @@ class SourceSession(Session):
     def _relay_events(self, events: list[Event], now_s: float) -> None:
         self._relay.source_events(events, now_s)
 
-    def _relay_lost(self, now_s: float) -> None:
+    def _relay_lost(self, now_s: float) -> None:  # noqa: ARG002 - the destination's needs it
         self._pump.source = None
-        self._relay.source_lost(now_s)
+        self._relay.source_lost()
 
     def _close_by_broker(self) -> Close | None:
         return self._relay.source_close

@@ -237,6 +237,7 @@ class Window:
 
     def receive(self, deliveries: list[Delivery], now_s: float, *, notable: bool = True) -> None:
         """Take deliveries in; `notable` says that some are redelivered or came back often."""
+        self.memory.heard(now_s)
         books = self.books
         sizes = books.size_bits
         content_bytes = body_bytes = 0
@@ -262,7 +263,7 @@ class Window:
             if self.memory.recall(delivery.content):
                 books.suppressed += 1
                 # This ack may be forgotten like the one before it.
-                self.memory.acked([delivery], len(delivery.content), now_s)
+                self.memory.acked([delivery], len(delivery.content))
                 self._leave(delivery)
                 self._settled(delivery.delivery_tag)
                 self.acks.append((delivery.delivery_tag, False))
@@ -279,7 +280,7 @@ class Window:
         else:
             self._held.append(delivery)
 
-    def source_lost(self, now_s: float) -> None:
+    def source_lost(self) -> None:
         """The source's generation ended: all of the window is stale (invariant 2)."""
         books = self.books
         books.stale_held += books.held
@@ -298,7 +299,7 @@ class Window:
         self.acks.clear()
         self.requeues.clear()
         self._orphaned = bool(self._published)
-        self.memory.source_lost(now_s)
+        self.memory.source_lost()
 
     def release(self, reason: str) -> None:
         """Give back whatever is not published, and what still comes: the consumer is being cancelled.
@@ -505,7 +506,7 @@ class Window:
         books.forwarded_bytes += body_bytes
         books.published -= len(confirmed)
         books.bytes_in_flight -= content_bytes
-        self.memory.acked(confirmed, content_bytes, now_s)
+        self.memory.acked(confirmed, content_bytes)
         self.last_forward_s = now_s
         self._refusals = 0
         self.trouble_since_s = None

@@ -22,8 +22,14 @@ def message(message_id: str, size: int = 0, **properties: bytes) -> Delivery:
     return delivery(next(_numbers), b"x" * size, identified)
 
 
-def acked(memory: Memory, *messages: Delivery, now_s: float = 0.0) -> None:
-    memory.acked(list(messages), sum(len(m.content) for m in messages), now_s)
+def acked(memory: Memory, *messages: Delivery) -> None:
+    memory.acked(list(messages), sum(len(m.content) for m in messages))
+
+
+def hear(memory: Memory, from_s: float, to_s: float) -> None:
+    """Deliveries come twice a second."""
+    for half in range(int(from_s * 2), int(to_s * 2) + 1):
+        memory.heard(half / 2)
 
 
 @pytest.fixture
@@ -38,7 +44,7 @@ SIZES = pytest.mark.parametrize("size", (0, HASHED_BYTES), ids=("kept whole", "k
 def test_what_was_acked_shortly_before_the_loss_covers_one_redelivery_each(memory: Memory, size: int) -> None:
     acked(memory, message("a", size), message("b", size))
     acked(memory, message("c", size))
-    memory.source_lost(1.0)
+    memory.source_lost()
     assert len(memory) == 3
     for name in "abc":
         assert memory.recall(message(name, size).content)
@@ -54,18 +60,31 @@ def test_nothing_is_recalled_before_a_generation_has_ended(memory: Memory) -> No
 
 @SIZES
 def test_what_was_acked_long_before_the_loss_is_not_remembered(memory: Memory, size: int) -> None:
-    acked(memory, message("old", size), now_s=0.0)
-    acked(memory, message("young", size), now_s=0.1)
-    memory.source_lost(ACKED_S)
+    acked(memory, message("old", size))
+    hear(memory, 0.0, 0.5)
+    acked(memory, message("young", size))
+    hear(memory, 1.0, ACKED_S)
+    memory.source_lost()
     assert not memory.recall(message("old", size).content)
     assert memory.recall(message("young", size).content)
 
 
+def test_acks_do_not_age_while_nothing_is_heard(memory: Memory) -> None:
+    """A connection is dead for a while before that is noticed; what was buffered may still be read after it."""
+    hear(memory, 0.0, 5.0)
+    acked(memory, message("a"))
+    memory.heard(200.0)
+    acked(memory, message("b"))
+    memory.source_lost()
+    assert memory.recall(message("a").content)
+    assert memory.recall(message("b").content)
+
+
 def test_an_ack_counts_for_its_own_generation_only(memory: Memory) -> None:
     acked(memory, message("a"))
-    memory.source_lost(1.0)
+    memory.source_lost()
     assert memory.recall(message("a").content)
-    memory.source_lost(2.0)
+    memory.source_lost()
     assert not memory.recall(message("a").content)
 
 
@@ -88,7 +107,7 @@ def test_messages_without_an_id_are_never_remembered(memory: Memory, size: int) 
     nameless = delivery(1, b"x" * size)
     assert not memory.remember(nameless.content)
     acked(memory, nameless)
-    memory.source_lost(1.0)
+    memory.source_lost()
     assert len(memory) == 0
     assert not memory.vouches_for(nameless.content)
 
@@ -98,7 +117,7 @@ def test_switched_off_it_remembers_nothing_and_vouches_for_nothing_after_a_loss(
     acked(memory, message("a"))
     assert not memory.remember(message("a").content)
     assert memory.vouches_for(message("a").content)
-    memory.source_lost(1.0)
+    memory.source_lost()
     assert not memory.recall(message("a").content)
     assert not memory.vouches_for(message("a").content)
 
@@ -119,7 +138,7 @@ def test_it_forgets_a_while_after_consuming_began_again(memory: Memory) -> None:
 def test_a_loss_gives_more_time(memory: Memory) -> None:
     memory.remember(message("a").content)
     memory.consuming(0.0)
-    memory.source_lost(1.0)
+    memory.source_lost()
     memory.expire(REMEMBERED_S)
     assert memory.recall(message("a").content)
 
@@ -129,8 +148,9 @@ def test_recent_acks_are_bounded_and_what_falls_out_is_not_vouched_for(
 ) -> None:
     monkeypatch.setattr(module, "ACKED_MESSAGES", 3)
     acked(memory, message("a"), message("b"))
-    acked(memory, message("c"), message("d"), now_s=1.0)
-    memory.source_lost(2.0)
+    hear(memory, 0.0, 1.0)
+    acked(memory, message("c"), message("d"))
+    memory.source_lost()
     assert not memory.recall(message("a").content)
     assert memory.recall(message("c").content)
     assert not memory.vouches_for(message("a").content)
@@ -139,8 +159,9 @@ def test_recent_acks_are_bounded_and_what_falls_out_is_not_vouched_for(
 def test_what_falls_out_when_it_is_old_is_no_loss(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ACKED_MESSAGES", 1)
     acked(memory, message("a"))
-    acked(memory, message("b"), now_s=ACKED_S)
-    memory.source_lost(ACKED_S)
+    hear(memory, 0.0, ACKED_S)
+    acked(memory, message("b"))
+    memory.source_lost()
     assert memory.vouches_for(message("a").content)
 
 
@@ -148,13 +169,14 @@ def test_an_overflow_long_before_the_loss_is_no_loss(memory: Memory, monkeypatch
     monkeypatch.setattr(module, "ACKED_MESSAGES", 1)
     acked(memory, message("a"))
     acked(memory, message("b"))
-    memory.source_lost(ACKED_S)
+    hear(memory, 0.0, ACKED_S)
+    memory.source_lost()
     assert memory.vouches_for(message("a").content)
 
 
 def test_what_is_remembered_is_bounded_the_oldest_goes_first(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REMEMBERED_MESSAGES", 2)
-    memory.source_lost(0.0)
+    memory.source_lost()
     for name in "aba":
         memory.remember(message(name).content)
     assert memory.vouches_for(message("z").content)
@@ -167,7 +189,7 @@ def test_what_is_remembered_is_bounded_the_oldest_goes_first(memory: Memory, mon
 
 def test_after_it_forgot_it_vouches_again(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REMEMBERED_MESSAGES", 0)
-    memory.source_lost(0.0)
+    memory.source_lost()
     memory.remember(message("a").content)
     assert not memory.vouches_for(message("a").content)
     memory.consuming(0.0)

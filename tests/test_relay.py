@@ -56,7 +56,7 @@ def test_the_table_is_the_whole_table() -> None:
 
 def test_consuming_begins_only_with_a_destination_that_is_ready() -> None:
     bridge = Bridge()
-    bridge.relay.source_lost(bridge.now_s)
+    bridge.relay.source_lost()
     assert bridge.relay.wanted_prefetch == 0, "no source"
     bridge.open_source()
     assert bridge.relay.wanted_prefetch == 1000
@@ -74,7 +74,7 @@ def test_consuming_waits_for_the_orphans_of_the_last_generation() -> None:
     bridge = Bridge()
     bridge.source(deliver(1, M))
     bridge.to_destination()
-    bridge.relay.source_lost(bridge.now_s)
+    bridge.relay.source_lost()
     bridge.open_source()
     assert bridge.relay.wanted_prefetch == 0
     bridge.destination(confirm(1))
@@ -144,7 +144,7 @@ def test_a_redelivery_that_has_arrived_is_acked_and_not_published() -> None:
     bridge = Bridge()
     bridge.source(deliver(1, message))
     bridge.to_destination()
-    bridge.relay.source_lost(bridge.now_s)
+    bridge.relay.source_lost()
     bridge.destination(confirm(1))
     bridge.open_source()
     bridge.consume()
@@ -158,7 +158,7 @@ def test_what_the_relay_was_about_to_write_is_gone_with_the_source() -> None:
     bridge.source(deliver(1, M))
     bridge.to_destination()
     bridge.destination(confirm(1))
-    bridge.relay.source_lost(bridge.now_s)
+    bridge.relay.source_lost()
     assert bridge.to_source() == b"", "invariant 2"
 
 

@@ -53,7 +53,7 @@ def test_a_stop_with_the_destination_away_gives_back_at_the_cancel_ok() -> None:
 
 def test_a_stop_while_consuming_begins_cancels_when_it_has_begun() -> None:
     bridge = Bridge()
-    bridge.relay.source_lost(bridge.now_s)
+    bridge.relay.source_lost()
     bridge.open_source()
     bridge.relay.consume("ct", 1000, bridge.now_s)
     bridge.relay.stop()
@@ -68,7 +68,7 @@ def test_a_stop_without_a_consumer_cancels_nothing() -> None:
     lost = Bridge()
     lost.source(frames.CANCEL)
     off = Bridge()
-    off.relay.source_lost(off.now_s)
+    off.relay.source_lost()
     for bridge in (lost, off):
         bridge.relay.stop()
         assert bridge.to_source() == b""
@@ -230,7 +230,7 @@ def test_what_must_not_be_published_as_it_is_does_not_go_to_the_quarantine_as_it
     """Kept for the destination, a foreign `user_id` and `CC` would be refused and routed by the source just as well."""
     bridge = Bridge()
     bridge.relay.policy = HeaderPolicy(user_id="keep", cc="keep")
-    bridge.relay.source_lost(bridge.now_s)
+    bridge.relay.source_lost()
     bridge.open_source()
     bridge.consume()
     copies = b"A" + pack(">I", 6) + text("c")

@@ -275,7 +275,7 @@ def test_source_generation_ends_and_all_of_the_window_is_stale() -> None:
     scene.receive(*range(1, FIRST_PUBLISH_WINDOW + 4))
     scene.take()
     scene.confirm(1)
-    scene.window.source_lost(scene.now_s)
+    scene.window.source_lost()
     assert scene.acks() == [], "invariant 2: an ack that was not written is not written any more"
     assert scene.take() == []
     assert (scene.books.stale_held, scene.books.stale_published) == (3, FIRST_PUBLISH_WINDOW - 1)
@@ -293,7 +293,7 @@ def test_an_orphans_fate_decides_over_its_redelivery(fate: str) -> None:
     scene = Scene()
     scene.receive_each(identified(1, "a"))
     scene.take()
-    scene.window.source_lost(scene.now_s)
+    scene.window.source_lost()
     if fate == "returned":
         scene.returned(b"body", properties=PERSISTENT | {"message_id": b"a"})
     if fate == "lost":
@@ -318,7 +318,7 @@ def test_an_orphan_without_an_id_is_forwarded_again_and_counted() -> None:
     scene = Scene()
     scene.receive_each(delivery(1, b"body"))
     scene.take()
-    scene.window.source_lost(scene.now_s)
+    scene.window.source_lost()
     scene.confirm(1)
     scene.window.source_opened()
     scene.receive_each(delivery(1, b"body", redelivered=1))
@@ -332,7 +332,7 @@ def test_a_suppressed_redelivery_is_known_again_when_its_ack_was_lost_too() -> N
     scene.take()
     scene.confirm(1)
     for _ in range(3):
-        scene.window.source_lost(scene.now_s)
+        scene.window.source_lost()
         scene.window.source_opened()
         scene.receive_each(identified(1, "a", redelivered=1))
         assert scene.acks() == [(1, False)]
@@ -343,7 +343,7 @@ def test_nothing_is_published_while_orphans_wait() -> None:
     scene = Scene()
     scene.receive(1)
     scene.take()
-    scene.window.source_lost(scene.now_s)
+    scene.window.source_lost()
     scene.window.source_opened()
     scene.receive(1)
     assert scene.take() == []
@@ -394,7 +394,7 @@ def test_release_published_gives_back_the_rest_but_never_orphans() -> None:
     other = Scene()
     other.receive(1)
     other.take()
-    other.window.source_lost(other.now_s)
+    other.window.source_lost()
     other.window.release_published("shutdown")
     assert other.window.requeues == [], "invariant 2"
 

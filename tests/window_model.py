@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from bridge.books import Books
 from bridge.content import identity
-from bridge.memory import ACKED_S, REMEMBERED_S, Memory
+from bridge.memory import ACKED_S, PAUSE_S, REMEMBERED_S, Memory
 from bridge.window import Window, WindowLimits
 from bridge.wire import Close, Delivery, Return
 from tests.frames import PERSISTENT, delivery
@@ -94,6 +94,7 @@ class WindowMachine(RuleBasedStateMachine):
         self.acked: list[tuple[float, bytes]] = []
         self.copies: Counter[bytes] = Counter()
         self.expires_s: float | None = None
+        self.heard_s = self.received_s = 0.0
 
     @initialize(messages=st.integers(0, 60))
     def healthy(self, messages: int) -> None:
@@ -176,6 +177,9 @@ class WindowMachine(RuleBasedStateMachine):
             in_memory += len(run[-1].content)
             source.next_tag += 1
         self.received += len(run)
+        if run:
+            self.heard_s += min(self.now_s - self.received_s, PAUSE_S)
+            self.received_s = self.now_s
         for d in run:
             key = identity(d.content)
             if d.redelivered and key is not None and self.copies[key]:
@@ -203,11 +207,11 @@ class WindowMachine(RuleBasedStateMachine):
             publish.orphan = publish.orphan or not publish.stale
             publish.stale = True
         for acked_s, key in self.acked:
-            if self.now_s - acked_s < ACKED_S:
+            if self.heard_s - acked_s < ACKED_S:
                 self.copies[key] += 1
         self.acked.clear()
         self.expires_s = None
-        self.window.source_lost(self.now_s)
+        self.window.source_lost()
 
     @precondition(lambda self: self.source and self.source.unsettled and not self.source.releasing)
     @rule()
@@ -398,7 +402,7 @@ class WindowMachine(RuleBasedStateMachine):
                     assert source.credits[d.content] >= 0, f"invariant 1: acks {acked}, of which no copy arrived"
                     self.forwarded += 1
                 if key is not None:
-                    self.acked.append((self.now_s, key))
+                    self.acked.append((self.heard_s, key))
         for tag in window.requeues:
             assert tag in source.unsettled, f"invariant 6: gives back {tag}, which is not unsettled"
             assert tag in source.may_requeue, f"invariant 6: gives back {tag} without need"
