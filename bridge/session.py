@@ -159,9 +159,18 @@ class Session:
         """Say goodbye to the broker where it still listens, else drop the connection; bounded in time."""
         self.ended("closed-by-us", "closed by the bridge", asyncio.get_running_loop().time())
         if self._connection is not None:
-            # aiormq ends its tasks by itself where the transport is gone already.
-            with suppress(TimeoutError, *CONTROL_PLANE_ERRORS):
-                await asyncio.wait_for(self._connection.close(), CLOSE_TIMEOUT_S)
+            # aiormq ends its tasks by itself where the transport is gone already. Not `wait_for`: that waits for what
+            # it cancels, and aiormq shields its own closing.
+            closing = asyncio.ensure_future(self._connection.close())
+            await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT_S)
+            if self.tap is not None:
+                self.tap.abort()
+            await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT_S)
+            if closing.done():
+                with suppress(*CONTROL_PLANE_ERRORS, asyncio.CancelledError):
+                    closing.result()
+            else:
+                closing.cancel()
         if self.tap is not None:
             self.tap.abort()
 

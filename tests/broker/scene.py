@@ -40,6 +40,8 @@ class Scene:
     queue_out: str
     sent: int = 0
     scrapes: int = field(default=0)
+    ended_before: int = 0
+    """How many an earlier process of the bridge had done with: the counters are each process's own."""
 
     def publish(self, count: int, size: int = 256, *, message_ids: bool = True) -> None:
         """Publish the next numbered messages to the source, confirmed."""
@@ -69,6 +71,7 @@ class Scene:
             metrics = self.metrics()
             ends = ("forwarded", "suppressed", "quarantined")
             ended = sum(metrics.total(f"bridge_messages_{name}_total") for name in ends)
+            ended += self.ended_before
             return ended >= self.sent and in_flight(metrics) == 0 and self.source.queue_depth(self.queue_in) == 0
 
         try:

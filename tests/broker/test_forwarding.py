@@ -100,7 +100,14 @@ def test_every_property_and_field_type_arrives_byte_for_byte(
     with this.bridge:
         this.wait_done()
     (message,) = drain(destination.url, this.queue_out)
-    assert message.properties == EVERY_PROPERTY
+    expected = [EVERY_PROPERTY]
+    if (queue_type, destination.version) == ("quorum", "3.10"):
+        # The destination's own queue may add its count behind the other headers.
+        counted = (
+            struct.pack(">I", len(EVERY_TYPE) - 4 + 26) + EVERY_TYPE[4:] + field("x-delivery-count", b"l" + bytes(8))
+        )
+        expected.append(EVERY_PROPERTY.replace(EVERY_TYPE, counted))
+    assert message.properties in expected
     assert message.body == b"body"
 
 
@@ -194,7 +201,8 @@ def test_sigterm_under_full_load_loses_and_doubles_nothing(
         assert this.bridge.terminate() == 0, this.bridge.logs
         left = source.queue_ready(this.queue_in)
         assert source.queue_depth(this.queue_in) == left, "something was left unacked"
-        assert destination.queue_depth(this.queue_out) + left == this.sent, f"after SIGTERM {n}"
+        this.ended_before = destination.queue_depth(this.queue_out)
+        assert this.ended_before + left == this.sent, f"after SIGTERM {n}"
     with this.bridge:
         this.wait_done()
     audit = this.audit()
