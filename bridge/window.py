@@ -204,7 +204,7 @@ class Window:
         """What keeps messages from being forwarded although the destination is open, for an operator."""
         if self.trouble:
             return self.trouble
-        parked = [a.verdict for a in self._aside.values() if a.verdict is not None]
+        parked = [a.verdict for a in (*self._aside.values(), *self._retried.values()) if a.verdict is not None]
         if parked:
             why = parked[0].reply_text or parked[0].reason
             return f"holds {len(parked)} messages that it refuses and no quarantine takes ({why})"
@@ -604,7 +604,9 @@ class Window:
             self._park(delivery, verdict, now_s, inf)
 
     def _park(self, delivery: Delivery, verdict: Verdict, now_s: float, retry_in_s: float) -> None:
-        self._aside[delivery.delivery_tag] = Aside(delivery, now_s, now_s + retry_in_s, 1, verdict)
+        before = self._retried.pop(delivery.delivery_tag, None)
+        since_s = before.since_s if before else now_s
+        self._aside[delivery.delivery_tag] = Aside(delivery, since_s, now_s + retry_in_s, 1, verdict)
 
     # --- Time --------------------------------------------------------------------------------------------
 
@@ -636,7 +638,7 @@ class Window:
                 del self._aside[tag]
                 self._requeue(aside.delivery, "unroutable" if aside.verdict is None else aside.verdict.reason)
             elif aside.verdict is not None and now_s >= aside.retry_at_s:
-                del self._aside[tag]
+                self._retried[tag] = self._aside.pop(tag)
                 self.condemned.append((aside.delivery, aside.verdict))
 
     @property

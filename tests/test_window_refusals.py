@@ -328,3 +328,20 @@ def test_what_the_quarantine_refuses_is_held_and_offered_again() -> None:
     scene.wait(RETRY_MAX_S)
     assert scene.verdicts() == [(1, "poison", 406)]
     assert scene.take() == []
+
+
+def test_what_the_quarantine_refuses_for_long_is_given_back_though_it_is_offered_again_and_again() -> None:
+    scene = Scene(hold_timeout_s=3 * RETRY_MAX_S + 0.05)
+    scene.receive(1)
+    scene.take()
+    scene.lose_destination(406)
+    scene.reopen_destination()
+    for _ in range(3):
+        assert scene.window.requeues == []
+        scene.window.quarantine_refused(scene.now_s)
+        scene.wait(RETRY_MAX_S)
+        assert "no quarantine takes" in scene.window.hindrance, "also while it is offered"
+    scene.window.quarantine_refused(scene.now_s)
+    scene.wait(0.1)
+    assert scene.window.requeues == [1]
+    assert scene.books.requeued == {"poison": 1}
