@@ -1,8 +1,8 @@
 """When to try again: exponential in the age of the trouble, with full jitter, sans-I/O.
 
-The delay is drawn from zero up to an eighth of how long the trouble has lasted, within bounds. It grows
+The delay is drawn from zero up to a sixteenth of how long the trouble has lasted, within bounds. It grows
 exponentially with every try, as doubling does, but stays in proportion to the outage: after a broker's
-restart of eight seconds the next try comes within one.
+restart of eight seconds the next try comes within half a second.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SHARE = 1 / 8
+SHARE = 1 / 16
 """Of the trouble's age, the longest delay."""
 STABLE_S = 10.0
 """A generation that lives so long, or that makes progress, ends the trouble before it."""

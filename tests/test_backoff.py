@@ -29,7 +29,7 @@ def test_jitter_is_full(chance: float) -> None:
     """Many bridges that lost one broker must not come back at one time."""
     backoff = Backoff(MIN_S, MAX_S, lambda: chance)
     backoff.delay_s(0.0)
-    assert backoff.delay_s(80.0) == 10.0 * chance
+    assert backoff.delay_s(160.0) == 10.0 * chance
 
 
 def test_tries_grow_rarer_exponentially() -> None:
@@ -43,15 +43,15 @@ def test_tries_grow_rarer_exponentially() -> None:
         now_s += delay_s
         tries += 1
     assert before_s > MIN_S
-    assert tries < 60
+    assert tries < 100
 
 
 def test_after_a_reset_trouble_is_new() -> None:
     backoff = Backoff(MIN_S, MAX_S, always_longest)
     backoff.delay_s(0.0)
-    assert backoff.delay_s(80.0) == 10.0
+    assert backoff.delay_s(160.0) == 10.0
     backoff.reset()
-    assert backoff.delay_s(90.0) == MIN_S
+    assert backoff.delay_s(170.0) == MIN_S
 
 
 def test_a_least_above_the_most_is_the_most() -> None:
