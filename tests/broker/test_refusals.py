@@ -95,7 +95,11 @@ def test_a_full_queue_costs_few_retries_and_heals(
 
         wait_until(all_arrived, "everything to arrive", 60)
         done = this.wait_done()
-    assert [number_of(message) for message in arrived] == list(range(this.sent))
+    numbers = [number_of(message) for message in arrived]
+    if queue_type == "quorum":
+        # Its limit is not exact: of one publish window it refuses some and takes later ones.
+        numbers.sort()
+    assert numbers == list(range(this.sent))
     assert done.total("bridge_messages_received_total") == this.sent, "nothing was delivered twice"
     assert done.total("bridge_generation", side="destination") == 1
 
