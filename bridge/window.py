@@ -141,8 +141,9 @@ class Window:
         self._last_published_tag = 0
         self._in_order_from = 0
         """The publish_seqno from which on delivery tags only rise: confirms before it settle one by one."""
-        self._returned: set[int] = set()
-        """Sequence numbers of publishes that were returned and not confirmed yet."""
+        self._returned: dict[tuple[bytes, bytes], int] = {}
+        """By what makes publishes alike (see `_alike`): returns of which the confirm is still to come. Which of several
+        that are alike was returned nobody can tell: each return counts for the first of them that is confirmed."""
         self._batches: deque[tuple[int, int, float]] = deque()
         """(publish_seqno after the batch, its messages, monotonic seconds) of each not wholly confirmed batch."""
 
@@ -471,7 +472,7 @@ class Window:
         if accepted and not unusual and first >= self._in_order_from and None not in confirmed:
             self._forward(confirmed, now_s, in_order=True)  # type: ignore[arg-type]  # no None is in it
         else:
-            self._confirm_one_by_one(confirmed, first, now_s, accepted=accepted)
+            self._confirm_one_by_one(confirmed, now_s, accepted=accepted)
         if self._orphaned and not published:
             self._orphaned = False
         hindered = self._suspects or self._returns_in_a_row or now_s < self._backoff_until_s
@@ -524,15 +525,12 @@ class Window:
             self._settled(delivery.delivery_tag)
             self.acks.append((delivery.delivery_tag, False))
 
-    def _confirm_one_by_one(
-        self, confirmed: Iterable[Delivery | None], publish_seqno: int, now_s: float, *, accepted: bool
-    ) -> None:
+    def _confirm_one_by_one(self, confirmed: Iterable[Delivery | None], now_s: float, *, accepted: bool) -> None:
         refused: list[Delivery] = []
-        for number, delivery in enumerate(confirmed, publish_seqno):
-            returned = number in self._returned
-            self._returned.discard(number)
+        for delivery in confirmed:
             if delivery is None:
                 continue
+            returned = accepted and self._was_returned(delivery)
             self._suspects = max(0, self._suspects - 1)
             self._strikes.pop(delivery.delivery_tag, None)
             if self._orphaned:
@@ -559,21 +557,38 @@ class Window:
         to ack it would lose it.
         """
         self.progress_s = now_s
-        wanted = None
-        for publish_seqno, delivery in enumerate(self._published, self._first_seqno):
-            if delivery is None or delivery.body_size != event.body_size or publish_seqno in self._returned:
+        alike = self._find(event)
+        if alike is None:
+            message = f"a returned message ({event.reply_code} {event.reply_text}) that was not published"
+            raise MalformedFrameError(message)
+        self._returned[alike] = self._returned.get(alike, 0) + 1
+        if not self._orphaned:
+            count(self.books.publish_retries, "returned")
+        self._narrow()
+
+    def _was_returned(self, delivery: Delivery) -> bool:
+        """Whether the confirm is that of a returned message, or may be; uses the return up."""
+        alike = self._alike(delivery)
+        returns = self._returned.pop(alike, 0)
+        if returns > 1:
+            self._returned[alike] = returns - 1
+        return returns > 0
+
+    def _find(self, event: Return) -> tuple[bytes, bytes] | None:
+        """Return which publishes the returned message may be one of; None when there are none."""
+        key = event.route[1 + event.route[0] :] if self.limits.own_keys else b""
+        wanted = parts(event.content)
+        for delivery in self._published:
+            if delivery is None or delivery.body_size != event.body_size:
                 continue
-            if self.limits.own_keys and delivery.route[1 + delivery.route[0] :] != event.route[1 + event.route[0] :]:
-                continue
-            wanted = wanted or parts(event.content)
-            if parts(delivery.content) == wanted:
-                self._returned.add(publish_seqno)
-                if not self._orphaned:
-                    count(self.books.publish_retries, "returned")
-                self._narrow()
-                return
-        message = f"a returned message ({event.reply_code} {event.reply_text}) that was not published"
-        raise MalformedFrameError(message)
+            alike = self._alike(delivery)
+            if alike[0] == key and alike not in self._returned and parts(delivery.content) == wanted:
+                return alike
+        return next((alike for alike in self._returned if alike[0] == key and parts(alike[1]) == wanted), None)
+
+    def _alike(self, delivery: Delivery) -> tuple[bytes, bytes]:
+        """Return what publishes of one message have in common: the routing key where it is their own, the content."""
+        return delivery.route[1 + delivery.route[0] :] if self.limits.own_keys else b"", delivery.content
 
     # --- The quarantine ----------------------------------------------------------------------------------
 

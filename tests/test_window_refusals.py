@@ -39,6 +39,33 @@ def test_a_returned_message_is_set_aside_the_others_pass_and_it_is_tried_again()
     assert scene.books.publish_retries == {"returned": 1}
 
 
+@pytest.mark.parametrize("own_keys", (False, True))
+def test_of_several_that_are_alike_the_first_confirm_is_taken_for_that_of_the_returned_one(*, own_keys: bool) -> None:
+    """Another may be under way to the disk still, and a broker that dies then has no copy for this ack."""
+    scene = Scene(own_keys=own_keys)
+    scene.receive_each(*(delivery(tag, b"alike") for tag in (1, 2, 3, 4)))
+    scene.take()
+    scene.returned(b"alike")
+    scene.confirm(3)
+    assert scene.acks() == [], "it may be this one that was returned"
+    scene.confirm(4)
+    assert scene.acks() == [(4, False)]
+    scene.returned(b"alike")
+    scene.confirm(1, accepted=False)
+    scene.confirm(2)
+    assert scene.acks() == []
+    assert scene.books.publish_retries == {"returned": 2, "nack": 1}
+
+
+def test_with_keys_of_their_own_messages_of_different_keys_are_not_alike() -> None:
+    scene = Scene(own_keys=True)
+    scene.receive_each(*(delivery(tag, b"same", routing_key=key) for tag, key in ((1, "a"), (2, "b"))))
+    scene.take()
+    scene.returned(b"same", key="b")
+    scene.confirm(2, multiple=True)
+    assert scene.acks() == [(1, False)]
+
+
 def test_the_oldest_in_flight_is_told_also_when_it_was_published_last() -> None:
     scene = Scene()
     scene.receive(1)

@@ -492,9 +492,14 @@ class WindowMachine(RuleBasedStateMachine):
         self.queue = sorted([*messages, *self.queue], key=lambda message: message.number)
 
     def _confirm(self, seqno: int, covered: list[int], *, multiple: bool, accepted: bool) -> None:
-        publishes = [self.pending.pop(s) for s in covered]
-        for publish in publishes:
+        for s in sorted(covered):
+            alike = [p for p in self.pending.values() if p.delivery.content == self.pending[s].delivery.content]
+            publish = self.pending.pop(s)
             d = publish.delivery
+            if accepted and any(p.returned for p in alike):
+                # Which of them was returned cannot be told: the first confirm is taken for its.
+                next(p for p in alike if p.returned).returned = publish.returned
+                publish.returned = True
             key = identity(d.content)
             arrived = accepted and not publish.returned
             if publish.orphan:
