@@ -1,0 +1,233 @@
+"""A model of the destination's broker: confirms, refusals, alarms, closes, and a memory of what arrived."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from struct import unpack_from
+from typing import TYPE_CHECKING
+
+from tests import frames
+from tests.simulation.link import Frame, FrameReader, Link
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from tests.simulation.ledger import Ledger
+    from tests.simulation.messages import Message
+
+QUEUE, EXCHANGE = "dq", "dx"
+"""Where the bridge publishes to: the queue by the default exchange, or the exchange by each message's own key."""
+
+
+@dataclass(slots=True)
+class Publish:
+    """A publish that is not confirmed."""
+
+    message: Message
+    stored: bool
+    accepted: bool = True
+    swallowed: bool = False
+    """Its confirm never comes."""
+
+
+@dataclass(slots=True, eq=False)
+class DestinationConnection:
+    """One connection of a bridge."""
+
+    link: Link
+    frame_max: int
+    reader: FrameReader = field(default_factory=FrameReader)
+    inbox: deque[Frame] = field(default_factory=deque)
+    """Read from the socket, and not obeyed yet."""
+    assembly: list[Frame] = field(default_factory=list)
+    seqno: int = 0
+    pending: dict[int, Publish] = field(default_factory=dict)
+    closed: bool = False
+    told_blocked: bool = False
+
+
+@dataclass(slots=True)
+class Refusals:
+    """What the destination does not take at present."""
+
+    alarm: bool = False
+    full: bool = False
+    routeless: bool = False
+    """No queue takes anything."""
+    exchange_missing: bool = False
+    dead_keys: set[str] = field(default_factory=set)
+    """Routing keys without a binding."""
+    forbidden_keys: set[str] = field(default_factory=set)
+    max_size: int = 0
+    """Larger bodies close the channel; 0 for no limit."""
+    poison: bool = False
+    """Whether the messages that are poison close the channel."""
+    nack: float = 0.0
+    swallow: float = 0.0
+    internal_error: float = 0.0
+    """Chances of a publish."""
+
+
+class Destination:
+    """The broker."""
+
+    def __init__(self, rng: Random, ledger: Ledger, *, sorts_headers: bool, own_keys: bool) -> None:
+        self._rng = rng
+        self._ledger = ledger
+        self._sorts_headers = sorts_headers
+        self._own_keys = own_keys
+        self.refusals = Refusals()
+        self.connections: list[DestinationConnection] = []
+
+    def connect(self, frame_max: int) -> Link:
+        """A bridge connects."""
+        connection = DestinationConnection(Link(), frame_max)
+        self.connections.append(connection)
+        return connection.link
+
+    # --- What the bridge sends ---------------------------------------------------------------------------
+
+    def receive(self, connection: DestinationConnection, size: int) -> None:
+        """Read and obey the next bytes, but for an alarm that stops at the first publish."""
+        pipe = connection.link.to_broker
+        connection.inbox += connection.reader.feed(pipe.read(size))
+        inbox = connection.inbox
+        while inbox and not self._stops(connection, inbox[0]):
+            self._obey(connection, inbox.popleft())
+        if pipe.at_end:
+            self._drop(connection)
+
+    def _stops(self, connection: DestinationConnection, frame: Frame) -> bool:
+        if not self.refusals.alarm or connection.closed or frame.payload[:4] != b"\0\x3c\0\x28" or frame.kind != 1:
+            return False
+        if not connection.told_blocked:
+            connection.told_blocked = True
+            connection.link.to_bridge.write(frames.BLOCKED)
+        return True
+
+    def alarm(self, *, on: bool) -> None:
+        """Raise or clear a resource alarm."""
+        self.refusals.alarm = on
+        for connection in list(self.connections):
+            if connection.told_blocked and not on:
+                connection.told_blocked = False
+                connection.link.to_bridge.write(frames.UNBLOCKED)
+                self.receive(connection, 0)
+
+    def _obey(self, connection: DestinationConnection, frame: Frame) -> None:
+        if connection.closed:
+            return
+        if frame.kind == 1:
+            called = unpack_from(">HH", frame.payload)
+            if called == (20, 10):
+                connection.link.to_bridge.write(frames.method(1, 20, 11, b"\0\0\0\0"))
+                return
+            assert called == (60, 40)
+            assert frame.payload[-1] == 1, "mandatory is always set"
+        assert len(frame.payload) + 8 <= (connection.frame_max or 1 << 30) or frame.kind == 2, "frame_max"
+        connection.assembly.append(frame)
+        if len(connection.assembly) == 1:
+            assert frame.kind == 1
+            return
+        body = b"".join(f.payload for f in connection.assembly[2:])
+        if len(body) == unpack_from(">Q", connection.assembly[1].payload, 4)[0]:
+            method, header = connection.assembly[:2]
+            connection.assembly = []
+            connection.seqno += 1
+            message = self._ledger.contents.get((header.payload, body))
+            assert message is not None, "invariant 7: what is published is no message of the source"
+            to = frames.short(EXCHANGE) + frames.short(message.routing_key) if self._own_keys else b"\0\x02dq"
+            if not self._own_keys:
+                assert method.payload[6:-1] == to
+            self._publish(connection, message, method.payload[6:-1])
+
+    def _publish(self, connection: DestinationConnection, message: Message, to: bytes) -> None:
+        refusals, rng = self.refusals, self._rng
+        key = to[2 + to[0] :].decode()
+        if self._closes(connection, message, key):
+            return
+        publish = Publish(message, stored=False, swallowed=rng.random() < refusals.swallow)
+        connection.pending[connection.seqno] = publish
+        if refusals.routeless or key in refusals.dead_keys:
+            raw = message.expected(sort=self._sorts_headers)
+            step = connection.frame_max - 8 if connection.frame_max else 1 << 20
+            pieces = [message.body[start : start + step] for start in range(0, len(message.body), step)]
+            content = [frames.frame(2, 1, raw), *(frames.frame(3, 1, piece) for piece in pieces)]
+            method = frames.method(1, 60, 50, b"\x01\x38" + frames.short("NO_ROUTE") + to)
+            connection.link.to_bridge.write(b"".join((method, *content)))
+            self._ledger.in_order = False
+        elif refusals.full or rng.random() < refusals.nack:
+            publish.accepted = False
+            self._ledger.in_order = False
+        else:
+            publish.stored = True
+            self._ledger.arrive(message)
+
+    def _closes(self, connection: DestinationConnection, message: Message, key: str) -> bool:
+        refusals = self.refusals
+        size = len(message.body)
+        if refusals.exchange_missing:
+            self.close(connection, 1, 404, "NOT_FOUND - no exchange")
+        elif refusals.max_size and size > refusals.max_size:
+            text = f"PRECONDITION_FAILED - message size {size} is larger than configured max size {refusals.max_size}"
+            self.close(connection, 1, 406, text)
+        elif refusals.poison and message.poison:
+            self.close(connection, 1, 406, "PRECONDITION_FAILED - poison")
+        elif key in refusals.forbidden_keys:
+            self.close(connection, 1, 403, "ACCESS_REFUSED - topic")
+        elif self._rng.random() < refusals.internal_error:
+            self.close(connection, 1, 541, "INTERNAL_ERROR")
+        else:
+            return False
+        self._ledger.in_order = False
+        return True
+
+    # --- What it answers ---------------------------------------------------------------------------------
+
+    def confirm(self, connection: DestinationConnection) -> None:
+        """Confirm or nack one publish, or several at once where they share their fate."""
+        answers = [seqno for seqno, publish in connection.pending.items() if not publish.swallowed]
+        if not answers:
+            return
+        seqno = self._rng.choice((answers[0], answers[-1], self._rng.choice(answers)))
+        accepted = connection.pending[seqno].accepted
+        covered = {n: p for n, p in connection.pending.items() if n <= seqno}
+        multiple = not any(p.swallowed or p.accepted is not accepted for p in covered.values())
+        if not multiple or self._rng.random() < 0.2:
+            covered, multiple = {seqno: connection.pending[seqno]}, False
+        for number, publish in covered.items():
+            del connection.pending[number]
+            self._ledger.stored[publish.message.key] += publish.stored
+        connection.link.to_bridge.write(frames.confirm(seqno, multiple=multiple, accepted=accepted))
+
+    # --- Ends --------------------------------------------------------------------------------------------
+
+    def close(self, connection: DestinationConnection, channel: int, code: int, text: str) -> None:
+        """Close a bridge's channel, or its connection (channel 0). What is stored stays."""
+        connection.link.to_bridge.write(frames.close(channel, code, text))
+        connection.closed = True
+        self._keep(connection, len(connection.pending))
+
+    def crash(self) -> None:
+        """Die and come back: all connections break, and of what is not confirmed the last may be lost."""
+        for connection in list(self.connections):
+            connection.link.cut(self._rng)
+            connection.link.to_broker.end(0)
+            self._keep(connection, self._rng.randint(0, len(connection.pending)))
+            self._drop(connection)
+
+    def _keep(self, connection: DestinationConnection, number: int) -> None:
+        for count, publish in enumerate(connection.pending.values()):
+            if publish.stored and count < number:
+                self._ledger.stored[publish.message.key] += 1
+            elif publish.stored:
+                self._ledger.arrived[publish.message.key] -= 1
+                self._ledger.in_order = False
+        connection.pending.clear()
+
+    def _drop(self, connection: DestinationConnection) -> None:
+        self._keep(connection, len(connection.pending))
+        connection.closed = True
+        connection.link.to_bridge.end()
+        self.connections.remove(connection)

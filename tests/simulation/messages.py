@@ -1,0 +1,97 @@
+"""Messages at the source: what their deliveries look like, and what a copy at the destination must look like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from struct import pack
+from typing import TYPE_CHECKING
+
+from tests import frames
+
+if TYPE_CHECKING:
+    from random import Random
+
+Key = tuple[bytes, bytes]
+"""Message id and body: what makes copies of one message the same. Twins share theirs on purpose."""
+
+BODY_SIZES = (0, 0, 1, 20, 20, 20, 100, 300, 900)
+ROUTING_KEYS = ("red", "green", "blue")
+
+
+@dataclass(slots=True, eq=False)
+class Message:
+    """One message at the source, over all its deliveries."""
+
+    number: int
+    body: bytes
+    properties: frames.Properties
+    """All but the headers and the delivery mode that a copy must have."""
+    fields: dict[str, bytes]
+    """The header table's raw values."""
+    delivery_mode: bytes
+    routing_key: str
+    expires_s: float = inf
+    poison: bool = False
+    redelivered: bool = False
+    delivery_count: int = 0
+    """Returns that count towards the delivery limit."""
+    acquired_count: int = 0
+
+    @property
+    def key(self) -> Key:
+        """What copies of it are known by."""
+        return self.properties.get("message_id", b""), self.body
+
+    def delivered(self, fields: dict[str, bytes], frame_max: int) -> bytes:
+        """Its content as the source sends it, with the fields that the queue adds."""
+        step = frame_max - 8 if frame_max else 1 << 20
+        return frames.content(
+            self.body, self._properties(self.delivery_mode, {**self.fields, **fields}, self.properties), step=step
+        )
+
+    def expected(self, *, sort: bool = False) -> bytes:
+        """Payload of the header frame that the destination must see (invariant 7); RabbitMQ 4.x returns it sorted."""
+        fields = {("x-bridge-cc" if name == "CC" else name): value for name, value in self.fields.items()}
+        rest = dict(self.properties)
+        if "user_id" in rest:
+            fields["x-bridge-user-id"] = frames.text(rest.pop("user_id").decode())
+        if sort:
+            fields = dict(sorted(fields.items()))
+        return frames.header(len(self.body), self._properties(b"\2", fields, rest))[7:-1]
+
+    @staticmethod
+    def _properties(mode: bytes, fields: dict[str, bytes], rest: frames.Properties) -> frames.Properties:
+        properties = dict(rest)
+        if mode:
+            properties["delivery_mode"] = mode
+        if fields:
+            properties["headers"] = frames.table(fields)
+        return properties
+
+
+def make_message(rng: Random, number: int, *, with_id: bool) -> Message:
+    """A message of some kind; a body tells its number as far as it is long enough."""
+    size = rng.choice(BODY_SIZES)
+    body = (b"%d." % number).ljust(size, b"x")
+    if size <= 1:
+        body = body[:size]
+    properties: frames.Properties = {"message_id": b"id-%d" % number} if with_id else {}
+    fields: dict[str, bytes] = {}
+    mode = b"\2"
+    kind = rng.random()
+    if kind < 0.1:
+        mode = rng.choice((b"", b"\1"))
+    elif kind < 0.3:
+        fields = {"zone": frames.text("eu"), "attempt": b"I" + pack(">i", number)}
+        properties["content_type"] = b"text/plain"
+    elif kind < 0.35:
+        fields = {"CC": b"A" + pack(">I", 8) + frames.text("abc"), "a": b"t\1"}
+    elif kind < 0.4:
+        properties["user_id"] = b"alice"
+    return Message(number, body, properties, fields, mode, rng.choice(ROUTING_KEYS))
+
+
+def make_twin(message: Message, number: int) -> Message:
+    """Another message that cannot be told from this one."""
+    return Message(number, message.body, message.properties, message.fields, message.delivery_mode, message.routing_key)

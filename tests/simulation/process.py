@@ -1,0 +1,325 @@
+"""One process of the bridge: the real relay, driven as `tap`, `session` and `supervisor` drive it.
+
+What is written here instead of there is only when things happen: a control step that asyncio runs some
+time after its answer has come is an event of the schedule.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from struct import unpack_from
+from typing import TYPE_CHECKING
+
+from bridge.books import Books
+from bridge.content import HeaderPolicy
+from bridge.memory import Memory
+from bridge.relay import Consumer, Relay
+from bridge.window import Window, WindowLimits
+from bridge.wire import route
+from tests import frames
+from tests.simulation.destination import EXCHANGE, QUEUE
+from tests.simulation.witness import Witness
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from bridge.wire import Cutter, Delivery
+    from tests.simulation.destination import Destination
+    from tests.simulation.ledger import Ledger
+    from tests.simulation.link import Link
+    from tests.simulation.source import Source
+
+CONNECT_TIMEOUT_S = CONTROL_TIMEOUT_S = 10.0
+DEAD_AFTER_S = 25.0
+"""Of silence: two and a half heartbeats of ten seconds."""
+SHUTDOWN_TIMEOUT_S = 20.0
+QUARANTINE_RETRY_S = 1.0
+UNIX_S = 1_700_000_000.0
+
+OPEN_OK, QOS_OK, CONSUME_OK, DECLARE_OK, CHANNEL_CLOSE = (20, 11), (60, 11), (60, 21), (50, 11), (20, 40)
+
+
+class TracedWindow(Window):
+    """A window that tells what it has given out."""
+
+    taken: list[Delivery]
+
+    def take(self, max_bytes: int, now_s: float) -> list[Delivery]:
+        """As the window's."""
+        self.taken = super().take(max_bytes, now_s)
+        return self.taken
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One generation of one side, from connecting to its end."""
+
+    link: Link
+    cutter: Cutter
+    received_s: float
+    step: str = "opening"
+    """What the control plane waits for."""
+    asked_s: float = 0.0
+    """Since when."""
+    opened: bool = False
+    ended: bool = False
+    prefetch: int = 0
+    answers: deque[tuple[int, tuple[int, int]]] = field(default_factory=deque)
+    """Channel, class and method of what has come for the control plane."""
+
+    def write_method(self, channel: int, called: tuple[int, int], arguments: bytes) -> None:
+        """Ask the broker something."""
+        self.link.to_broker.write(frames.method(channel, *called, arguments))
+
+    def answered(self, called: tuple[int, int]) -> bool:
+        """Whether the answer that is waited for has come; it is used up."""
+        while self.answers:
+            if self.answers.popleft()[1] == called:
+                return True
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """How a bridge is set up."""
+
+    limits: WindowLimits
+    deduplication: bool = True
+    source_frame_max: int = 0
+    destination_frame_max: int = 0
+    socket_bytes: int = 1 << 20
+    """What a socket's buffer takes before nothing more is published to it."""
+
+
+class Process:
+    """A bridge, from its start to its end."""
+
+    def __init__(self, rng: Random, setup: Setup, source: Source, destination: Destination, ledger: Ledger) -> None:
+        self.setup = setup
+        self._rng = rng
+        self._source_broker, self._destination_broker = source, destination
+        self.books = Books()
+        limits = setup.limits
+        self.window = TracedWindow(limits, self.books, Memory(enabled=setup.deduplication), rng.random)
+        to = route(EXCHANGE, "") if limits.own_keys else route("", QUEUE)
+        policy = HeaderPolicy(destination_user=b"bridge")
+        self.relay = Relay(self.window, policy, destination=to, own_keys=limits.own_keys, quarantine="sq.quarantine")
+        self.witness = Witness(self.window, ledger)
+        self.source: Session | None = None
+        self.destination: Session | None = None
+        self.gone = False
+        self.stopping_until_s = 0.0
+        self._consumers = 0
+        self._quarantine_at_s = 0.0
+        self._consumer_lost_s: float | None = None
+        self._paused = False
+
+    # --- Connecting --------------------------------------------------------------------------------------
+
+    def connect_source(self, now_s: float) -> None:
+        """A connection to the source begins."""
+        link = self._source_broker.connect(self, self.setup.source_frame_max)
+        self.source = Session(link, self.relay.source_connecting(), now_s)
+        self.source.write_method(1, (20, 10), b"\0")
+
+    def connect_destination(self, now_s: float) -> None:
+        """A connection to the destination begins."""
+        link = self._destination_broker.connect(self.setup.destination_frame_max)
+        self.destination = Session(link, self.relay.destination_connecting(), now_s)
+        self.destination.write_method(1, (20, 10), b"\0")
+
+    # --- Bytes -------------------------------------------------------------------------------------------
+
+    @property
+    def paused(self) -> bool:
+        """Whether the source is not read from."""
+        return self._paused
+
+    def read(self, session: Session, size: int, now_s: float) -> None:
+        """A chunk has come, or the end."""
+        pipe = session.link.to_bridge
+        data = pipe.read(size)
+        if data:
+            session.received_s = now_s
+            events = session.cutter.feed(data, now_s)
+            for frame in session.cutter.control:
+                if frame[0] == 1:
+                    called = unpack_from(">HH", frame, 7)
+                    session.answers.append((frame[2], (called[0], called[1])))
+            session.cutter.control.clear()
+            if events and session is self.source:
+                self.witness.hears_source(events)
+                self.relay.source_events(events, now_s)
+            elif events and session is self.destination:
+                if not self.relay._abandoned:
+                    self.witness.hears_destination(events)
+                self.relay.destination_events(events, now_s)
+            close = self.relay.source_close if session is self.source else self.relay.destination_close
+            if close is not None:
+                self.end(session, now_s, polite=True)
+            elif events:
+                self.pump(now_s)
+        if pipe.at_end:
+            self.end(session, now_s, polite=False)
+
+    def pump(self, now_s: float) -> None:
+        """Write what is to be written, as `tap.Pump` does."""
+        source, destination = self.source, self.destination
+        if source is not None and source.opened:
+            output = b"".join(self.relay.source_output)
+            self.relay.source_output.clear()
+            self.witness.says_to_source(output)
+            source.link.to_broker.write(output)
+            if self._paused and not self.relay.paused:
+                source.received_s = now_s
+            self._paused = self.relay.paused
+        if destination is not None and destination.opened:
+            pipe = destination.link.to_broker
+            while len(pipe.data) < self.setup.socket_bytes and (raw := self.relay.publishes(now_s)):
+                self.witness.says_to_destination(self.window.taken)
+                pipe.write(b"".join(raw))
+
+    def end(self, session: Session, now_s: float, *, polite: bool) -> None:
+        """The session's generation ends; the other side's broker learns of it in its own time."""
+        if session.ended:
+            return
+        session.ended = True
+        if polite and not session.link.frozen:
+            session.link.drained = session is self.source and session.opened and self.relay.source_drained
+            session.link.leave()
+        else:
+            session.link.cut(self._rng)
+        if session is self.source:
+            self.source, self._paused, self._consumer_lost_s = None, False, None
+            if session.opened:
+                self.relay.source_lost()
+                self.witness.source_lost()
+        else:
+            self.destination = None
+            if session.opened:
+                self.relay.destination_lost(now_s)
+                self.witness.destination_lost()
+                self.pump(now_s)
+
+    # --- The control plane -------------------------------------------------------------------------------
+
+    def steer(self, session: Session, now_s: float) -> None:
+        """Take the next step of the control plane, if its time has come."""
+        if session.ended:
+            return
+        if session is self.destination:
+            if not session.opened and session.answered(OPEN_OK):
+                session.opened = True
+                self.relay.destination_opened(self.setup.destination_frame_max, now_s)
+                self.pump(now_s)
+        elif session.step == "idle":
+            self._steer_idle(session, now_s)
+        elif session.step == "opening" and session.answered(OPEN_OK):
+            session.opened, session.step = True, "idle"
+            self.relay.source_opened(self.setup.source_frame_max)
+        elif session.step == "qos" and session.answered(QOS_OK):
+            self._consumers += 1
+            consumer_tag = f"ct-{self._consumers}"
+            self.relay.consume(consumer_tag, session.prefetch, now_s)
+            session.write_method(1, (60, 20), b"\0\0\2sq" + frames.short(consumer_tag) + b"\0\0\0\0\0")
+            session.step = "consuming"
+        elif session.step == "consuming" and session.answered(CONSUME_OK):
+            self.relay.consuming()
+            session.step = "idle"
+        elif session.step in {"declaring", "quarantine"}:
+            self._open_quarantine(session, now_s)
+
+    def _steer_idle(self, session: Session, now_s: float) -> None:
+        relay = self.relay
+        session.asked_s = now_s
+        if prefetch := relay.wanted_prefetch:
+            session.prefetch, session.step = prefetch, "qos"
+            session.write_method(1, (60, 10), b"\0\0\0\0" + prefetch.to_bytes(2, "big") + b"\0")
+        elif relay.quarantine_wanted and now_s >= self._quarantine_at_s:
+            session.answers.clear()
+            session.step = "declaring"
+            session.write_method(3, (50, 10), b"")
+        if relay.consumer is Consumer.LOST:
+            if self._consumer_lost_s is None:
+                self._consumer_lost_s = now_s
+            if relay.source_drained or now_s - self._consumer_lost_s >= self.setup.limits.hold_timeout_s:
+                self.end(session, now_s, polite=True)
+
+    def _open_quarantine(self, session: Session, now_s: float) -> None:
+        """First the queue, on a channel of its own, then the channel that publishes to it."""
+        refused = (3 if session.step == "declaring" else 2, CHANNEL_CLOSE) in session.answers
+        if refused:
+            self._refuse_quarantine(session, now_s)
+        elif session.step == "declaring" and session.answered(DECLARE_OK):
+            session.step = "quarantine"
+            session.write_method(2, (20, 10), b"\0")
+        elif session.step == "quarantine" and session.answered(OPEN_OK):
+            session.step = "idle"
+            self.relay.quarantine_opened()
+
+    def tick(self, now_s: float) -> None:
+        """Let time pass, as the supervisor does."""
+        self.relay.tick(now_s, UNIX_S + now_s)
+        destination = self.destination
+        if self.window.confirm_overdue(now_s) and destination is not None and destination.opened:
+            self.end(destination, now_s, polite=False)
+        source = self.source
+        if (
+            source is not None
+            and source.opened
+            and source.step != "idle"
+            and now_s - source.asked_s > CONTROL_TIMEOUT_S
+        ):
+            self._control_timeout(source, now_s)
+        for session in (self.source, self.destination):
+            if session is None or (session is self.source and self._paused):
+                continue
+            if not session.link.frozen and session.opened:
+                session.received_s = now_s  # a heartbeat has come
+            if now_s - session.received_s > (DEAD_AFTER_S if session.opened else CONNECT_TIMEOUT_S):
+                self.end(session, now_s, polite=False)
+        self.pump(now_s)
+        self.relay.quarantined.clear()
+
+    def _control_timeout(self, source: Session, now_s: float) -> None:
+        """No answer has come: without a consumer the generation is of no use, without a quarantine it is."""
+        if source.step in {"declaring", "quarantine"}:
+            self._refuse_quarantine(source, now_s)
+        else:
+            self.end(source, now_s, polite=False)
+
+    def _refuse_quarantine(self, session: Session, now_s: float) -> None:
+        session.step = "idle"
+        self._quarantine_at_s = now_s + QUARANTINE_RETRY_S
+        self.relay.quarantine_closed(now_s)
+
+    # --- The end -----------------------------------------------------------------------------------------
+
+    def stop(self, now_s: float) -> None:
+        """SIGTERM."""
+        self.stopping_until_s = now_s + SHUTDOWN_TIMEOUT_S
+        self.relay.stop()
+        self.pump(now_s)
+
+    def stopped(self, now_s: float) -> bool:
+        """Whether it is drained or out of time; then it gives back the rest, says goodbye and is gone."""
+        if not self.stopping_until_s or not (self.relay.source_drained or now_s >= self.stopping_until_s):
+            return False
+        self.witness.give_up_published()
+        self.relay.abandon()
+        self.pump(now_s)
+        for session in (self.source, self.destination):
+            if session is not None:
+                self.end(session, now_s, polite=True)
+        self.gone = True
+        return True
+
+    def kill(self) -> None:
+        """SIGKILL: what the kernel has not sent is lost."""
+        for session in (self.source, self.destination):
+            if session is not None:
+                session.ended = True
+                session.link.cut(self._rng)
+        self.source = self.destination = None
+        self.gone = True

@@ -1,0 +1,417 @@
+"""One schedule: brokers, bridges and time, played by a seeded scheduler; then all heals and everything is counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from random import Random
+from typing import TYPE_CHECKING
+
+from bridge.window import LIMIT_MARGIN, WindowLimits
+from tests.simulation.destination import Destination, DestinationConnection, Refusals
+from tests.simulation.faults import BRIDGE_FAULTS, DESTINATION_FAULTS, OTHER_FAULTS, SOURCE_FAULTS, Faults
+from tests.simulation.ledger import Ledger
+from tests.simulation.messages import make_message, make_twin
+from tests.simulation.process import Process, Session, Setup
+from tests.simulation.source import Source, SourceConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.simulation.messages import Message
+
+ALL_FAULTS = (*SOURCE_FAULTS, *DESTINATION_FAULTS, *BRIDGE_FAULTS, *OTHER_FAULTS)
+HEALED_WITHIN_S = 200.0
+"""Of simulated time, once no more faults happen: everything is drained."""
+STOPPED_WITHIN = 6
+"""Ticks of 50 ms that a healthy bridge takes to stop."""
+SETTLED_WITHIN = 60
+"""Rounds in which everybody does at once what there is to do."""
+
+
+@dataclass
+class Report:
+    """What a schedule, or many, came to."""
+
+    schedules: int = 0
+    events: int = 0
+    messages: int = 0
+    arrived: int = 0
+    duplicates: int = 0
+    duplicates_counted: int = 0
+    suppressed: int = 0
+    quarantined: int = 0
+    stale: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Report) -> None:
+        """Count another's with this."""
+        for name, value in vars(other).items():
+            if isinstance(value, int):
+                setattr(self, name, getattr(self, name) + value)
+        self.faults.update(other.faults)
+
+
+class ScheduleError(Exception):
+    """A schedule broke what must hold; it says which, and how to see it again."""
+
+
+class Schedule:
+    """One seed."""
+
+    def __init__(self, seed: int, trace: Callable[[str], None] | None = None) -> None:
+        self.seed = seed
+        self._trace = trace
+        rng = self.rng = Random(seed)
+        self.now_s = 1000.0
+        self.report = Report(schedules=1)
+        self.ledger = Ledger()
+        kind = rng.choice(("classic", "quorum-3.10", "quorum-4.3"))
+        own_keys = rng.random() < 0.3
+        self.names = self._draw_faults()
+        self.pair = rng.random() < 0.08
+        """Two bridges on one queue."""
+        self.ledger.in_order = not self.pair
+        self.ids = rng.choice((1.0, 1.0, 0.5, 0.0))
+        delivery_limit = rng.choice((0, 6, 20))
+        limits = WindowLimits(
+            prefetch=rng.choice((1, 3, 8, 20, 50)),
+            max_in_flight_bytes=rng.choice((400, 3000, 64 << 20, 64 << 20)),
+            confirm_timeout_s=30.0,
+            hold_timeout_s=60.0,
+            delivery_limit=delivery_limit,
+            quarantine=rng.random() < 0.8,
+            own_keys=own_keys,
+        )
+        self.setup = Setup(
+            limits,
+            deduplication=rng.random() < 0.8,
+            source_frame_max=rng.choice((0, 4096, 512)),
+            destination_frame_max=rng.choice((0, 4096, 256)),
+            socket_bytes=rng.choice((300, 1 << 20)),
+        )
+        self.source = Source(rng, self.ledger, kind, delivery_limit)
+        self.destination = Destination(rng, self.ledger, sorts_headers=rng.random() < 0.5, own_keys=own_keys)
+        self.processes: list[Process] = []
+        self.counted = 0
+        """Duplicates that the bridges which have ended held possible."""
+        self.messages_left = rng.randint(5, 60)
+        self._number = 0
+        self._last: Message | None = None
+        self._faults = Faults(self)
+        self._fault_rate = rng.choice((0.01, 0.03, 0.08))
+        self._whole_chunks = rng.random() < 0.5
+        self._size_limit, self._poison_rate = rng.choice((0, 0, 250)), rng.choice((0.0, 0.0, 0.1))
+
+    def _draw_faults(self) -> tuple[str, ...]:
+        rng = self.rng
+        kind = rng.random()
+        if kind < 0.05:
+            return ()
+        if kind < 0.25:
+            pool: tuple[str, ...] = SOURCE_FAULTS
+        elif kind < 0.4:
+            pool = DESTINATION_FAULTS
+        elif kind < 0.5:
+            pool = (*BRIDGE_FAULTS, *SOURCE_FAULTS)
+        else:
+            pool = ALL_FAULTS
+        return tuple(rng.sample(pool, rng.randint(1, min(6, len(pool)))))
+
+    # --- Playing -----------------------------------------------------------------------------------------
+
+    def run(self) -> Report:
+        """Play it to its end. Raises `ScheduleError` when anything is not as it must be."""
+        try:
+            self._play()
+        except Exception as error:
+            message = f"seed {self.seed}, event {self.report.events}: {type(error).__name__}: {error}"
+            raise ScheduleError(message) from error
+        return self.report
+
+    def _play(self) -> None:
+        rng = self.rng
+        self.start_bridge()
+        if self.pair:
+            self.start_bridge()
+        for _ in range(rng.randint(40, 240)):
+            if self.names and rng.random() < self._fault_rate:
+                name = rng.choice(self.names)
+                if self._faults.inject(name):
+                    self.report.faults[name] += 1
+                    self.tell(name)
+            else:
+                (event,) = rng.choices(EVENTS, cum_weights=CUMULATIVE_WEIGHTS)
+                event(self)
+            self._look()
+        self._heal()
+        self._drain()
+        self._count()
+
+    def tell(self, text: str) -> None:
+        """Say what happens, to whoever replays a seed."""
+        if self._trace is not None:
+            self._trace(f"{self.report.events:4} {self.now_s - 1000:8.3f} s  {text}")
+
+    def _look(self) -> None:
+        """After every event: let bridges go that have drained, and hold the others to their invariants."""
+        self.report.events += 1
+        for process in list(self.processes):
+            if process.stopped(self.now_s):
+                self.tell("a bridge has stopped")
+                self.bridge_ended(process)
+            elif not process.relay.source_output:  # else it has decided, and is about to say so
+                process.witness.audit()
+        if self._trace is not None:
+            states = [f"{p.relay.consumer.value} {p.window.in_flight}/{p.books.published}" for p in self.processes]
+            self.tell(f"    source {self.source.waiting}+{self.source.unsettled}, bridges {states}")
+
+    def start_bridge(self) -> None:
+        """A bridge's process begins."""
+        self.processes.append(Process(self.rng, self.setup, self.source, self.destination, self.ledger))
+
+    def bridge_ended(self, process: Process) -> None:
+        """Its books are closed; another is started, as an orchestrator does."""
+        self.processes.remove(process)
+        books = process.books
+        self.counted += books.duplicates_possible
+        report = self.report
+        report.suppressed += books.suppressed
+        report.quarantined += sum(books.quarantined.values())
+        report.stale += books.stale_held + books.stale_published
+        self.source.forget_bridge()
+        self.start_bridge()
+
+    # --- Events ------------------------------------------------------------------------------------------
+
+    def _amount(self, available: int) -> int:
+        """How much of what is there is taken: a chunk ends anywhere."""
+        rng = self.rng
+        if self._whole_chunks or rng.random() < 0.3:
+            return available
+        return rng.randint(1, rng.choice((4, 60, max(1, available))))
+
+    def publish(self) -> None:
+        """Somebody publishes messages at the source."""
+        rng = self.rng
+        for _ in range(min(self.messages_left, rng.randint(1, 12))):
+            self.messages_left -= 1
+            self._number += 1
+            if self._last is not None and self._may_be_twin(self._last) and rng.random() < 0.03:
+                message = make_twin(self._last, self._number)
+            else:
+                message = make_message(rng, self._number, with_id=rng.random() < self.ids)
+            if "expiry" in self.names and rng.random() < 0.1:
+                message.expires_s = self.now_s + rng.choice((0.0, 0.5, 5.0))
+                self.report.faults["expiry"] += 1
+            message.poison = rng.random() < self._poison_rate
+            self._last = message
+            self.source.publish(message)
+        self.report.messages = self._number
+
+    def _may_be_twin(self, message: Message) -> bool:
+        """Deduplication trusts that a message id is one message's own."""
+        return not self.setup.deduplication or "message_id" not in message.properties
+
+    def _source_receives(self) -> None:
+        if self.source.connections:
+            self._source_reads(self.rng.choice(self.source.connections), self.rng.choice((0, 1)))
+
+    def _source_reads(self, connection: SourceConnection, whole: int) -> bool:
+        pipe = connection.link.to_broker
+        if connection.link.frozen or not (pipe.data or pipe.ended):
+            return False
+        self.source.now_s = self.now_s
+        size = len(pipe.data)
+        self.source.receive(connection, size if whole else self._amount(size))
+        return True
+
+    def _source_delivers(self) -> None:
+        if self.source.connections:
+            connection = self.rng.choice(self.source.connections)
+            self.source.now_s = self.now_s
+            number = self.source.deliver(connection, self.rng.choice((1, 5, 50)))
+            if number:
+                self.tell(f"the source delivers {number}")
+
+    def _quarantine_answers(self) -> None:
+        for connection in self.source.connections:
+            if connection.unanswered and not connection.closed:
+                answer = "ack"
+                if "quarantine-fails" in self.names and self.rng.random() < 0.5:
+                    answer = self.rng.choice(("nack", "return", "close"))
+                    self.report.faults["quarantine-fails"] += 1
+                self.tell(f"the quarantine answers {answer}")
+                self.source.answer_quarantine(connection, answer)
+
+    def _destination_receives(self) -> None:
+        if self.destination.connections:
+            self._destination_reads(self.rng.choice(self.destination.connections), self.rng.choice((0, 1)))
+
+    def _destination_reads(self, connection: DestinationConnection, whole: int) -> bool:
+        pipe = connection.link.to_broker
+        if connection.link.frozen or not (pipe.data or pipe.ended) or connection.told_blocked:
+            return False
+        size = len(pipe.data)
+        self.destination.receive(connection, size if whole else self._amount(size))
+        return True
+
+    def _destination_confirms(self) -> None:
+        for connection in self.destination.connections:
+            if connection.pending and not connection.closed:
+                self.destination.confirm(connection)
+
+    def _bridge_reads(self) -> None:
+        process = self.rng.choice(self.processes)
+        for session in self.rng.sample((process.source, process.destination), 2):
+            if session is not None:
+                self._reads(process, session, whole=False)
+
+    def _reads(self, process: Process, session: Session, *, whole: bool) -> bool:
+        pipe = session.link.to_bridge
+        if session.link.frozen or not (pipe.data or pipe.ended) or (session is process.source and process.paused):
+            return False
+        size = len(pipe.data)
+        process.read(session, size if whole else self._amount(size), self.now_s)
+        return True
+
+    def _steer(self) -> None:
+        process = self.rng.choice(self.processes)
+        if process.source is None:
+            process.connect_source(self.now_s)
+        else:
+            process.steer(process.source, self.now_s)
+        if process.destination is None:
+            process.connect_destination(self.now_s)
+        else:
+            process.steer(process.destination, self.now_s)
+
+    def _time_passes(self) -> None:
+        self.advance(self.rng.choice((0.01, 0.05, 0.2, 1.0)))
+
+    def advance(self, seconds: float) -> None:
+        """Time passes, and the bridges are told."""
+        self.now_s += seconds
+        for process in self.processes:
+            process.tick(self.now_s)
+
+    def settle(self) -> None:
+        """Everybody does what there is to do until nobody has anything to do, but for time to pass."""
+        connect = True
+        for _ in range(SETTLED_WITHIN):
+            if not self._round(connect=connect):
+                return
+            connect = False
+
+    def _round(self, *, connect: bool) -> bool:
+        active = False
+        self.source.now_s = self.now_s
+        for source in list(self.source.connections):
+            active |= self._source_reads(source, whole=1)
+            active |= self.source.deliver(source, 1000) > 0
+        self._quarantine_answers()
+        for destination in list(self.destination.connections):
+            active |= self._destination_reads(destination, whole=1)
+            while any(not p.swallowed for p in destination.pending.values()) and not destination.closed:
+                self.destination.confirm(destination)
+        for process in list(self.processes):
+            for session in (process.source, process.destination):
+                if session is not None:
+                    active |= self._reads(process, session, whole=True)
+                    process.steer(session, self.now_s)
+            if connect and process.source is None:
+                process.connect_source(self.now_s)
+                active = True
+            if connect and process.destination is None:
+                process.connect_destination(self.now_s)
+                active = True
+        self._look()
+        return active
+
+    # --- The end -----------------------------------------------------------------------------------------
+
+    def _heal(self) -> None:
+        """No more faults; what makes a message poison stays if there is a quarantine for it."""
+        self.tell("all heals")
+        self.names = ()
+        self.source.heal()
+        quarantine = self.setup.limits.quarantine
+        before = self.destination.refusals
+        self.destination.alarm(on=False)
+        self.destination.refusals = Refusals(
+            poison=quarantine and before.poison, max_size=before.max_size if quarantine else 0
+        )
+        while self.messages_left:
+            self.publish()
+
+    def _drain(self) -> None:
+        deadline_s = self.now_s + HEALED_WITHIN_S
+        step_s = 0.1
+        self.settle()
+        while not self._drained:
+            assert self.now_s < deadline_s, f"stuck: {self._state()}"
+            self.advance(step_s)
+            self.settle()
+            step_s = min(2.0, step_s * 1.2)
+        for process in self.processes:
+            process.stop(self.now_s)
+        for _ in range(STOPPED_WITHIN):
+            self.advance(0.05)
+            self.settle()
+        assert not any(process.stopping_until_s for process in self.processes), "a healthy bridge does not stop"
+        for connection in self.source.connections:
+            assert not connection.unsettled
+
+    @property
+    def _drained(self) -> bool:
+        if self.source.waiting or self.source.unsettled:
+            return False
+        links = [c.link for c in self.source.connections] + [c.link for c in self.destination.connections]
+        busy = any(p.window.in_flight or p.stopping_until_s for p in self.processes)
+        return not busy and not any(link.frozen for link in links)
+
+    def _state(self) -> str:
+        bridges = [
+            f"consumer {p.relay.consumer.value}, step {p.source and p.source.step}, {p.window.hindrance or 'well'}, "
+            f"{p.window.condemned} condemned, {p.window.publish_window} publish window, {p.books}"
+            for p in self.processes
+        ]
+        return f"{self.source.waiting} waiting, {self.source.unsettled} unsettled, {bridges}"
+
+    def _count(self) -> None:
+        ledger = self.ledger
+        lost = ledger.lost()
+        assert not lost, f"lost: {lost}"
+        report = self.report
+        report.arrived = ledger.arrived.total()
+        report.duplicates = ledger.duplicates()
+        report.duplicates_counted = self.counted
+        assert not self.source.limit_drops or self._may_drop, "dropped by the delivery limit"
+        if self.pair:
+            return  # what came back from one went to the other, which could not know
+        assert report.duplicates <= self.counted, f"{report.duplicates} duplicates, {self.counted} held possible"
+        if self.setup.deduplication and self.ids == 1.0 and not self._faults.may_duplicate:
+            assert not report.duplicates, f"{report.duplicates} duplicates from faults of the source alone"
+
+    @property
+    def _may_drop(self) -> bool:
+        """Whether the brokers' faults alone explain that a message reached the delivery limit."""
+        losses, quarantine = self._faults.source_losses, self.setup.limits.quarantine and not self._faults.no_quarantine
+        if self.source.kind == "quorum-4.3" or not quarantine:
+            return losses > self.source.delivery_limit or (self.source.kind == "quorum-3.10" and not quarantine)
+        return losses > LIMIT_MARGIN
+
+
+EVENTS: tuple[Callable[[Schedule], None], ...] = (
+    Schedule.publish,
+    Schedule._source_receives,
+    Schedule._source_delivers,
+    Schedule._quarantine_answers,
+    Schedule._destination_receives,
+    Schedule._destination_confirms,
+    Schedule._bridge_reads,
+    Schedule._steer,
+    Schedule._time_passes,
+)
+WEIGHTS = (2, 6, 5, 1, 6, 5, 12, 6, 6)
+CUMULATIVE_WEIGHTS = [sum(WEIGHTS[: n + 1]) for n in range(len(WEIGHTS))]

@@ -1,0 +1,330 @@
+"""A model of the source's broker: one queue, its consumers, and the quarantine beside it."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from math import inf
+from struct import pack, unpack_from
+from typing import TYPE_CHECKING, Protocol
+
+from pamqp.header import ContentHeader
+
+from tests import frames
+from tests.simulation.link import Frame, FrameReader, Link
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from tests.simulation.ledger import Ledger
+    from tests.simulation.messages import Key, Message
+
+FORGOTTEN_ACKS_S = 3.0
+"""A broker that dies may forget acks of the last seconds (measured: see `bridge.memory`)."""
+CONTROL_ANSWERS = {(20, 10): (11, b"\0\0\0\0"), (60, 10): (11, b""), (50, 10): (11, b"\0\0\0\0\0\0\0\0\0")}
+"""By class and method of what the bridge asks: the answer's method and arguments."""
+
+
+class Owner(Protocol):
+    """The bridge at the other end of a connection."""
+
+    gone: bool
+    """Its process has ended, and its memory with it."""
+
+
+@dataclass(slots=True, eq=False)
+class SourceConnection:
+    """One connection of a bridge: a consumer on channel 1, and channel 2 publishing to the quarantine."""
+
+    link: Link
+    owner: Owner
+    frame_max: int
+    reader: FrameReader = field(default_factory=FrameReader)
+    unsettled: dict[int, tuple[Message, int]] = field(default_factory=dict)
+    """By delivery tag: the message, and the number of the consumer that it was for."""
+    next_tag: int = 1
+    consumer: int = 0
+    """Number of the present consumer; 0 for none."""
+    consumers: int = 0
+    consumer_tag: bytes = b""
+    prefetch: int = 0
+    closed: bool = False
+    """The broker has closed the channel or the connection: nothing that comes counts."""
+    assembly: list[Frame] = field(default_factory=list)
+    seqno: int = 0
+    unanswered: deque[tuple[int, Key]] = field(default_factory=deque)
+    """What was published to the quarantine and is not answered."""
+
+    @property
+    def room(self) -> int:
+        """How many more messages the consumer may be sent."""
+        return self.prefetch - sum(number == self.consumer for _, number in self.unsettled.values())
+
+
+class Source:
+    """The broker. `kind` is `classic`, `quorum-3.10` or `quorum-4.3`."""
+
+    def __init__(self, rng: Random, ledger: Ledger, kind: str, delivery_limit: int) -> None:
+        self._rng = rng
+        self._ledger = ledger
+        self.kind = kind
+        self.delivery_limit = delivery_limit
+        self.now_s = 0.0
+        self.connections: list[SourceConnection] = []
+        self.returned: deque[Message] = deque()
+        """What a quorum queue delivers first."""
+        self.ready: list[Message] = []
+        self._acked: deque[tuple[float, Message, SourceConnection]] = deque()
+        self.quarantine_refuses = False
+        self.limit_drops = 0
+
+    @property
+    def waiting(self) -> int:
+        """Messages ready to be delivered."""
+        return len(self.returned) + len(self.ready)
+
+    @property
+    def unsettled(self) -> int:
+        """Messages delivered and not settled, as far as the broker knows."""
+        return sum(len(c.unsettled) for c in self.connections)
+
+    def connect(self, owner: Owner, frame_max: int) -> Link:
+        """A bridge connects."""
+        connection = SourceConnection(Link(), owner, frame_max)
+        self.connections.append(connection)
+        return connection.link
+
+    def publish(self, message: Message) -> None:
+        """Somebody publishes a message."""
+        self._ledger.send(message)
+        self.ready.append(message)
+
+    # --- Deliveries --------------------------------------------------------------------------------------
+
+    def deliver(self, connection: SourceConnection, at_most: int) -> int:
+        """Send ready messages to the consumer, as many as its prefetch allows; return how many."""
+        if connection.closed or not connection.consumer or connection.link.to_bridge.ended:
+            return 0
+        out: list[bytes] = []
+        number = min(at_most, connection.room)
+        for _ in range(number):
+            message = self._next()
+            if message is None:
+                break
+            tag = connection.next_tag
+            connection.next_tag += 1
+            connection.unsettled[tag] = message, connection.consumer
+            out.append(
+                frames.deliver(
+                    tag,
+                    message.delivered(self._counts(message), connection.frame_max),
+                    redelivered=int(message.redelivered),
+                    routing_key=message.routing_key,
+                    consumer_tag=connection.consumer_tag.decode(),
+                )
+            )
+        connection.link.to_bridge.write(b"".join(out))
+        return len(out)
+
+    def _next(self) -> Message | None:
+        while self.waiting:
+            message = self.returned.popleft() if self.returned else self.ready.pop(0)
+            if message.expires_s > self.now_s:
+                return message
+            self._ledger.gone[message.key] += 1
+        return None
+
+    def _counts(self, message: Message) -> dict[str, bytes]:
+        """The fields that a quorum queue adds: of 3.10 always, of 4.3 to what has come back."""
+        delivery_count = {"x-delivery-count": b"l" + pack(">q", message.delivery_count)}
+        if self.kind == "quorum-3.10":
+            return delivery_count
+        if self.kind == "quorum-4.3" and message.acquired_count:
+            return {"x-acquired-count": b"l" + pack(">q", message.acquired_count), **delivery_count}
+        return {}
+
+    def take_by_other(self, *, keep: bool) -> None:
+        """Another consumer takes a message and acks it, or gives it back."""
+        message = self._next()
+        if message is None:
+            return
+        if keep:
+            self._ledger.gone[message.key] += 1
+        else:
+            self._requeue([message], nacked=True)
+
+    def purge(self) -> None:
+        """Somebody purges the queue."""
+        for message in (*self.returned, *self.ready):
+            self._ledger.gone[message.key] += 1
+        self.returned.clear()
+        self.ready.clear()
+
+    def _requeue(self, messages: list[Message], *, nacked: bool) -> None:
+        """Put messages back, in the order of their delivery."""
+        counted = self.kind == "quorum-3.10" or (self.kind == "quorum-4.3" and not nacked)
+        kept: list[Message] = []
+        for message in messages:
+            message.redelivered = True
+            message.acquired_count += 1
+            message.delivery_count += counted
+            if self.delivery_limit and message.delivery_count > self.delivery_limit:
+                self.limit_drops += 1
+                self._ledger.gone[message.key] += 1
+            else:
+                kept.append(message)
+        if self.kind == "classic":
+            self.ready = sorted([*kept, *self.ready], key=lambda message: message.number)
+        elif self.kind == "quorum-3.10" and nacked:
+            self.ready += kept
+            self._ledger.in_order = False
+        else:
+            self.returned += kept
+            numbers = [message.number for message in self.returned]
+            if numbers != sorted(numbers):
+                self._ledger.in_order = False
+
+    # --- What the bridge sends ---------------------------------------------------------------------------
+
+    def receive(self, connection: SourceConnection, size: int) -> None:
+        """Read and obey the next bytes; at their end, take back what is unsettled."""
+        pipe = connection.link.to_broker
+        for frame in connection.reader.feed(pipe.read(size)):
+            if not connection.closed:
+                self._obey(connection, frame)
+        if pipe.at_end:
+            self._drop(connection)
+
+    def _obey(self, connection: SourceConnection, frame: Frame) -> None:
+        if frame.kind != 1:
+            connection.assembly.append(frame)
+            self._quarantine(connection)
+            return
+        called = unpack_from(">HH", frame.payload)
+        arguments = frame.payload[4:]
+        answer = connection.link.to_bridge
+        if called == (60, 80):
+            self._settle(connection, arguments, acked=True)
+        elif called == (60, 120):
+            assert arguments[8] & 2, "a nack without requeue loses the message"
+            self._settle(connection, arguments, acked=False)
+        elif called == (60, 40):
+            connection.assembly = [frame]
+        elif called == (60, 20):
+            self._consume(connection, arguments)
+        elif called == (60, 30):
+            connection.consumer = 0
+            answer.write(frames.method(frame.channel, 60, 31, arguments[: 1 + arguments[0]]))
+        elif called == (50, 10) and self.quarantine_refuses:
+            answer.write(frames.close(frame.channel, 403, "ACCESS_REFUSED"))
+        else:
+            if called == (60, 10):
+                (connection.prefetch,) = unpack_from(">H", arguments, 4)
+            if called == (20, 10) and frame.channel == 2:
+                connection.seqno = 0
+            method, values = CONTROL_ANSWERS[called]
+            answer.write(frames.method(frame.channel, called[0], method, values))
+
+    def _consume(self, connection: SourceConnection, arguments: bytes) -> None:
+        connection.consumers += 1
+        connection.consumer = connection.consumers
+        start = 3 + arguments[2]
+        connection.consumer_tag = arguments[start + 1 : start + 1 + arguments[start]]
+        connection.link.to_bridge.write(frames.method(1, 60, 21, frames.short(connection.consumer_tag)))
+        if any(c is not connection and c.unsettled for c in self.connections):
+            self._ledger.in_order = False  # an older connection of the bridge is not yet known to be gone
+
+    def _settle(self, connection: SourceConnection, arguments: bytes, *, acked: bool) -> None:
+        tag, bits = unpack_from(">QB", arguments)
+        tags = [t for t in connection.unsettled if t <= tag] if bits & 1 else [tag]
+        assert tag in connection.unsettled, f"delivery tag {tag} is unknown: the broker would close the channel (406)"
+        messages = [connection.unsettled.pop(t)[0] for t in tags]
+        if not acked:
+            self._requeue(messages, nacked=True)
+            return
+        for message in messages:
+            self._ledger.ack(message)
+            self._acked.append((self.now_s, message, connection))
+
+    def _quarantine(self, connection: SourceConnection) -> None:
+        """A content frame of a publish to the quarantine; answered by `answer_quarantine` when it is complete."""
+        _, header, *body_frames = connection.assembly
+        body = b"".join(frame.payload for frame in body_frames)
+        properties = ContentHeader()
+        properties.unmarshal(header.payload)
+        if len(body) == properties.body_size:
+            connection.seqno += 1
+            message_id = properties.properties.message_id or ""
+            assert "x-bridge-reason" in (properties.properties.headers or {})
+            connection.unanswered.append((connection.seqno, (message_id.encode(), body)))
+
+    def answer_quarantine(self, connection: SourceConnection, answer: str) -> None:
+        """Confirm (`ack`), `nack` or `return` the oldest publish to the quarantine, or `close` its channel."""
+        link = connection.link.to_bridge
+        if answer == "close":
+            connection.unanswered.clear()
+            link.write(frames.close(2, 404, "NOT_FOUND"))
+            return
+        seqno, key = connection.unanswered.popleft()
+        if answer == "ack":
+            self._ledger.stored[key] += 1
+        if answer == "return":
+            link.write(frames.returned(frames.content(key[1], channel=2), routing_key="sq.quarantine", channel=2))
+        link.write(frames.confirm(seqno, accepted=answer != "nack", channel=2))
+
+    # --- Ends --------------------------------------------------------------------------------------------
+
+    def close(self, connection: SourceConnection, channel: int, code: int, text: str) -> None:
+        """Close a bridge's channel, or its connection (channel 0)."""
+        connection.link.to_bridge.write(frames.close(channel, code, text))
+        connection.closed, connection.link.drained = True, False
+        self._take_back(connection)
+
+    def cancel(self, connection: SourceConnection) -> None:
+        """Cancel the consumer: its queue moves. Deliveries stay unsettled and their acks count."""
+        connection.link.to_bridge.write(frames.method(1, 60, 30, frames.short(connection.consumer_tag) + b"\0"))
+        connection.consumer = 0
+
+    def crash(self) -> None:
+        """Die and come back: all connections break, and the last acks may be forgotten."""
+        rng = self._rng
+        recent = [entry for entry in self._acked if self.now_s - entry[0] <= FORGOTTEN_ACKS_S]
+        forgotten = recent[rng.randint(0, len(recent)) :]
+        self._acked.clear()
+        for _, message, connection in forgotten:
+            self._ledger.acked[message.key] -= 1
+            self._ledger.excused[message.key] += connection.owner.gone
+        self._requeue([message for _, message, _ in forgotten], nacked=False)
+        for connection in list(self.connections):
+            connection.link.cut(rng)
+            connection.link.to_broker.end(0)
+            self._drop(connection)
+        if self.kind == "classic":
+            for message in self.ready:
+                message.redelivered = True  # so does a classic queue that was not shut down in order
+
+    def _drop(self, connection: SourceConnection) -> None:
+        self._take_back(connection)
+        connection.closed = True
+        connection.link.to_bridge.end()
+        self.connections.remove(connection)
+
+    def _take_back(self, connection: SourceConnection) -> None:
+        assert not (connection.unsettled and connection.link.drained), "invariant 6: given back by closing"
+        messages = [message for message, _ in connection.unsettled.values()]
+        connection.unsettled.clear()
+        connection.consumer = 0
+        for message in messages:
+            self._ledger.excused[message.key] += connection.owner.gone
+        self._requeue(messages, nacked=False)
+
+    def forget_bridge(self) -> None:
+        """A bridge's process has ended: what it knew of messages that came back, nobody knows now."""
+        for message in (*self.returned, *self.ready):
+            self._ledger.excused[message.key] += message.acquired_count > 0
+
+    def heal(self) -> None:
+        """Nothing expires any more, and the quarantine is there."""
+        self.quarantine_refuses = False
+        for message in (*self.returned, *self.ready):
+            message.expires_s = inf

@@ -1,0 +1,141 @@
+"""What one bridge has heard and said, read apart from it: it may settle and publish only what this allows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from struct import unpack_from
+from typing import TYPE_CHECKING
+
+from bridge.wire import QUARANTINE_CHANNEL, Confirm, Deliveries, Delivery, Event, Return, split_route
+from tests.simulation.link import FrameReader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from bridge.window import Window
+    from tests.simulation.ledger import Ledger
+    from tests.simulation.messages import Message
+
+ACK, NACK = b"\0\x3c\0\x50", b"\0\x3c\0\x78"
+
+
+class Witness:
+    """Deliveries and publishes of the present generations."""
+
+    def __init__(self, window: Window, ledger: Ledger) -> None:
+        self._window = window
+        self._ledger = ledger
+        self._reader = FrameReader()
+        self.unsettled: dict[int, Delivery] = {}
+        self.published: dict[int, tuple[int, Delivery]] = {}
+        """By publish_seqno: the delivery and its tag; tag 0 for one that was given up: an orphan, or given back."""
+        self._returned: Counter[tuple[Message, bytes]] = Counter()
+        """Returns of which the confirm is still to come, by message and routing key."""
+        self._confirmed: set[int] = set()
+        """Delivery tags of which the destination has a copy: each must be acked at once."""
+        self._next_seqno = 1
+        self._quarantined = 0
+        """Publishes that the quarantine took and that are not acked yet."""
+
+    # --- The source --------------------------------------------------------------------------------------
+
+    def hears_source(self, events: Iterable[Event]) -> None:
+        """Deliveries have come, or answers of the quarantine."""
+        for event in events:
+            if isinstance(event, Deliveries):
+                self.unsettled |= {d.delivery_tag: d for d in event.items}
+            elif isinstance(event, Confirm) and event.channel == QUARANTINE_CHANNEL:
+                self._quarantined += event.accepted
+
+    def says_to_source(self, raw: bytes) -> None:
+        """Check acks and nacks (invariants 1, 2 and 6)."""
+        for frame in self._reader.feed(raw):
+            called = frame.payload[:4]
+            if frame.kind == 1 and frame.channel == 1 and called in {ACK, NACK}:
+                tag, bits = unpack_from(">QB", frame.payload, 4)
+                assert tag in self.unsettled, f"invariant 2: settles {tag}, which is not in the window"
+                for settled in [t for t in self.unsettled if t == tag or (bits & 1 and t < tag)]:
+                    self._settles(settled, acks=called == ACK)
+        assert not self._confirmed, f"{self._confirmed} confirmed, and not acked"
+
+    def _settles(self, tag: int, *, acks: bool) -> None:
+        delivery = self.unsettled.pop(tag)
+        assert tag not in {t for t, _ in self.published.values()}, f"settles {tag}, which is published"
+        if tag in self._confirmed:
+            assert acks, f"gives back {tag}, of which there is a copy"
+            self._confirmed.discard(tag)
+        elif acks and not delivery.redelivered:
+            # A redelivery may have been suppressed: the ledger knows whether there is a copy.
+            self._quarantined -= 1
+            assert self._quarantined >= 0, f"invariant 1: acks {tag}, which nobody has confirmed"
+
+    def source_lost(self) -> None:
+        """All deliveries are stale."""
+        self.unsettled.clear()
+        self._confirmed.clear()
+        self._quarantined = 0
+        self.give_up_published()
+
+    def give_up_published(self) -> None:
+        """What is published is an orphan, or is given back nevertheless: its confirm allows no ack."""
+        self.published = {n: (0, d) for n, (_, d) in self.published.items()}
+
+    # --- The destination ---------------------------------------------------------------------------------
+
+    def says_to_destination(self, deliveries: list[Delivery]) -> None:
+        """Check what is published, and in which order (invariants 2 and 5)."""
+        live = {tag for tag, _ in self.published.values()}
+        assert 0 not in live, "invariant 2: publishes while orphans are out"
+        for delivery in deliveries:
+            tag = delivery.delivery_tag
+            assert self.unsettled.get(tag) is delivery, f"invariant 2: publishes {tag}, which is stale or settled"
+            assert tag not in live, f"publishes {tag} twice at once"
+            live.add(tag)
+            self.published[self._next_seqno] = tag, delivery
+            self._next_seqno += 1
+        window = self._window
+        passed = {*window._aside, *(d.delivery_tag for d, _ in window.condemned)}
+        overtaken = {t for t in self.unsettled if t < deliveries[-1].delivery_tag} - live - passed
+        assert not overtaken, f"invariant 5: {overtaken} overtaken"
+
+    def hears_destination(self, events: Iterable[Event]) -> None:
+        """Confirms and returns have come."""
+        for event in events:
+            if isinstance(event, Return):
+                self._returned[self._message(event)] += 1
+            elif isinstance(event, Confirm):
+                number, multiple = event.publish_seqno, event.multiple
+                for covered in [n for n in self.published if n == number or (multiple and n < number)]:
+                    tag, delivery = self.published.pop(covered)
+                    if not event.accepted:
+                        continue
+                    # Of several that are alike, the first confirm is taken for that of the returned one.
+                    message = self._message(delivery)
+                    if self._returned[message]:
+                        self._returned[message] -= 1
+                    elif tag:
+                        self._confirmed.add(tag)
+
+    def _message(self, of: Delivery | Return) -> tuple[Message, bytes]:
+        key = split_route(of.route)[1] if self._window.limits.own_keys else b""
+        return self._ledger.message(of.content), key
+
+    def destination_lost(self) -> None:
+        """What was published is held again."""
+        self.published.clear()
+        self._returned.clear()
+        self._next_seqno = 1
+
+    # --- The books ---------------------------------------------------------------------------------------
+
+    def audit(self) -> None:
+        """Hold the window's numbers to what is truly in it (invariants 3 and 4)."""
+        window, books = self._window, self._window.books
+        assert books.imbalance == 0, f"invariant 3: {books.imbalance}"
+        published = sum(tag > 0 for tag, _ in self.published.values())
+        assert books.published == published, f"{books.published} published in the books, and truly {published}"
+        assert window.in_flight == len(self.unsettled), f"{window.in_flight} in flight, truly {len(self.unsettled)}"
+        size_bytes = sum(len(d.content) for d in self.unsettled.values())
+        assert books.bytes_in_flight == size_bytes, f"{books.bytes_in_flight} bytes in flight, truly {size_bytes}"
+        orphans = len(self.published) - published
+        assert window.orphans == orphans, f"{window.orphans} orphans, truly {orphans}"
