@@ -1,0 +1,1 @@
+"""Damaged and hostile bytes against the data plane: `make fuzz`."""

@@ -1,0 +1,113 @@
+"""`python -m tests.fuzz --seconds 60 [--seed N]`: streams, damaged and cut at random, into the real relay.
+
+What may come of it: events, or `MalformedFrameError`. What may not: another exception, books that do not balance, more
+bytes kept than came in, an ack of what was not confirmed (the relay has no destination here, so any ack at all).
+A failing seed is printed and replays exactly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+
+from bridge.books import Books
+from bridge.content import HeaderPolicy
+from bridge.errors import MalformedFrameError
+from bridge.memory import Memory
+from bridge.relay import Relay
+from bridge.window import Window, WindowLimits
+from bridge.wire import BASIC_ACK, BASIC_NACK, route
+from tests.frames import content, deliver, frame
+
+SAMPLES = 12
+"""Messages in a stream."""
+
+
+def stream(chance: random.Random) -> bytearray:
+    """A valid stream of deliveries and control frames."""
+    out = bytearray()
+    for delivery_tag in range(1, SAMPLES + 1):
+        if chance.random() < 0.2:
+            out += chance.choice((b"\x08\0\0\0\0\0\0\xce", frame(1, 0, b"\0\x0a\0\x3d"), frame(1, 7, b"\0\x14\0\x0b")))
+        body = chance.randbytes(chance.choice((0, 1, 40, 300)))
+        out += deliver(delivery_tag, content(body, step=chance.choice((64, 4096))))
+    return out
+
+
+def damage(data: bytearray, chance: random.Random) -> None:
+    """Change, insert, drop, double or swap some bytes."""
+    for _ in range(chance.randrange(4)):
+        at = chance.randrange(len(data))
+        match chance.randrange(5):
+            case 0:
+                data[at] = chance.randrange(256)
+            case 1:
+                data[at:at] = chance.randbytes(chance.randrange(1, 9))
+            case 2:
+                del data[at : at + chance.randrange(1, 9)]
+            case 3:
+                data[at:at] = data[at : at + chance.randrange(1, 300)]
+            case _:
+                data[at : at + 8] = data[at : at + 8][::-1]
+
+
+def schedule(seed: int) -> str:
+    """Run one stream; return what came of it. Raises what must not happen."""
+    chance = random.Random(seed)
+    books = Books()
+    window = Window(WindowLimits(prefetch=SAMPLES), books, Memory(enabled=True), chance.random)
+    relay = Relay(window, HeaderPolicy(), destination=route("", "out"), own_keys=False, quarantine="q")
+    cutter = relay.source_connecting()
+    relay.source_opened(131_072)
+    relay.consume("tag", SAMPLES, 0.0)
+    relay.consuming()
+    data = stream(chance)
+    damage(data, chance)
+    position = 0
+    outcome = "cut"
+    try:
+        while position < len(data):
+            size = chance.choice((1, 7, 64, 1000))
+            relay.source_events(cutter.feed(bytes(data[position : position + size]), 0.0), 0.0)
+            position += size
+            cutter.control.clear()
+    except MalformedFrameError:
+        outcome = "malformed"
+    assert books.imbalance == 0, books
+    assert books.bytes_in_flight <= 2 * len(data) + 100 * SAMPLES, books
+    for output in relay.source_output:
+        assert int.from_bytes(output[7:11], "big") not in (BASIC_ACK, BASIC_NACK), output
+    relay.source_lost()
+    assert books.imbalance == 0, books
+    assert (books.held, books.published, books.bytes_in_flight) == (0, 0, 0), books
+    return outcome
+
+
+def main() -> int:
+    """Run schedules until time is up; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seed", type=int, help="replay this one alone")
+    arguments = parser.parse_args()
+    if arguments.seed is not None:
+        print(schedule(arguments.seed))
+        return 0
+    outcomes: dict[str, int] = {}
+    ends_s = time.monotonic() + arguments.seconds
+    seed = random.SystemRandom().randrange(1 << 48)
+    while time.monotonic() < ends_s:
+        seed += 1
+        try:
+            outcome = schedule(seed)
+        except Exception:
+            print(f"FAILED: python -m tests.fuzz --seed {seed}", flush=True)
+            raise
+        outcomes[outcome] = outcomes.get(outcome, 0) + 1
+    print(f"{sum(outcomes.values())} streams: {outcomes}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
