@@ -25,8 +25,11 @@ PREFETCH = 1000
 
 @pytest.fixture(scope="module")
 def cluster(broker_version: str) -> Iterator[Cluster]:
-    """Three nodes, started once for all tests here."""
-    with Cluster(broker_version) as cluster:
+    """Three nodes, started once for all tests here.
+
+    4.3 keeps what a dead node's consumers had for them, a minute by default, before others get it.
+    """
+    with Cluster(broker_version, config={"consumer_disconnected_timeout": 3000}) as cluster:
         yield cluster
 
 
