@@ -23,7 +23,7 @@ define make_venv
 	touch $@
 endef
 
-.PHONY: help venv brokers broker test test-deploy lint format types demo bench faults simulate soak fuzz lock clean
+.PHONY: help venv brokers broker test coverage test-deploy lint format types demo bench faults simulate soak fuzz lock clean
 
 help: ## list these verbs
 	@echo "make VERB [ARGS='…']; ARGS are passed on to the program that the verb runs"
@@ -44,6 +44,9 @@ broker:
 
 test: venv brokers ## the whole test suite, against real brokers
 	$(RUN) pytest --ignore tests/deploy $(ARGS)
+
+coverage: venv ## every branch of each pure module, by that module's own tests
+	$(RUN) tests.coverage_by_file $(ARGS)
 
 test-deploy: $(VENV_DEPLOY)/.complete brokers ## image, chart, alerts and dashboard, with the real tools
 	$(VENV_DEPLOY)/bin/python -m tests.deploy.tools
