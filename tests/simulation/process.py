@@ -309,6 +309,7 @@ class Process:
         self.witness.give_up_published()
         self.relay.abandon()
         self.pump(now_s)
+        assert not self.window.in_flight, "invariant 6: given back by closing"
         for session in (self.source, self.destination):
             if session is not None:
                 self.end(session, now_s, polite=True)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 ALL_FAULTS = (*SOURCE_FAULTS, *DESTINATION_FAULTS, *BRIDGE_FAULTS, *OTHER_FAULTS)
 HEALED_WITHIN_S = 200.0
 """Of simulated time, once no more faults happen: everything is drained."""
+WARM = 0.8
+"""Chance that a schedule begins with both sides up and the consumer on: getting there takes many events."""
 STOPPED_WITHIN = 6
 """Ticks of 50 ms that a healthy bridge takes to stop."""
 SETTLED_WITHIN = 60
@@ -67,8 +69,8 @@ class Schedule:
         self.report = Report(schedules=1)
         self.ledger = Ledger()
         kind = rng.choice(("classic", "quorum-3.10", "quorum-4.3"))
-        own_keys = rng.random() < 0.3
         self.names = self._draw_faults()
+        own_keys = rng.random() < (0.7 if {"dead-key", "forbidden-key"} & {*self.names} else 0.2)
         self.pair = rng.random() < 0.08
         """Two bridges on one queue."""
         self.ledger.in_order = not self.pair
@@ -101,7 +103,7 @@ class Schedule:
         self._faults = Faults(self)
         self._fault_rate = rng.choice((0.01, 0.03, 0.08))
         self._whole_chunks = rng.random() < 0.5
-        self._size_limit, self._poison_rate = rng.choice((0, 0, 250)), rng.choice((0.0, 0.0, 0.1))
+        self._poison_rate = 0.15 if "poison" in self.names else 0.0
 
     def _draw_faults(self) -> tuple[str, ...]:
         rng = self.rng
@@ -116,7 +118,10 @@ class Schedule:
             pool = (*BRIDGE_FAULTS, *SOURCE_FAULTS)
         else:
             pool = ALL_FAULTS
-        return tuple(rng.sample(pool, rng.randint(1, min(6, len(pool)))))
+        names = rng.sample(pool, rng.randint(1, min(6, len(pool))))
+        if "quarantine-fails" in names or "quarantine-refused" in names:
+            names.append("poison")
+        return tuple(names)
 
     # --- Playing -----------------------------------------------------------------------------------------
 
@@ -134,6 +139,11 @@ class Schedule:
         self.start_bridge()
         if self.pair:
             self.start_bridge()
+        if "quarantine-fails" in self.names:
+            self._faults.inject("poison")
+        if rng.random() < WARM:
+            self.publish()
+            self.settle()
         for _ in range(rng.randint(40, 240)):
             if self.names and rng.random() < self._fault_rate:
                 name = rng.choice(self.names)
@@ -276,15 +286,15 @@ class Schedule:
         return True
 
     def _steer(self) -> None:
-        process = self.rng.choice(self.processes)
-        if process.source is None:
-            process.connect_source(self.now_s)
-        else:
-            process.steer(process.source, self.now_s)
-        if process.destination is None:
-            process.connect_destination(self.now_s)
-        else:
-            process.steer(process.destination, self.now_s)
+        for process in self.processes:
+            if process.source is None:
+                process.connect_source(self.now_s)
+            else:
+                process.steer(process.source, self.now_s)
+            if process.destination is None:
+                process.connect_destination(self.now_s)
+            else:
+                process.steer(process.destination, self.now_s)
 
     def _time_passes(self) -> None:
         self.advance(self.rng.choice((0.01, 0.05, 0.2, 1.0)))
@@ -413,5 +423,5 @@ EVENTS: tuple[Callable[[Schedule], None], ...] = (
     Schedule._steer,
     Schedule._time_passes,
 )
-WEIGHTS = (2, 6, 5, 1, 6, 5, 12, 6, 6)
+WEIGHTS = (2, 6, 6, 1, 6, 5, 12, 8, 5)
 CUMULATIVE_WEIGHTS = [sum(WEIGHTS[: n + 1]) for n in range(len(WEIGHTS))]

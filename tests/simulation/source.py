@@ -269,7 +269,9 @@ class Source:
         if answer == "ack":
             self._ledger.stored[key] += 1
         if answer == "return":
-            link.write(frames.returned(frames.content(key[1], channel=2), routing_key="sq.quarantine", channel=2))
+            step = connection.frame_max - 8 if connection.frame_max else 1 << 20
+            content = frames.content(key[1], channel=2, step=step)
+            link.write(frames.returned(content, routing_key="sq.quarantine", channel=2))
         link.write(frames.confirm(seqno, accepted=answer != "nack", channel=2))
 
     # --- Ends --------------------------------------------------------------------------------------------

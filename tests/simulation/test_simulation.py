@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import random
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
+from bridge.memory import Memory
+from bridge.relay import Relay
+from bridge.window import Window
 from tests.simulation.schedule import ALL_FAULTS, Report, Schedule, ScheduleError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 PLAY_S = 30.0
-KNOWN_SEEDS = {
-    18: "acks into a dead connection, and its end noticed 25 s later",
-    47: "memory full of a message that waits for a quarantine whose channel is not open",
-    1980: "acks into a dead connection of which the end was not read, since memory was full",
-    7365: "twins, one of them returned, the other one's confirm under way",
-}
-"""Schedules that found bugs."""
-
-
-@pytest.mark.parametrize("seed", KNOWN_SEEDS, ids=KNOWN_SEEDS.values())
-def test_a_schedule_that_found_a_bug_finds_it_no_more(seed: int) -> None:
-    Schedule(seed).run()
+CAUGHT_WITHIN = 2000
 
 
 def test_nothing_is_lost_doubled_or_stuck_whatever_the_brokers_do() -> None:
@@ -44,16 +40,72 @@ def test_a_seed_plays_the_same_schedule_each_time() -> None:
     assert len(told[0]) > 100
 
 
-def test_a_bridge_that_acks_too_early_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The simulation is no use if it finds nothing: here nacked publishes are taken for confirmed ones."""
-    from bridge.window import Window  # noqa: PLC0415 - to be broken here
-
+def believe_nacks(patch: pytest.MonkeyPatch) -> None:
     confirm = Window.confirm
 
     def believing(self: Window, publish_seqno: int, now_s: float, *, multiple: bool, accepted: bool) -> None:
         confirm(self, publish_seqno, now_s, multiple=multiple, accepted=accepted or True)
 
-    monkeypatch.setattr(Window, "confirm", believing)
-    with pytest.raises(ScheduleError, match=r"seed \d+, event \d+: AssertionError: invariant 1"):
-        for seed in range(400):
+    patch.setattr(Window, "confirm", believing)
+
+
+def ignore_returns(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Window, "_was_returned", lambda *_: False)
+
+
+def keep_stale(patch: pytest.MonkeyPatch) -> None:
+    source_lost = Window.source_lost
+
+    def keeping(self: Window) -> None:
+        held = self._held.copy()
+        source_lost(self)
+        self._held = held
+
+    patch.setattr(Window, "source_lost", keeping)
+
+
+def hold_in_any_order(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Window, "_hold", lambda self, deliveries: self._held.extend(deliveries))
+
+
+def wait_for_ever(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Window, "confirm_overdue", lambda *_: False)
+
+
+def count_no_duplicates(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Memory, "vouches_for", lambda *_: True)
+
+
+def remember_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Memory, "recall", lambda *_: False)
+
+
+def pause_for_ever(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Relay, "paused", property(lambda self: self.window.full))
+
+
+@pytest.mark.parametrize(
+    ("broken", "caught"),
+    (
+        (believe_nacks, "invariant 1"),
+        (ignore_returns, "invariant 1"),
+        (keep_stale, "invariant 2"),
+        (hold_in_any_order, "invariant 5"),
+        (wait_for_ever, "stuck"),
+        (pause_for_ever, "stuck"),
+        (count_no_duplicates, "held possible"),
+        (remember_nothing, "duplicates"),
+    ),
+)
+def test_a_bridge_that_is_broken_is_caught(
+    broken: Callable[[pytest.MonkeyPatch], None], caught: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A simulation that finds nothing in a broken bridge would be no use."""
+    broken(monkeypatch)
+    for seed in range(CAUGHT_WITHIN):
+        try:
             Schedule(seed).run()
+        except ScheduleError as error:
+            if caught in str(error):
+                return
+    pytest.fail(f"not caught within {CAUGHT_WITHIN} schedules")
