@@ -1,7 +1,8 @@
 """The command line: the composition root, signals and exit codes.
 
 Exit codes: 0 after a drained SIGTERM or SIGINT, 78 (EX_CONFIG) for a wrong configuration, 130 at once after a
-second signal. An unreachable broker, a refused login or a missing queue is no reason to exit: see `/readyz`.
+second signal. An unreachable broker, a refused login or a missing queue is no reason to exit: see `/readyz`;
+`amqp-bridge check` exits 1 for one.
 """
 
 from __future__ import annotations
@@ -9,16 +10,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import json
 import logging
 import os
 import signal
 import sys
 from importlib.metadata import version
 
+from bridge.check import as_json, as_table, check, failed
 from bridge.errors import BridgeError, ConfigurationError
 from bridge.http import Endpoint
 from bridge.log import configure_logging
-from bridge.settings import Settings, load_settings, settings_help, unknown_variables
+from bridge.settings import Settings, effective, load_settings, settings_help, unknown_variables
 from bridge.supervisor import Supervisor
 
 if sys.platform == "win32":
@@ -45,6 +48,13 @@ def main(argv: list[str] | None = None) -> int:
         hint = f"`amqp-bridge {arguments.command} --help` lists every setting"
         sys.stderr.write(f"amqp-bridge: nothing was connected; {hint}\n")
         return EX_CONFIG
+    configure_logging(settings)
+    for text in unknown_variables(os.environ):
+        log.warning("%s", text)
+    if arguments.command == "check":
+        return look(settings, in_json=arguments.json)
+    if arguments.command == "config":
+        return show(settings, in_json=arguments.json)
     return run(settings)
 
 
@@ -54,27 +64,52 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"amqp-bridge {version('amqp-bridge')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    commands.add_parser(
-        "run",
-        help="forward messages until SIGTERM",
-        description="Forward messages until SIGTERM. Configured by environment variables:",
-        epilog=settings_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    for command, what in (
+        ("run", "forward messages until SIGTERM"),
+        ("check", "connect, look at queues and permissions, and say what is wrong; moves no message"),
+        ("config", "print every setting's value and where it comes from, secrets hidden"),
+    ):
+        parser_of = commands.add_parser(
+            command,
+            help=what,
+            description=f"{what[0].upper()}{what[1:]}. Configured by environment variables:",
+            epilog=settings_help(),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if command != "run":
+            parser_of.add_argument("--json", action="store_true", help="for machines")
     return parser
 
 
 def run(settings: Settings) -> int:
     """Forward until a signal; return the exit code."""
-    configure_logging(settings)
-    for text in unknown_variables(os.environ):
-        log.warning("%s", text)
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(_serve(settings))
     except BridgeError as error:
         log.critical("%s", error)
         return EX_CONFIG
+    return 0
+
+
+def look(settings: Settings, *, in_json: bool) -> int:
+    """Check what the settings lead to; return the exit code: 1 for an error."""
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        findings = runner.run(check(settings))
+    sys.stdout.write(as_json(findings) if in_json else as_table(findings))
+    return int(failed(findings))
+
+
+def show(settings: Settings, *, in_json: bool) -> int:
+    """Print the effective configuration; return the exit code."""
+    entries = effective(settings)
+    if in_json:
+        sys.stdout.write(json.dumps([entry._asdict() for entry in entries], indent=2) + "\n")
+        return 0
+    names, values = (max(len(entry[column]) for entry in entries) for column in (0, 1))
+    for entry in entries:
+        origin = "the source's" if entry.origin == "source" else entry.origin
+        sys.stdout.write(f"{entry.variable:{names}}  {entry.value:{values}}  {origin}\n")
     return 0
 
 

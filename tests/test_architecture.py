@@ -15,7 +15,7 @@ MODULES = {path.stem: path for path in PACKAGE.glob("*.py")}
 ORDER = (
     *("__init__", "errors", "books", "content", "wire", "memory", "window", "relay", "backoff"),
     *("status", "values", "side", "settings", "log", "metrics", "http"),
-    *("diagnosis", "tap", "session", "supervisor", "cli", "__main__"),
+    *("diagnosis", "tap", "session", "supervisor", "inspection", "check", "cli", "__main__"),
 )
 """Each module imports only from those before it."""
 
@@ -24,7 +24,7 @@ PURE = {"errors", "books", "content", "wire", "memory", "window", "relay", "back
 IMPURE_LIBRARIES = {"asyncio", "datetime", "logging", "os", "random", "secrets", "selectors", "socket", "ssl"}
 IMPURE_LIBRARIES |= {"subprocess", "threading", "time", "uvloop"}
 AMQP_LIBRARIES = {"aio_pika", "aiormq", "pamqp"}
-KNOW_AMQP_LIBRARIES = {"tap", "session", "diagnosis"}
+KNOW_AMQP_LIBRARIES = {"tap", "session", "diagnosis", "inspection"}
 
 modules = pytest.mark.parametrize("module", sorted(MODULES))
 
