@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,9 +115,61 @@ def test_a_second_signal_ends_it_at_once(silent_broker: socket.socket, start_bri
     assert "second signal" in bridge.logs
 
 
-def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sigterm_while_the_bridge_is_being_imported_is_not_lost(silent_broker: socket.socket) -> None:
+    """PID 1 has no default handler, so the first thing to do is to install one."""
+    variables = {name: text for name, text in os.environ.items() if not name.startswith("BRIDGE_")}
+    with subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "bridge", "run"],
+        env=variables | settings_for(silent_broker),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr
+        assert any("bridge.errors" in line for line in process.stderr)
+        process.terminate()
+        rest = process.stderr.read()
+    assert process.returncode == 0
+    assert "Traceback" not in rest
+
+
+def test_a_check_that_is_ended_by_a_signal_does_not_say_that_all_is_well(silent_broker: socket.socket) -> None:
+    with BridgeProcess(settings_for(silent_broker), "check") as bridge, silent_broker.accept()[0]:
+        assert bridge.terminate() == 128 + signal.SIGTERM
+    assert "Traceback" not in bridge.logs
+
+
+def test_the_configuration_is_shown_with_its_origins_and_without_secrets(silent_broker: socket.socket) -> None:
+    settings = settings_for(silent_broker, SOURCE_PREFETCH="5", SOURCE_PREFECTH="6")
+    with BridgeProcess(settings, "config") as table, BridgeProcess(settings, "config", "--json") as document:
+        assert (table.wait(), document.wait()) == (0, 0)
+    rows = {line.split()[0]: line.split()[1:] for line in table.log_lines if line.startswith("BRIDGE_")}
+    url = f"amqp://reader@127.0.0.1:{silent_broker.getsockname()[1]}"
+    assert rows["BRIDGE_SOURCE_URL"] == [url, "environment"]
+    assert rows["BRIDGE_DESTINATION_URL"] == [url, "the", "source's"]
+    assert rows["BRIDGE_SOURCE_PREFETCH"] == ["5", "environment"]
+    assert rows["BRIDGE_HOLD_TIMEOUT"] == ["300", "default"]
+    assert list(rows) == [option.variable for option in options()]
+    entries = json.loads("\n".join(line for line in document.log_lines if "is not a setting" not in line))
+    assert {"variable": "BRIDGE_SOURCE_PREFETCH", "value": "5", "origin": "environment"} in entries
+    for shown in (table, document):
+        assert PASSWORD not in shown.logs
+        assert "BRIDGE_SOURCE_PREFECTH is not a setting" in shown.logs
+
+
+@pytest.mark.parametrize("command", ("check", "config"))
+def test_a_wrong_configuration_is_78_for_every_command(silent_broker: socket.socket, command: str) -> None:
+    with BridgeProcess(settings_for(silent_broker, SOURCE_PREFETCH="many"), command) as bridge:
+        assert bridge.wait() == os.EX_CONFIG
+    assert bridge.log_lines == [
+        'amqp-bridge: BRIDGE_SOURCE_PREFETCH: "many" is not a whole number; expected 1 to 65535',
+        f"amqp-bridge: nothing was connected; `amqp-bridge {command} --help` lists every setting",
+    ]
+
+
+@pytest.mark.parametrize("command", ("run", "check", "config"))
+def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str], command: str) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.main(["run", "--help"])
+        cli.main([command, "--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
     for option in options():
