@@ -9,7 +9,8 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 
-from tests.simulation.schedule import Report, Schedule, ScheduleError
+from tests.simulation.report import Report, ScheduleError
+from tests.simulation.schedule import Schedule
 
 BATCH = 200
 """Schedules that a worker plays at a time."""

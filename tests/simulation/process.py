@@ -220,6 +220,7 @@ class Process:
             self.relay.source_opened(self.setup.source_frame_max)
         elif session.step == "qos" and session.answered(QOS_OK):
             self._consumers += 1
+            self.witness.left_over = self.window.in_flight
             consumer_tag = f"ct-{self._consumers}"
             self.relay.consume(consumer_tag, session.prefetch, now_s)
             session.write_method(1, (60, 20), b"\0\0\2sq" + frames.short(consumer_tag) + b"\0\0\0\0\0")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -13,6 +11,7 @@ from tests.simulation.faults import BRIDGE_FAULTS, DESTINATION_FAULTS, OTHER_FAU
 from tests.simulation.ledger import Ledger
 from tests.simulation.messages import make_message, make_twin
 from tests.simulation.process import Process, Session, Setup
+from tests.simulation.report import Report, ScheduleError
 from tests.simulation.source import Source, SourceConnection
 
 if TYPE_CHECKING:
@@ -31,33 +30,6 @@ SETTLED_WITHIN = 60
 """Rounds in which everybody does at once what there is to do."""
 
 
-@dataclass
-class Report:
-    """What a schedule, or many, came to."""
-
-    schedules: int = 0
-    events: int = 0
-    messages: int = 0
-    arrived: int = 0
-    duplicates: int = 0
-    duplicates_counted: int = 0
-    suppressed: int = 0
-    quarantined: int = 0
-    stale: int = 0
-    faults: Counter[str] = field(default_factory=Counter)
-
-    def add(self, other: Report) -> None:
-        """Count another's with this."""
-        for name, value in vars(other).items():
-            if isinstance(value, int):
-                setattr(self, name, getattr(self, name) + value)
-        self.faults.update(other.faults)
-
-
-class ScheduleError(Exception):
-    """A schedule broke what must hold; it says which, and how to see it again."""
-
-
 class Schedule:
     """One seed."""
 
@@ -69,7 +41,7 @@ class Schedule:
         self.report = Report(schedules=1)
         self.ledger = Ledger()
         kind = rng.choice(("classic", "quorum-3.10", "quorum-4.3"))
-        self.names = self._draw_faults()
+        self.names = self.names_drawn = self._draw_faults()
         own_keys = rng.random() < (0.7 if {"dead-key", "forbidden-key"} & {*self.names} else 0.2)
         self.pair = rng.random() < 0.08
         """Two bridges on one queue."""
@@ -397,6 +369,7 @@ class Schedule:
         report.duplicates = ledger.duplicates()
         report.duplicates_counted = self.counted
         assert not self.source.limit_drops or self._may_drop, "dropped by the delivery limit"
+        assert self.names_drawn or not self.counted, "without a fault no duplicate is possible"
         if self.pair:
             return  # what came back from one went to the other, which could not know
         assert report.duplicates <= self.counted, f"{report.duplicates} duplicates, {self.counted} held possible"

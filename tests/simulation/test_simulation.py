@@ -11,7 +11,8 @@ import pytest
 from bridge.memory import Memory
 from bridge.relay import Relay
 from bridge.window import Window
-from tests.simulation.schedule import ALL_FAULTS, Report, Schedule, ScheduleError
+from tests.simulation.report import Report, ScheduleError
+from tests.simulation.schedule import ALL_FAULTS, Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -29,6 +29,8 @@ class Witness:
         self.unsettled: dict[int, Delivery] = {}
         self.published: dict[int, tuple[int, Delivery]] = {}
         """By publish_seqno: the delivery and its tag; tag 0 for one that was given up: an orphan, or given back."""
+        self.left_over = 0
+        """What was in the window when the consumer began: not given back, since it was published."""
         self._returned: Counter[tuple[Message, bytes]] = Counter()
         """Returns of which the confirm is still to come, by message and routing key."""
         self._confirmed: set[int] = set()
@@ -135,6 +137,8 @@ class Witness:
         published = sum(tag > 0 for tag, _ in self.published.values())
         assert books.published == published, f"{books.published} published in the books, and truly {published}"
         assert window.in_flight == len(self.unsettled), f"{window.in_flight} in flight, truly {len(self.unsettled)}"
+        most = window.limits.prefetch + self.left_over
+        assert window.in_flight <= most, f"invariant 4: {window.in_flight} in flight, at most {most} allowed"
         size_bytes = sum(len(d.content) for d in self.unsettled.values())
         assert books.bytes_in_flight == size_bytes, f"{books.bytes_in_flight} bytes in flight, truly {size_bytes}"
         orphans = len(self.published) - published
