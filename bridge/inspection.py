@@ -75,6 +75,7 @@ class Queue:
     queue_type: str = ""
     """Empty where it is not known."""
     delivery_limit: int | None = None
+    durable: bool = True
 
 
 class Inspection(Session):
@@ -244,6 +245,9 @@ class Inspection(Session):
         counts = f"{declared.message_count} messages ready, {declared.consumer_count} consumers"
         kind = queue.queue_type or "of unknown type (the user may not declare it)"
         self.found("ok", "queue", f'queue "{name}", {kind}: {counts}')
+        if not queue.durable:
+            text = f'queue "{name}" is not durable: a restart of the broker deletes it; make it durable'
+            self.found("warning", "durability", text)
         return queue
 
     async def _ask_queue(self, name: str) -> Queue:
@@ -265,12 +269,12 @@ class Inspection(Session):
                     break
                 arguments[argument] = queue_type
             elif argument == "x-delivery-limit":
-                return Queue("quorum", int(value) if value else None)
+                return Queue(queue_type, int(value) if value else None)
             elif argument in flags:
                 flags[argument] = value == "true"
             else:
                 arguments[argument] = _argument(value)
-        return Queue(queue_type)
+        return Queue(queue_type, durable=flags["durable"])
 
     async def _difference(self, name: str, flags: dict[str, bool], arguments: FieldTable) -> tuple[str, str] | None:
         """Return the first argument in which the queue is another, and its value there, empty for none."""

@@ -1,0 +1,205 @@
+"""The check on real brokers: it finds what is wrong, says so, and leaves no trace."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.broker.scene import settings as plain_settings
+from tests.rig.bridge_process import BridgeProcess
+from tests.rig.client import publish_numbered
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.rig.certificates import Certificates
+    from tests.rig.node import Node
+
+Findings = list[dict[str, str]]
+
+
+@pytest.fixture(autouse=True)
+def _no_trace(source: Node, destination: Node) -> Iterator[None]:
+    """Whatever a check finds, queues, consumers and messages are after it what they were before."""
+    source.declare("check.in", "quorum", {"x-max-length": 1000, "x-delivery-limit": 20})
+    destination.declare("check.out", "classic", {"x-max-length": 1000, "x-expires": 10_000_000})
+    publish_numbered(source.url, "check.in", 3)
+    before = [contents(node) for node in (source, destination)]
+    yield
+    assert [contents(node) for node in (source, destination)] == before
+
+
+def contents(node: Node) -> str:
+    """Return every queue with how many messages are ready and in all."""
+    return node.eval("""
+        lists:sort([{amqqueue:get_name(Q), rabbit_amqqueue:stat(Q), rabbit_amqqueue:info(Q, [messages])}
+                    || Q <- rabbit_amqqueue:list()])""")
+
+
+def checked(source: Node, destination: Node, **more: object) -> tuple[int, Findings]:
+    """Run the check as a user does; return its exit status and findings."""
+    settings = plain_settings(source, destination, "check.in", "check.out")
+    settings |= {f"BRIDGE_{name}": value for name, value in more.items()}
+    with BridgeProcess(settings, "check", "--json") as bridge:
+        status = bridge.wait()
+    findings: Findings = json.loads(bridge.logs)["findings"]
+    assert "Traceback" not in bridge.logs
+    return status, findings
+
+
+def about(findings: Findings, subject: str, side: str = "") -> tuple[str, str]:
+    """Return level and text of the only finding about a subject."""
+    (found,) = (each for each in findings if each["subject"] == subject and each["side"].startswith(side))
+    return found["level"], found["text"]
+
+
+def user(node: Node, configure: str, write: str, read: str) -> str:
+    """Return the URL of a user with these permissions."""
+    node.eval(f"""
+        catch rabbit_auth_backend_internal:add_user(<<"limited">>, <<"secret">>, <<"rig">>),
+        rabbit_auth_backend_internal:set_permissions(
+            <<"limited">>, <<"/">>, <<"{configure}">>, <<"{write}">>, <<"{read}">>, <<"rig">>)""")
+    return node.url.replace("guest:guest", "limited:secret")
+
+
+def test_all_is_well(source: Node, destination: Node) -> None:
+    status, findings = checked(source, destination)
+    assert status == 0
+    assert {each["level"] for each in findings} == {"ok"}
+    assert "quorum: 3 messages ready, 0 consumers" in about(findings, "queue", "source")[1]
+    assert "classic: 0 messages ready" in about(findings, "queue", "destination")[1]
+    assert "will be declared when it is needed" in about(findings, "quarantine")[1]
+    assert "different brokers" in about(findings, "loop")[1] or "different names" in about(findings, "loop")[1]
+    version = about(findings, "connection", "source")[1]
+    assert f"RabbitMQ {source.version}" in version
+
+
+def test_the_table_is_for_people(source: Node, destination: Node) -> None:
+    with BridgeProcess(plain_settings(source, destination, "check.in", "check.out"), "check") as bridge:
+        assert bridge.wait() == 0
+    assert bridge.log_lines[-1].endswith("ok, 0 warning, 0 error")
+
+
+@pytest.mark.parametrize("arguments", ({}, {"x-single-active-consumer": True, "x-dead-letter-exchange": "dlx"}))
+@pytest.mark.parametrize("kind", ("classic", "quorum", "stream"))
+def test_the_type_is_found_whatever_the_arguments(
+    source: Node, destination: Node, kind: str, arguments: dict[str, Any]
+) -> None:
+    if kind == "stream":
+        arguments = {"x-max-length-bytes": 20_000_000} if arguments else {}
+    queue = destination.declare(f"check.{kind}.{len(arguments)}", kind, arguments)
+    status, findings = checked(source, destination, DESTINATION_QUEUE=queue)
+    destination.delete(queue)
+    assert (status, f", {kind}:" in about(findings, "queue", "destination")[1]) == (0, True)
+
+
+def test_a_queue_that_a_restart_would_lose_is_found_too(source: Node, destination: Node) -> None:
+    with destination.channel() as channel:
+        channel.queue_declare("check.transient", durable=False, auto_delete=False, exclusive=False)
+        _, findings = checked(source, destination, DESTINATION_QUEUE="check.transient")
+        channel.queue_delete("check.transient")
+    assert about(findings, "durability")[0] == "warning"
+
+
+def test_missing_queues_are_errors_and_are_not_created(source: Node, destination: Node) -> None:
+    status, findings = checked(source, destination, SOURCE_QUEUE="check.none", DESTINATION_QUEUE="check.none.either")
+    assert status == 1
+    for side in ("source", "destination"):
+        level, text = about(findings, "queue", side)
+        assert (level, "create it, or set BRIDGE_" in text) == ("error", True)
+
+
+def test_queues_that_the_bridge_will_declare_are_not_declared_by_the_check(source: Node, destination: Node) -> None:
+    declare = {"SOURCE_DECLARE": "true", "DESTINATION_DECLARE": "true", "DESTINATION_QUEUE": "check.none"}
+    status, findings = checked(source, destination, SOURCE_QUEUE="check.none.either", **declare)
+    assert status == 0
+    for side in ("source", "destination"):
+        assert "the bridge will declare it" in about(findings, "queue", side)[1]
+
+
+def test_a_queue_that_is_another_than_the_bridge_would_declare_is_an_error(source: Node, destination: Node) -> None:
+    status, findings = checked(source, destination, DESTINATION_DECLARE="true", DESTINATION_QUEUE_TYPE="quorum")
+    assert (status, about(findings, "queue", "destination")[0]) == (1, "error")
+
+
+def test_a_user_without_permissions_is_told_of_each(source: Node, destination: Node) -> None:
+    here = user(source, "^check.in$", "^$", "^$")
+    there = user(destination, "^check.out$", "^$", "^$")
+    status, findings = checked(source, destination, SOURCE_URL=here, DESTINATION_URL=there)
+    assert status == 1
+    assert about(findings, "consuming")[0] == "error"
+    assert about(findings, "route")[0] == "error"
+    assert about(findings, "quarantine")[0] == "warning"
+
+
+def test_a_user_with_the_least_permissions_passes(source: Node, destination: Node) -> None:
+    """Those of `config/`: a queue's type is told only to who may declare it, and that is no error."""
+    here = user(source, r"^check\\.in\\.quarantine$", r"^amq\\.default$", r"^check\\.in$")
+    there = user(destination, "^$", r"^(amq\\.default|check\\.out)$", "^$")
+    status, findings = checked(source, destination, SOURCE_URL=here, DESTINATION_URL=there)
+    assert (status, {each["level"] for each in findings}) == (0, {"ok"}), findings
+    assert "unknown type" in about(findings, "queue", "source")[1]
+
+
+def test_a_wrong_password_and_a_missing_virtual_host_are_told(source: Node, destination: Node) -> None:
+    status, findings = checked(
+        source,
+        destination,
+        SOURCE_URL=source.url.replace("guest:guest", "guest:wr0ng"),
+        DESTINATION_URL=f"{destination.url}nowhere",
+    )
+    assert status == 1
+    assert "refused the login" in about(findings, "connection", "source")[1]
+    assert "create the virtual host" in about(findings, "connection", "destination")[1]
+    assert "wr0ng" not in str(findings)
+
+
+def test_one_broker_by_two_names_is_a_loop(source: Node, destination: Node) -> None:
+    url = source.url.replace("127.0.0.1", "localhost")
+    status, findings = checked(source, destination, DESTINATION_URL=url, DESTINATION_QUEUE="check.in")
+    level, text = about(findings, "loop")
+    assert (status, level, "choose another queue" in text) == (1, "error", True)
+
+
+def test_the_same_name_on_two_brokers_is_no_loop(source: Node, destination: Node) -> None:
+    destination.declare("check.in", "quorum")
+    status, findings = checked(source, destination, DESTINATION_QUEUE="check.in")
+    destination.delete("check.in")
+    assert (status, about(findings, "loop")[0]) == (0, "ok")
+
+
+def test_an_exchange_is_looked_for(source: Node, destination: Node) -> None:
+    exchange = {"DESTINATION_QUEUE": "", "DESTINATION_ROUTING_KEY": "check.out"}
+    status, findings = checked(source, destination, DESTINATION_EXCHANGE="amq.direct", **exchange)
+    assert (status, about(findings, "route")[0]) == (0, "ok")
+    status, findings = checked(source, destination, DESTINATION_EXCHANGE="check.none", **exchange)
+    assert (status, about(findings, "exchange")[0]) == (1, "error")
+
+
+def test_an_alarm_is_a_warning(source: Node, destination: Node) -> None:
+    destination.alarm(on=True)
+    status, findings = checked(source, destination)
+    destination.alarm(on=False)
+    level, text = about(findings, "route")
+    assert (status, level, "until the alarm is cleared" in text) == (0, "warning", True)
+
+
+def test_tls_and_the_certificates_end_are_shown(source: Node, destination: Node, certificates: Certificates) -> None:
+    tls = {"SOURCE_CA_FILE": certificates.ca, "DESTINATION_CA_FILE": certificates.ca}
+    status, findings = checked(
+        source, destination, SOURCE_URL=source.tls_url, DESTINATION_URL=destination.tls_url, **tls
+    )
+    assert status == 0
+    texts = [each["text"] for each in findings if each["subject"] == "certificate" and each["side"] == "source"]
+    assert [text.partition(" is good until ")[0] for text in texts] == [
+        "the broker's certificate",
+        f"a CA in {certificates.ca}",
+    ]
+
+
+def test_a_certificate_that_is_not_trusted_is_an_error(source: Node, destination: Node) -> None:
+    status, findings = checked(source, destination, SOURCE_URL=source.tls_url)
+    level, text = about(findings, "connection", "source")
+    assert (status, level, "BRIDGE_SOURCE_CA_FILE" in text) == (1, "error", True)
