@@ -199,6 +199,7 @@ class Inspection(Session):
         if queue is not None:
             await self._look_at_reading()
             self._look_at_prefetch(queue)
+            self._look_at_offset(queue)
             self._look_at_delivery_limit(queue)
         await self._look_at_quarantine()
 
@@ -332,6 +333,12 @@ class Inspection(Session):
                 f"{prefetch} is above a quorum queue's cap; set BRIDGE_SOURCE_PREFETCH to {QUORUM_MAX_PREFETCH} or less"
             )
             self.found("warning", "prefetch", text)
+
+    def _look_at_offset(self, queue: Queue) -> None:
+        if queue.queue_type == "stream":
+            offset = self._settings.source_consumer_arguments.get("x-stream-offset", "next")
+            text = f'a stream keeps no place for its readers: each connect begins at x-stream-offset, here "{offset}", '
+            self.found("warning", "offset", text + "so that messages are missed or come again; a queue has neither")
 
     def _look_at_delivery_limit(self, queue: Queue) -> None:
         if queue.queue_type not in {"quorum", ""} or not self.version:

@@ -162,6 +162,13 @@ async def test_a_prefetch_above_a_quorum_queues_cap_is_warned_of(queue_type: str
         assert any(finding.subject == "prefetch" for finding in findings) is warned
 
 
+async def test_a_stream_that_would_be_begun_anew_at_each_connect_is_warned_of() -> None:
+    async with brokers() as (source, destination):
+        rabbitmq(source, "4.3.6", "stream")
+        rabbitmq(destination, "4.3.6", "classic")
+        assert 'here "next"' in about(await findings_of(source, destination), "offset").text
+
+
 async def test_a_url_that_is_down_is_a_warning_where_another_is_up_and_else_an_error() -> None:
     async with brokers() as (source, destination):
         down = "amqp://guest:secret@127.0.0.1:1/"
