@@ -237,7 +237,8 @@ class Inspection(Session):
             if error.result != "missing" or not self._side.declare:
                 self.found("error", "queue", str(error))
                 return None
-            if (refusal := await self._refusal_to_declare(name)) is not None:
+            refusal = await self._refusal_to_declare(name)
+            if refusal is not None:
                 self.found("error", "queue", refusal)
             else:
                 self.found("ok", "queue", f'queue "{name}" is missing; the bridge will declare it')
@@ -291,11 +292,14 @@ class Inspection(Session):
 
     async def _refusal_to_declare(self, name: str) -> str | None:
         """Return why the user may not declare a queue that is missing; None where nothing speaks against it."""
+        if not self.version:
+            return None
         try:
             async with self._question() as channel:
                 await channel.queue_declare(name, durable=True, arguments={"x-queue-type": UNKNOWN})
         except ConnectError as error:
-            return None if error.result == "mismatch" else str(error)
+            if error.result != "mismatch":
+                return str(error)
         return None
 
     async def _look_at_reading(self) -> None:
@@ -368,7 +372,7 @@ class Inspection(Session):
             if error.result != "missing":
                 self.found("warning", "quarantine", str(error))
                 return
-            refusal = await self._refusal_to_declare(name) if self.version else None
+            refusal = await self._refusal_to_declare(name)
             if refusal is not None:
                 text = f'queue "{name}" is missing and cannot be declared: {refusal}, or create it'
                 self.found("warning", "quarantine", text)

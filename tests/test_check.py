@@ -88,6 +88,15 @@ async def test_of_a_broker_that_is_not_rabbitmq_only_existence_is_asked() -> Non
             assert not any(peer.got(kind) for kind in (*UNCHANGED, commands.Basic.Consume))
 
 
+async def test_a_broker_that_is_not_rabbitmq_is_not_asked_what_might_create_a_queue() -> None:
+    """Another broker may not mind a type that does not exist."""
+    async with brokers() as (source, destination):
+        source.answers[commands.Queue.Declare] = refuse(404, "NOT_FOUND")
+        findings = await findings_of(source, destination, source_declare="true")
+        assert "the bridge will declare it" in about(findings, "queue", "source").text
+        assert all(declare.passive for declare in source.peer.got(commands.Queue.Declare))
+
+
 async def test_a_publish_stands_in_a_transaction_that_is_rolled_back() -> None:
     async with brokers() as (source, destination):
         rabbitmq(source, "4.3.6", "classic")
