@@ -100,13 +100,13 @@ class Inspection(Session):
 
     # --- The session: nothing is forwarded ---------------------------------------------------------------
 
-    def _relay_events(self, events: list[Event], now_s: float) -> None:
+    def _relay_events(self, events: list[Event], now_s: float) -> None:  # noqa: ARG002 - the bridge's need it
         for event in events:
             if isinstance(event, Close) and event.channel in {0, DATA_CHANNEL}:
                 self._closed = self._closed or event
             elif isinstance(event, Blocked) and self.tap is not None:
                 # The broker reads no more from this connection: an answer would never come.
-                self.ended("blocked", f"the broker blocks publishers ({event.reason})", now_s)
+                self.end = "blocked", f"the broker blocks publishers ({event.reason})"
                 self.tap.abort()
 
     def _relay_lost(self, now_s: float) -> None:
