@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
 
-MESSAGES = 40_000
+MESSAGES = 60_000
 KILLS = 10
 ROOM = 300
 """Messages in the queue that is full."""
@@ -121,7 +121,7 @@ def close(node: Node) -> None:
 def _at_source(act: Callable[[Node], None], times: int = 1) -> Callable[[Stage], None]:
     def happens(stage: Stage) -> None:
         for n in range(1, times + 1):
-            stage.wait_forwarded(n * MESSAGES // (2 * times))
+            stage.wait_forwarded(n * MESSAGES // 10)
             act(stage.source)
 
     return happens
@@ -129,7 +129,7 @@ def _at_source(act: Callable[[Node], None], times: int = 1) -> Callable[[Stage],
 
 def _at_destination(act: Callable[[Node], None]) -> Callable[[Stage], None]:
     def happens(stage: Stage) -> None:
-        stage.wait_forwarded(MESSAGES // 4)
+        stage.wait_forwarded(MESSAGES // 10)
         act(stage.destination)
 
     return happens
@@ -165,7 +165,7 @@ def _bridge_restarted(stage: Stage) -> None:
 
 def _bridge_killed(stage: Stage) -> None:
     assert stage.bridge
-    stage.wait_forwarded(MESSAGES // 4)
+    stage.wait_forwarded(MESSAGES // 10)
     stage.bridge.kill()
     stage.bridge.start()
 
@@ -272,7 +272,8 @@ def measure(stage: Stage, fault: Fault, contestant: Contestant, name: str) -> Ro
                 return stage.is_done()
 
             wait_until(ended, "the end", GIVE_UP_S, interval_s=0.1)
-            recovery = f"{recovered_s:.1f} s"
+            came_late = before >= stage.sent and fault.messages >= MESSAGES
+            recovery = "came too late" if came_late else f"{recovered_s:.1f} s"
         if stage.bridge is not None:
             metrics = stage.bridge.metrics()
             requeued = f"{metrics.total('bridge_messages_requeued_total'):.0f}"
