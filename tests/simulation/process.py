@@ -185,7 +185,7 @@ class Process:
         if session.ended:
             return
         session.ended = True
-        if polite and not session.link.frozen:
+        if polite and not session.link.frozen and not session.link.to_broker.ended:
             session.link.drained = session is self.source and session.opened and self.relay.source_drained
             session.link.leave()
         else:
