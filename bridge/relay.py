@@ -287,6 +287,11 @@ class Relay:
         return 1 if self._probing else window.limits.prefetch
 
     @property
+    def expects_deliveries(self) -> bool:
+        """Whether the source would deliver if it had something: consuming, with room in the prefetch and in memory."""
+        return self.consumer is Consumer.ON and not self.paused and self.window.in_flight < self._consumer_prefetch
+
+    @property
     def source_drained(self) -> bool:
         """Whether the generation holds nothing more and expects nothing: it can be closed without loss."""
         return self.consumer in {Consumer.OFF, Consumer.LOST} and not self.window.in_flight

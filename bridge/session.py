@@ -17,6 +17,7 @@ from aiormq import exceptions as amqp
 from bridge.diagnosis import CONTROL_PLANE_ERRORS, VAGUE, explained
 from bridge.errors import ConnectError
 from bridge.tap import Pump, Tap, TapFactory
+from bridge.watchdog import QueueState
 from bridge.wire import DATA_CHANNEL, QUARANTINE_CHANNEL
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ CLOSE_TIMEOUT_S = 3.0
 NOT_ALLOWED = 530
 """AMQP 0-9-1's reply code for a virtual host that is missing or not the user's."""
 CONTROL_CHANNEL = 3
-"""For questions of which a refusal closes the channel: whether the quarantine's queue is there."""
+"""For questions of which a refusal closes the channel, or that may never be answered."""
 
 
 class TappedConnection(aio_pika.Connection):
@@ -212,6 +213,15 @@ class SourceSession(Session):
             await self._queue_object.consume(_never, consumer_tag=consumer_tag, arguments=arguments)  # type: ignore[arg-type]  # JSON
         if self.end is None:
             self._relay.consuming()
+
+    async def look(self) -> QueueState:
+        """Ask the source queue for its state. Raises `BridgeError`."""
+        async with self._explained(self._index):
+            control = await self._channel_number(CONTROL_CHANNEL)
+            queue = await control.declare_queue(self._settings.source_queue, passive=True)
+            await control.close()
+        found = queue.declaration_result
+        return QueueState(found.message_count or 0, found.consumer_count or 0)
 
     async def open_quarantine(self) -> None:
         """Open the quarantine's channel, its queue declared where it is missing. Raises `BridgeError`."""

@@ -23,6 +23,7 @@ from bridge.relay import Consumer, Relay
 from bridge.session import DestinationSession, Session, SourceSession
 from bridge.status import SideStatus, Status
 from bridge.tap import Pump
+from bridge.watchdog import Watchdog
 from bridge.window import Window, WindowLimits
 from bridge.wire import route
 
@@ -38,8 +39,8 @@ TICK_S = 0.05
 """How often time is let pass in the relay."""
 LOG_AGAIN_S = 300.0
 """A reason that has not changed is logged again after so long."""
-STUCK_AFTER_S = 60.0
-"""What lasts so long over the time that the watchdog should have needed is told to `/healthz`."""
+QUARANTINE_AGAIN_S = 300.0
+"""How long a quarantine that did not answer is left alone: a publish to a broker with an alarm stops the connection."""
 
 
 class Keeper:
@@ -158,6 +159,7 @@ class Supervisor:
         self.relay = Relay(
             self.window, policy, destination=to, own_keys=own_keys, quarantine=settings.quarantine_queue_name
         )
+        self._watchdog = Watchdog(self.relay)
         self._pump = Pump(self.relay)
         self._source = Keeper(self, settings.source, self.status.source, self._source_session)
         self._destination = Keeper(self, settings.destination, self.status.destination, self._destination_session)
@@ -224,14 +226,12 @@ class Supervisor:
             await asyncio.sleep(TICK_S)
             now_s = loop.time()
             self.relay.tick(now_s, time.time())
-            if self.window.confirm_overdue(now_s) and self._pump.destination is not None:
-                timeout_s = self.window.limits.confirm_timeout_s
-                self._pump.destination.fail("confirm-timeout", f"no confirm for {timeout_s:g} s")
+            self._watch(now_s)
             for tap in (self._pump.source, self._pump.destination):
                 if tap is not None:
                     tap.tick(now_s)
             self._pump.run(now_s)
-            self._tell(now_s)
+            self._tell()
 
     # --- Steering a generation ---------------------------------------------------------------------------
 
@@ -259,6 +259,8 @@ class Supervisor:
             log.info("consuming", extra={"queue": self.settings.source_queue, "prefetch": prefetch})
         if relay.quarantine_wanted and now_s >= self._quarantine_at_s:
             await self._open_quarantine(session, now_s)
+        if self._watchdog.look_due(now_s):
+            await self._look(session)
         if relay.consumer is Consumer.LOST:
             if self._consumer_lost_s is None:
                 self._consumer_lost_s = now_s
@@ -282,9 +284,34 @@ class Supervisor:
         else:
             self._quarantine_backoff.reset()
 
+    # --- The watchdog ------------------------------------------------------------------------------------
+
+    def _watch(self, now_s: float) -> None:
+        """End the generations that the watchdog names, and say what that did not mend."""
+        pump = self._pump
+        if pump.destination is not None and (ending := self._watchdog.destination(now_s)) is not None:
+            pump.destination.fail(*ending)
+        if pump.source is not None and (ending := self._watchdog.source(now_s)) is not None:
+            if self.window.quarantining:
+                self._quarantine_at_s = now_s + QUARANTINE_AGAIN_S
+            pump.source.fail(*ending)
+        self.status.stuck = self._watchdog.stuck
+
+    async def _look(self, session: SourceSession) -> None:
+        """Ask a queue that delivers nothing whether it is empty."""
+        found = None
+        try:
+            found = await session.look()
+        except ConnectError as error:
+            log.warning("asked queue %s for its state in vain: %s", self.settings.source_queue, error)
+        now_s = asyncio.get_running_loop().time()
+        ending = self._watchdog.looked(found, now_s) if session.end is None else None
+        if ending is not None and session.tap is not None:
+            session.tap.fail(*ending)
+
     # --- What others see ---------------------------------------------------------------------------------
 
-    def _tell(self, now_s: float) -> None:
+    def _tell(self) -> None:
         """Log what an operator acts on."""
         for delivery, verdict in self.relay.quarantined:
             log.warning(
@@ -308,15 +335,6 @@ class Supervisor:
         if bool(trouble) is not bool(self._trouble_logged):
             log.warning("destination %s", trouble or "takes messages again")
             self._trouble_logged = trouble
-        self._watch(now_s)
-
-    def _watch(self, now_s: float) -> None:
-        """Say what the bridge could not mend: in flight for long, both sides up, and nothing forwarded or refused."""
-        limits = self.window.limits
-        last_s = self.window.progress_s
-        idle = not self.window.publishing or self.window.blocked
-        overdue_s = now_s - last_s - limits.confirm_timeout_s - STUCK_AFTER_S
-        self.status.stuck = "" if idle or overdue_s < 0 else f"no confirm for {now_s - last_s:.0f} s"
 
     def snapshot(self) -> tuple[Books, Status]:
         """Return a consistent copy of books and status; to be called on the event loop's thread."""

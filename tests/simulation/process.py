@@ -15,6 +15,7 @@ from bridge.books import Books
 from bridge.content import HeaderPolicy
 from bridge.memory import Memory
 from bridge.relay import Consumer, Relay
+from bridge.watchdog import Watchdog
 from bridge.window import Window, WindowLimits
 from bridge.wire import route
 from tests import frames
@@ -105,9 +106,12 @@ class Process:
         to = route(EXCHANGE, "") if limits.own_keys else route("", QUEUE)
         policy = HeaderPolicy(destination_user=b"bridge")
         self.relay = Relay(self.window, policy, destination=to, own_keys=limits.own_keys, quarantine="sq.quarantine")
+        self._watchdog = Watchdog(self.relay)
         self.witness = Witness(self.window, ledger)
         self.source: Session | None = None
         self.destination: Session | None = None
+        self.connections_lost = 0
+        """Ended without a goodbye of either side: also without a fault, where an answer took too long."""
         self.gone = False
         self.stopping_until_s = 0.0
         self._consumers = 0
@@ -185,6 +189,7 @@ class Process:
         if session.ended:
             return
         session.ended = True
+        self.connections_lost += not polite
         if polite and not session.link.frozen and not session.link.to_broker.ended:
             session.link.drained = session is self.source and session.opened and self.relay.source_drained
             session.link.leave()
@@ -263,16 +268,14 @@ class Process:
         """Let time pass, as the supervisor does."""
         self.relay.tick(now_s, UNIX_S + now_s)
         destination = self.destination
-        if self.window.confirm_overdue(now_s) and destination is not None and destination.opened:
+        if destination is not None and destination.opened and self._watchdog.destination(now_s):
             self.end(destination, now_s, polite=False)
         source = self.source
-        if (
-            source is not None
-            and source.opened
-            and source.step != "idle"
-            and now_s - source.asked_s > CONTROL_TIMEOUT_S
-        ):
-            self._control_timeout(source, now_s)
+        if source is not None and source.opened:
+            if source.step != "idle" and now_s - source.asked_s > CONTROL_TIMEOUT_S:
+                self._control_timeout(source, now_s)
+            elif self._watchdog.source(now_s):
+                self.end(source, now_s, polite=False)
         for session in (self.source, self.destination):
             if session is None or (session is self.source and self._paused):
                 continue

@@ -1,0 +1,221 @@
+"""The watchdog: what must not last, for how long it may, and what is no reason to bark."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from struct import pack
+
+from bridge.watchdog import LOOK_EVERY_S, PATIENCE_BESIDE_OTHERS_S, QueueState, Watchdog
+from bridge.window import WindowLimits
+from tests import frames
+from tests.frames import PERSISTENT, confirm, content, deliver, table
+from tests.relay_scene import Bridge, M
+
+TIMEOUT_S = WindowLimits().confirm_timeout_s
+STUCK_QUEUE = QueueState(ready=7, consumers=1)
+
+
+class Scene(Bridge):
+    """A bridge that is watched twenty times a second."""
+
+    def __init__(self, limits: WindowLimits | None = None) -> None:
+        super().__init__(limits)
+        self.watchdog = Watchdog(self.relay)
+        self.endings: list[str] = []
+
+    def watch(self, seconds: float) -> None:
+        """Let time pass; what is ended begins anew."""
+        for _ in range(round(seconds * 20)):
+            self.wait(0.05)
+            self.watchdog.look_due(self.now_s)
+            if (ending := self.watchdog.destination(self.now_s)) is not None:
+                self.endings.append(ending.reason)
+                self.relay.destination_lost(self.now_s)
+                self.open_destination()
+                self.to_destination()
+            if (ending := self.watchdog.source(self.now_s)) is not None:
+                self.endings.append(ending.reason)
+                self.begin_source_anew()
+
+    def begin_source_anew(self) -> None:
+        """Another source generation."""
+        self.relay.source_lost()
+        self.open_source()
+
+    def look(self, found: QueueState | None) -> str:
+        """Ask the queue where that is due; the reason to end the generation, or none."""
+        if not self.watchdog.look_due(self.now_s):
+            return "not due"
+        ending = self.watchdog.looked(found, self.now_s)
+        return ending.reason if ending else ""
+
+
+# --- The destination -----------------------------------------------------------------------------------------
+
+
+def test_a_confirm_that_does_not_come_ends_the_destination_and_three_in_a_row_are_stuck() -> None:
+    scene = Scene(WindowLimits(hold_timeout_s=10_000))
+    scene.source(deliver(1, M))
+    scene.to_destination()
+    scene.watch(TIMEOUT_S - 1)
+    assert scene.endings == []
+    scene.watch(2)
+    assert scene.endings == ["confirm-timeout"]
+    scene.watch(TIMEOUT_S)
+    assert scene.watchdog.stuck == ""
+    scene.watch(TIMEOUT_S)
+    assert scene.endings == ["confirm-timeout"] * 3
+    assert scene.watchdog.stuck == "destination: no confirm for 30 s; began anew 3 times in vain"
+    scene.destination(confirm(1))
+    scene.watch(0.05)
+    assert scene.watchdog.stuck == ""
+
+
+def test_a_destination_that_has_nothing_to_do_is_not_stuck() -> None:
+    scene = Scene(WindowLimits(hold_timeout_s=10_000))
+    scene.source(deliver(1, M))
+    scene.to_destination()
+    scene.watch(3 * TIMEOUT_S + 1)
+    assert scene.watchdog.stuck
+    scene.begin_source_anew()
+    scene.relay.destination_lost(scene.now_s)
+    scene.watch(0.05)
+    assert scene.watchdog.stuck == ""
+
+
+def test_a_socket_that_takes_nothing_ends_the_destination() -> None:
+    scene = Scene()
+    scene.source(deliver(1, M))
+    scene.watch(TIMEOUT_S - 1)
+    assert scene.endings == []
+    scene.watch(2)
+    assert scene.endings == ["stalled"]
+
+
+def test_a_blocked_destination_is_waited_for() -> None:
+    scene = Scene()
+    scene.source(deliver(1, M), deliver(2, M))
+    scene.to_destination()
+    scene.destination(frames.BLOCKED)
+    scene.watch(2 * TIMEOUT_S)
+    assert scene.endings == []
+
+
+# --- The source: answers that do not come --------------------------------------------------------------------
+
+
+def test_a_cancel_that_is_not_answered_ends_the_source() -> None:
+    scene = Scene()
+    scene.relay.stop()
+    scene.watch(TIMEOUT_S - 1)
+    assert scene.endings == []
+    scene.watch(2)
+    assert scene.endings == ["cancel-timeout"]
+    scene.watch(2 * TIMEOUT_S)
+    assert len(scene.endings) == 1
+
+
+def test_deliveries_that_come_before_the_cancels_answer_are_a_sign_of_life() -> None:
+    scene = Scene()
+    scene.relay.stop()
+    for tag in range(1, 5):
+        scene.watch(TIMEOUT_S / 2)
+        scene.source(deliver(tag, M))
+        scene.to_destination()
+        scene.destination(confirm(tag))
+    assert scene.endings == []
+
+
+def test_a_quarantine_that_does_not_answer_ends_the_source() -> None:
+    scene = Scene()
+    often = content(b"m", PERSISTENT | {"headers": table({"x-delivery-count": b"l" + pack(">q", 17)})})
+    scene.source(deliver(1, often, redelivered=1), deliver(2, often, redelivered=1))
+    scene.relay.quarantine_opened()
+    scene.watch(TIMEOUT_S - 1)
+    scene.source(confirm(1, channel=2))
+    scene.watch(TIMEOUT_S - 1)
+    assert scene.endings == [], "one after the other, and each has its own time"
+    scene.watch(2)
+    assert scene.endings == ["quarantine-timeout"]
+
+
+# --- The source: a queue that does not deliver ---------------------------------------------------------------
+
+
+def test_a_queue_that_is_empty_is_asked_again_and_again() -> None:
+    scene = Scene()
+    for _ in range(5):
+        scene.watch(LOOK_EVERY_S + 0.1)
+        assert scene.look(QueueState(0, 1)) == ""
+
+
+def test_a_queue_that_is_not_empty_and_delivers_nothing_ends_the_source_and_three_in_a_row_are_stuck() -> None:
+    scene = Scene()
+    for number in range(1, 4):
+        scene.watch(LOOK_EVERY_S + 0.1)
+        assert scene.look(STUCK_QUEUE) == "", "a message may be on its way"
+        scene.watch(LOOK_EVERY_S + 0.1)
+        assert scene.watchdog.stuck == ""
+        assert scene.look(STUCK_QUEUE) == "stalled"
+        assert bool(scene.watchdog.stuck) is (number == 3)
+        scene.begin_source_anew()
+        scene.consume()
+    assert "the queue delivers nothing, and has 7 messages ready and 1 consumers" in scene.watchdog.stuck
+    scene.source(deliver(1, M))
+    scene.watch(0.05)
+    assert scene.watchdog.stuck == ""
+
+
+def test_a_queue_that_is_empty_at_last_is_not_stuck() -> None:
+    scene = Scene()
+    for _ in range(3):
+        scene.watch(LOOK_EVERY_S + 0.1)
+        scene.look(STUCK_QUEUE)
+        scene.watch(LOOK_EVERY_S + 0.1)
+        assert scene.look(STUCK_QUEUE) == "stalled"
+    assert scene.watchdog.stuck
+    scene.watch(LOOK_EVERY_S + 0.1)
+    assert scene.look(QueueState(0, 1)) == ""
+    assert scene.watchdog.stuck == ""
+
+
+def test_a_queue_that_does_not_answer_ends_the_source() -> None:
+    scene = Scene()
+    scene.watch(LOOK_EVERY_S + 0.1)
+    assert scene.look(None) == ""
+    scene.watch(LOOK_EVERY_S + 0.1)
+    assert scene.look(None) == "stalled"
+
+
+def test_a_delivery_between_two_looks_is_a_sign_of_life() -> None:
+    scene = Scene()
+    for tag in range(1, 5):
+        scene.watch(LOOK_EVERY_S + 0.1)
+        assert scene.look(STUCK_QUEUE) == ""
+        scene.source(deliver(tag, M))
+
+
+def test_a_standby_is_begun_anew_rarely_and_is_not_stuck() -> None:
+    """With a single active consumer, or a priority, the queue delivers to another one."""
+    scene = Scene()
+    waited_s = 0.0
+    for _ in range(4):
+        scene.watch(LOOK_EVERY_S + 0.1)
+        begin_s = scene.now_s
+        while scene.look(QueueState(7, 2)) != "stalled":
+            scene.watch(LOOK_EVERY_S + 0.1)
+        waited_s = scene.now_s - begin_s
+        assert waited_s >= PATIENCE_BESIDE_OTHERS_S
+    assert scene.watchdog.stuck == ""
+
+
+def test_a_queue_that_may_not_deliver_is_not_asked() -> None:
+    limits = WindowLimits(prefetch=2, max_in_flight_bytes=1 << 20, hold_timeout_s=10_000)
+    scene = Scene(replace(limits, confirm_timeout_s=10_000))
+    scene.relay.destination_lost(scene.now_s)
+    scene.source(deliver(1, M))
+    scene.watch(LOOK_EVERY_S + 0.1)
+    assert scene.look(STUCK_QUEUE) == "", "there is room for one more"
+    scene.source(deliver(2, M))
+    scene.watch(10 * LOOK_EVERY_S)
+    assert scene.look(STUCK_QUEUE) == "not due", "the prefetch is used up"
