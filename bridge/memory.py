@@ -7,7 +7,7 @@ is killed may forget acks. The source delivers them again; remembered ones are a
 Why this cannot lose a message whose `message_id` is its own: a message is remembered only after the
 destination confirmed a copy of it; what is remembered covers as many redeliveries as there were confirmed
 copies, is looked up only for deliveries with the redelivered flag, and is forgotten after a while. Identity
-is the `message_id` with a hash of the properties and the body (see `content.identity`).
+is the `message_id` with all other properties and a hash of the body (see `content.identity`).
 
 Messages without a `message_id` are never remembered.
 """
@@ -34,8 +34,8 @@ PAUSE_S = 1.0
 """What a pause between deliveries adds to the age of the acks before it. A connection may be dead for minutes before
 that is noticed, and no ack of that time has arrived; while memory is full, its end is not even read.
 """
-HASHED_BYTES = 640
-"""Contents larger than this on average are kept as hashes, for memory's sake: to keep one whole costs no time."""
+KEPT_BYTES = 640
+"""Contents larger than this on average are kept as identities, for memory's sake: to keep one whole costs no time."""
 REMEMBERED_MESSAGES = 65_536
 REMEMBERED_S = 300.0
 """Redeliveries come right after consuming began again; after this they are not ours to suppress."""
@@ -73,12 +73,12 @@ class Memory:
         """Note deliveries as acked just now; `size_bytes` is the size of their contents together."""
         if not self.enabled:
             return
-        hashed = size_bytes > HASHED_BYTES * len(deliveries)
-        if hashed:
+        identified = size_bytes > KEPT_BYTES * len(deliveries)
+        if identified:
             batch = [key for delivery in deliveries if (key := identity(delivery.content)) is not None]
         else:
             batch = [delivery.content for delivery in deliveries]
-        self._acked.append((self._heard_s, batch, hashed))
+        self._acked.append((self._heard_s, batch, identified))
         self._acked_messages += len(batch)
         while self._acked_messages > ACKED_MESSAGES:
             dropped_s, batch, _ = self._acked.popleft()
@@ -92,11 +92,11 @@ class Memory:
         self._expires_s = None
         if self._overflowed_s is not None and self._heard_s - self._overflowed_s < ACKED_S:
             self._complete = False
-        for acked_s, batch, hashed in self._acked:
+        for acked_s, batch, identified in self._acked:
             if self._heard_s - acked_s >= ACKED_S:
                 continue
             for item in batch:
-                if hashed:
+                if identified:
                     self._add(item)
                 else:
                     self.remember(item)

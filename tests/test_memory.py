@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bridge import memory as module
-from bridge.memory import ACKED_S, HASHED_BYTES, REMEMBERED_S, Memory
+from bridge.memory import ACKED_S, KEPT_BYTES, REMEMBERED_S, Memory
 from tests.frames import PERSISTENT, Properties, delivery
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def memory() -> Memory:
     return Memory(enabled=True)
 
 
-SIZES = pytest.mark.parametrize("size", (0, HASHED_BYTES), ids=("kept whole", "kept as hashes"))
+SIZES = pytest.mark.parametrize("size", (0, KEPT_BYTES), ids=("kept whole", "kept as hashes"))
 
 
 @SIZES
