@@ -249,6 +249,10 @@ def _queue_types(plan: Plan) -> Iterator[Cell]:
     return (Cell(queue_type) for queue_type in plan.queue_types)
 
 
+def _small_sizes(plan: Plan) -> Iterator[Cell]:
+    return (Cell(queue_type, size) for queue_type in plan.queue_types for size in plan.sizes if 256 <= size <= 4096)
+
+
 def _limit_contestants(node: Node) -> tuple[Contestant, ...]:
     return (BRIDGE, SHOVEL, LOCAL_SHOVEL) if node.version != "3.10" else (BRIDGE, SHOVEL)
 
@@ -258,7 +262,7 @@ ROWS = {
     "prefetch": Row(
         "Throughput by prefetch", lambda plan: (Cell(prefetch=n) for n in plan.prefetches), lambda _: ALL, _throughput
     ),
-    "limit": Row("What the broker does by itself", _queue_types, _limit_contestants, _throughput),
+    "limit": Row("What the broker does by itself", _small_sizes, _limit_contestants, _throughput),
     "distance": Row(
         "A destination 50 ms away",
         lambda plan: (Cell(q, prefetch=n, round_trip_ms=50) for q in plan.queue_types for n in (100, 1000)),
