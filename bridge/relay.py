@@ -4,29 +4,15 @@
 the events to the window and encodes what follows. Whoever drives it (`tap` with sockets, the simulation
 without) takes the bytes out after every call: `source_output`, `destination_output` and `publishes()`.
 
-It also keeps the consumer, since to stop consuming and to give messages back are frames whose order on the
+It also drives the consumer, since to stop consuming and to give messages back are frames whose order on the
 wire matters: a message that is given back before the cancel is written comes straight back.
-
-The consumer's states; every pair that is not in the table is a bug and raises:
-
-| event              | OFF      | STARTING  | ON         | CANCELLING | LOST |
-|--------------------|----------|-----------|------------|------------|------|
-| start              | STARTING |           |            |            |      |
-| started            |          | ON        |            | CANCELLING | LOST |
-| cancel             |          |           | CANCELLING |            |      |
-| cancel-ok          |          |           |            | OFF        | LOST |
-| cancelled by broker|          | LOST      | LOST       | LOST       | LOST |
-| source lost        | OFF      | OFF       | OFF        | OFF        | OFF  |
-
-A lost consumer (its queue was deleted, or moved) is not begun again on the same channel: what is in the
-window is forwarded while its acks still count, and then the generation ends.
 """
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
+from bridge.consumer import Consumer, ConsumerEvent
 from bridge.content import ContentPreparer, HeaderPolicy, header_frame, long_string, reframe, with_headers
 from bridge.errors import MalformedFrameError
 from bridge.wire import (
@@ -61,46 +47,6 @@ QUARANTINE_PREPARER = ContentPreparer(HeaderPolicy(delivery_count="keep"))
 """Whatever the settings let cross: the source, too, would refuse another's `user_id` and route copies by `CC`."""
 JOIN_BYTES = 8 << 10
 """Contents up to this size on average are joined into one buffer; larger ones go to the socket uncopied."""
-
-
-class Consumer(Enum):
-    """Whether the source delivers."""
-
-    OFF = "off"
-    STARTING = "starting"
-    ON = "on"
-    CANCELLING = "cancelling"
-    LOST = "lost"
-
-
-class ConsumerEvent(Enum):
-    """What happens to the consumer."""
-
-    START = "start"
-    STARTED = "started"
-    CANCEL = "cancel"
-    CANCEL_OK = "cancel-ok"
-    CANCELLED_BY_BROKER = "cancelled by broker"
-    SOURCE_LOST = "source lost"
-
-
-CONSUMER_TRANSITIONS: dict[ConsumerEvent, dict[Consumer, Consumer]] = {
-    ConsumerEvent.START: {Consumer.OFF: Consumer.STARTING},
-    ConsumerEvent.STARTED: {
-        Consumer.STARTING: Consumer.ON,
-        Consumer.CANCELLING: Consumer.CANCELLING,
-        Consumer.LOST: Consumer.LOST,
-    },
-    ConsumerEvent.CANCEL: {Consumer.ON: Consumer.CANCELLING},
-    ConsumerEvent.CANCEL_OK: {Consumer.CANCELLING: Consumer.OFF, Consumer.LOST: Consumer.LOST},
-    ConsumerEvent.CANCELLED_BY_BROKER: {
-        Consumer.STARTING: Consumer.LOST,
-        Consumer.ON: Consumer.LOST,
-        Consumer.CANCELLING: Consumer.LOST,
-        Consumer.LOST: Consumer.LOST,
-    },
-    ConsumerEvent.SOURCE_LOST: dict.fromkeys(Consumer, Consumer.OFF),
-}
 
 
 class Quarantined(NamedTuple):
@@ -170,7 +116,7 @@ class Relay:
         self._source_open = False
         self._quarantine_open = False
         self.source_output.clear()
-        self._consumer_event(ConsumerEvent.SOURCE_LOST)
+        self.consumer = self.consumer.after(ConsumerEvent.SOURCE_LOST)
         self._giving_back = ""
         self.window.source_lost()
 
@@ -200,7 +146,8 @@ class Relay:
                 case Confirm(channel=channel) | Return(channel=channel) if channel == QUARANTINE_CHANNEL:
                     self._quarantine_event(event, now_s)
                 case ConsumerCancelled(by_us):
-                    self._consumer_event(ConsumerEvent.CANCEL_OK if by_us else ConsumerEvent.CANCELLED_BY_BROKER)
+                    cancelled = ConsumerEvent.CANCEL_OK if by_us else ConsumerEvent.CANCELLED_BY_BROKER
+                    self.consumer = self.consumer.after(cancelled)
                 case Close(channel=channel) if channel == QUARANTINE_CHANNEL:
                     self.quarantine_closed(now_s)
                 case Close(channel=channel):
@@ -306,14 +253,14 @@ class Relay:
 
     def consume(self, consumer_tag: str, prefetch: int, now_s: float) -> None:
         """The control plane is about to send `basic.consume`."""
-        self._consumer_event(ConsumerEvent.START)
+        self.consumer = self.consumer.after(ConsumerEvent.START)
         self._consumer_tag = consumer_tag
         self._consumer_prefetch = prefetch
         self.window.memory.consuming(now_s)
 
     def consuming(self) -> None:
         """The broker answered `consume-ok`."""
-        self._consumer_event(ConsumerEvent.STARTED)
+        self.consumer = self.consumer.after(ConsumerEvent.STARTED)
         if self.stopping:
             self.stop()
 
@@ -362,15 +309,8 @@ class Relay:
             self._cancel()
 
     def _cancel(self) -> None:
-        self._consumer_event(ConsumerEvent.CANCEL)
+        self.consumer = self.consumer.after(ConsumerEvent.CANCEL)
         self.source_output.append(cancel_frame(self._consumer_tag))
-
-    def _consumer_event(self, event: ConsumerEvent) -> None:
-        after = CONSUMER_TRANSITIONS[event].get(self.consumer)
-        if after is None:
-            message = f"{event.value} cannot happen to a consumer that is {self.consumer.value}"
-            raise MalformedFrameError(message)
-        self.consumer = after
 
     # --- The quarantine ----------------------------------------------------------------------------------
 

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 
 from bridge.backoff import STABLE_S, Backoff
 from bridge.books import Books, count
+from bridge.consumer import Consumer
 from bridge.content import HeaderPolicy, message_id
 from bridge.errors import BridgeError, ConnectError
 from bridge.memory import Memory
-from bridge.relay import Consumer, Relay
+from bridge.relay import Relay
 from bridge.session import DestinationSession, Session, SourceSession
 from bridge.status import SideStatus, Status
 from bridge.tap import Pump
@@ -159,7 +160,7 @@ class Supervisor:
         self.relay = Relay(
             self.window, policy, destination=to, own_keys=own_keys, quarantine=settings.quarantine_queue_name
         )
-        self._watchdog = Watchdog(self.relay)
+        self._watchdog = Watchdog(self.relay, stream=settings.source_is_stream)
         self._pump = Pump(self.relay)
         self._source = Keeper(self, settings.source, self.status.source, self._source_session)
         self._destination = Keeper(self, settings.destination, self.status.destination, self._destination_session)
@@ -252,7 +253,8 @@ class Supervisor:
         relay = self.relay
         if prefetch := relay.wanted_prefetch:
             try:
-                await session.consume(prefetch)
+                received = self.books.received
+                self._watchdog.consuming(await session.consume(prefetch), received)
             except ConnectError as error:
                 session.ended(error.result, f"could not consume: {error}", now_s)
                 return

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from bridge.relay import Consumer
+from bridge.consumer import Consumer
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -36,8 +36,9 @@ class QueueState(NamedTuple):
     """What the source queue says of itself."""
 
     ready: int
-    """Messages that wait for a consumer."""
+    """Messages that wait for a consumer; of a stream, all that it keeps (3.10.8 and 4.3.6)."""
     consumers: int
+    """A stream counts none, a quorum queue with a single active consumer no standby (3.10.8 and 4.3.6)."""
 
 
 class Lasting:
@@ -55,15 +56,23 @@ class Lasting:
 
 
 class Watchdog:
-    """Watches a relay's two sides."""
+    """Watches a relay's two sides.
 
-    def __init__(self, relay: Relay) -> None:
+    A source that is known to be a `stream` is not asked what it has: it keeps what it has delivered.
+    """
+
+    def __init__(self, relay: Relay, *, stream: bool = False) -> None:
         self._relay = relay
+        self._stream = stream
         self._answer = Lasting()
         self._silence = Lasting()
         self._stall = Lasting()
         self._unpublished = Lasting()
         self._look_at_s = 0.0
+        self._others_consume = self._uncounted = False
+        """Other consumers were there before this one; this one's generation was last ended since it was not counted."""
+        self._received_before = 0
+        """How many had been received when the consumer began."""
         self._source_in_vain: list[str] = []
         self._destination_in_vain: list[str] = []
         """Why generations were ended since there was progress on that side."""
@@ -114,10 +123,18 @@ class Watchdog:
         what = "publish to the quarantine" if awaited[0] == "quarantine-timeout" else "basic.cancel"
         return self._end_source(Ending(awaited[0], f"no answer to a {what} for {timeout_s:g} s"))
 
+    def consuming(self, before: QueueState, received_before: int) -> None:
+        """Note that a consumer has begun, what the queue said of itself right before, and how many had come by then."""
+        self._silence = Lasting()
+        self._stall = Lasting()
+        self._others_consume = before.consumers > 0
+        self._received_before = received_before
+
     def look_due(self, now_s: float) -> bool:
         """Whether the queue should be asked for its state, since it delivers nothing; then call `looked`."""
         relay = self._relay
-        silence_s = self._silence.seconds(relay.window.books.received if relay.expects_deliveries else None, now_s)
+        expected = relay.expects_deliveries and not self._stream
+        silence_s = self._silence.seconds(relay.window.books.received if expected else None, now_s)
         return silence_s >= LOOK_EVERY_S and now_s >= self._look_at_s
 
     def looked(self, found: QueueState | None, now_s: float) -> Ending | None:
@@ -129,13 +146,17 @@ class Watchdog:
             self._source_in_vain.clear()
         stalled = relay.expects_deliveries and (found is None or found.ready > 0)
         stalled_s = self._stall.seconds(relay.window.books.received if stalled else None, now_s)
-        beside_others = found is not None and found.consumers > 1
+        # One that has received something was no standby, and what it consumes from is no stream at its end.
+        had_none = relay.window.books.received == self._received_before
+        may_wait = had_none and (self._others_consume or self._uncounted)
+        beside_others = found is not None and (found.consumers > 1 or may_wait)
         if stalled_s < (PATIENCE_BESIDE_OTHERS_S if beside_others else LOOK_EVERY_S):
             return None
         what = "does not say how many it has"
         if found is not None:
             what = f"has {found.ready} messages ready and {found.consumers} consumers"
         ending = self._end_source(Ending("stalled", f"the queue delivers nothing, and {what}"))
+        self._uncounted = found is not None and not found.consumers
         if beside_others:
             self._source_in_vain.clear()  # a standby is as it should be
         return ending
@@ -148,7 +169,5 @@ class Watchdog:
 
     def _end_source(self, ending: Ending) -> Ending:
         self._answer = Lasting()
-        self._silence = Lasting()
-        self._stall = Lasting()
         self._source_in_vain.append(f"source: {ending.text}")
         return ending

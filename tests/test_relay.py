@@ -4,54 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from bridge.consumer import Consumer
 from bridge.errors import MalformedFrameError
-from bridge.relay import CONSUMER_TRANSITIONS, JOIN_BYTES, Consumer, ConsumerEvent
+from bridge.relay import JOIN_BYTES
 from bridge.window import WindowLimits
 from bridge.wire import Close
 from tests import frames
 from tests.frames import PERSISTENT, confirm, content, deliver, returned
 from tests.relay_scene import Bridge, M, ack, publish
 
-OFF, STARTING, ON, CANCELLING, LOST = Consumer
-
-
 # --- The consumer --------------------------------------------------------------------------------------------
-
-TABLE = {
-    (ConsumerEvent.START, OFF): STARTING,
-    (ConsumerEvent.STARTED, STARTING): ON,
-    (ConsumerEvent.STARTED, CANCELLING): CANCELLING,
-    (ConsumerEvent.STARTED, LOST): LOST,
-    (ConsumerEvent.CANCEL, ON): CANCELLING,
-    (ConsumerEvent.CANCEL_OK, CANCELLING): OFF,
-    (ConsumerEvent.CANCEL_OK, LOST): LOST,
-    (ConsumerEvent.CANCELLED_BY_BROKER, STARTING): LOST,
-    (ConsumerEvent.CANCELLED_BY_BROKER, ON): LOST,
-    (ConsumerEvent.CANCELLED_BY_BROKER, CANCELLING): LOST,
-    (ConsumerEvent.CANCELLED_BY_BROKER, LOST): LOST,
-    **{(ConsumerEvent.SOURCE_LOST, state): OFF for state in Consumer},
-}
-
-
-@pytest.mark.parametrize("state", Consumer)
-@pytest.mark.parametrize("event", ConsumerEvent)
-def test_every_pair_of_state_and_event(event: ConsumerEvent, state: Consumer) -> None:
-    bridge = Bridge()
-    bridge.relay.consumer = state
-    if (event, state) in TABLE:
-        bridge.relay._consumer_event(event)
-        assert bridge.relay.consumer is TABLE[event, state]
-    else:
-        with pytest.raises(
-            MalformedFrameError, match=f"{event.value} cannot happen to a consumer that is {state.value}"
-        ):
-            bridge.relay._consumer_event(event)
-        assert bridge.relay.consumer is state
-
-
-def test_the_table_is_the_whole_table() -> None:
-    assert CONSUMER_TRANSITIONS.keys() == set(ConsumerEvent)
-    assert sum(map(len, CONSUMER_TRANSITIONS.values())) == len(TABLE)
 
 
 def test_consuming_begins_only_with_a_destination_that_is_ready() -> None:
@@ -85,7 +47,7 @@ def test_consuming_waits_for_the_orphans_of_the_last_generation() -> None:
 def test_a_consumer_that_the_broker_cancelled_is_not_begun_again_and_its_messages_are_forwarded() -> None:
     bridge = Bridge()
     bridge.source(deliver(1, M), frames.CANCEL)
-    assert bridge.relay.consumer is LOST
+    assert bridge.relay.consumer is Consumer.LOST
     assert bridge.relay.wanted_prefetch == 0
     assert not bridge.relay.source_drained
     assert bridge.to_destination() == publish() + M

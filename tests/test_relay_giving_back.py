@@ -6,15 +6,12 @@ from struct import pack
 
 import pytest
 
+from bridge.consumer import Consumer
 from bridge.content import HeaderPolicy
-from bridge.relay import Consumer
 from bridge.window import WindowLimits
 from tests import frames
 from tests.frames import PERSISTENT, confirm, content, deliver, returned, table, text
 from tests.relay_scene import CANCEL, Bridge, M, ack, publish, requeue
-
-OFF, STARTING, ON, CANCELLING, LOST = Consumer
-
 
 # --- Giving back ---------------------------------------------------------------------------------------------
 
@@ -154,7 +151,7 @@ def test_with_memory_full_the_held_are_given_back_before_the_cancel_ok_which_cou
     bridge.source(deliver(2, M))
     assert bridge.to_source() == requeue(2, multiple=True), "what still comes goes back, too"
     bridge.source(frames.CANCEL_OK)
-    assert bridge.relay.consumer is OFF
+    assert bridge.relay.consumer is Consumer.OFF
 
 
 # --- The quarantine ------------------------------------------------------------------------------------------

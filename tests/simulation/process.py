@@ -12,9 +12,10 @@ from struct import unpack_from
 from typing import TYPE_CHECKING
 
 from bridge.books import Books
+from bridge.consumer import Consumer
 from bridge.content import HeaderPolicy
 from bridge.memory import Memory
-from bridge.relay import Consumer, Relay
+from bridge.relay import Relay
 from bridge.watchdog import Watchdog
 from bridge.window import Window, WindowLimits
 from bridge.wire import route
