@@ -10,11 +10,12 @@ wire matters: a message that is given back before the cancel is written comes st
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from bridge.consumer import Consumer, ConsumerEvent
-from bridge.content import ContentPreparer, HeaderPolicy, header_frame, long_string, reframe, with_headers
+from bridge.content import ContentPreparer, HeaderPolicy, reframe
 from bridge.errors import MalformedFrameError
+from bridge.quarantine import Quarantine
 from bridge.wire import (
     DATA_CHANNEL,
     QUARANTINE_CHANNEL,
@@ -24,7 +25,6 @@ from bridge.wire import (
     ConsumerCancelled,
     Cutter,
     Deliveries,
-    Delivery,
     Event,
     Return,
     Unblocked,
@@ -32,28 +32,17 @@ from bridge.wire import (
     cancel_frame,
     publish_frame,
     requeue_frame,
-    route,
-    split_route,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from bridge.window import Verdict, Window
+    from bridge.window import Window
 
 PUBLISH_BATCH_BYTES = 256 << 10
 """About so much is encoded at a time, so that a slow destination's socket holds little of the window."""
-QUARANTINE_PREPARER = ContentPreparer(HeaderPolicy(delivery_count="keep"))
-"""Whatever the settings let cross: the source, too, would refuse another's `user_id` and route copies by `CC`."""
 JOIN_BYTES = 8 << 10
 """Contents up to this size on average are joined into one buffer; larger ones go to the socket uncopied."""
-
-
-class Quarantined(NamedTuple):
-    """A message that the quarantine has confirmed, for the log."""
-
-    delivery: Delivery
-    verdict: Verdict
 
 
 class Relay:
@@ -65,9 +54,8 @@ class Relay:
         """`destination` is the route to publish to (see `wire.route`), only its exchange counts with `own_keys`."""
         self.window = window
         self.policy = policy
+        self.quarantine = Quarantine(window, quarantine)
         self.source_output: list[bytes] = []
-        self.quarantined: list[Quarantined] = []
-        """What the quarantine confirmed since somebody last looked."""
 
         self.consumer = Consumer.OFF
         self.stopping = False
@@ -91,9 +79,6 @@ class Relay:
         self.destination_close: Close | None = None
         """The broker's own close of the destination's channel or connection in this generation; the first counts."""
 
-        self._quarantine = publish_frame(QUARANTINE_CHANNEL, route("", quarantine))
-        self._quarantine_open = False
-        self._quarantine_returned = False
         self.source_close: Close | None = None
         """The broker's own close of the source's channel or connection in this generation; the first counts."""
 
@@ -114,7 +99,7 @@ class Relay:
     def source_lost(self) -> None:
         """The source's generation ended, however it did."""
         self._source_open = False
-        self._quarantine_open = False
+        self.quarantine.source_lost()
         self.source_output.clear()
         self.consumer = self.consumer.after(ConsumerEvent.SOURCE_LOST)
         self._giving_back = ""
@@ -144,12 +129,12 @@ class Relay:
                 case Deliveries(items, notable):
                     self.window.receive(items, now_s, notable=notable)
                 case Confirm(channel=channel) | Return(channel=channel) if channel == QUARANTINE_CHANNEL:
-                    self._quarantine_event(event, now_s)
+                    self.quarantine.answered(event, now_s)
                 case ConsumerCancelled(by_us):
                     cancelled = ConsumerEvent.CANCEL_OK if by_us else ConsumerEvent.CANCELLED_BY_BROKER
                     self.consumer = self.consumer.after(cancelled)
                 case Close(channel=channel) if channel == QUARANTINE_CHANNEL:
-                    self.quarantine_closed(now_s)
+                    self.quarantine.closed(now_s)
                 case Close(channel=channel):
                     if channel in {0, DATA_CHANNEL} and self.source_close is None:
                         self.source_close = event
@@ -249,7 +234,7 @@ class Relay:
 
         Not while the quarantine is to be opened: the broker's answers come on the same connection.
         """
-        return self.window.full and not self.quarantine_wanted
+        return self.window.full and not self.quarantine.wanted
 
     def consume(self, consumer_tag: str, prefetch: int, now_s: float) -> None:
         """The control plane is about to send `basic.consume`."""
@@ -312,60 +297,6 @@ class Relay:
         self.consumer = self.consumer.after(ConsumerEvent.CANCEL)
         self.source_output.append(cancel_frame(self._consumer_tag))
 
-    # --- The quarantine ----------------------------------------------------------------------------------
-
-    @property
-    def quarantine_wanted(self) -> bool:
-        """Whether messages wait for a quarantine channel that is not open yet."""
-        return bool(self.window.condemned) and self._source_open and not self._quarantine_open
-
-    def quarantine_opened(self) -> None:
-        """The quarantine's queue is there and its channel is open with confirms."""
-        self._quarantine_open = True
-
-    def quarantine_closed(self, now_s: float) -> None:
-        """The quarantine's channel was closed, or could not be opened: hold what it was for."""
-        self._quarantine_open = False
-        if self.window.condemned:
-            self.window.quarantine_refused(now_s)
-
-    def _quarantine_next(self, now_s: float, unix_s: float) -> None:
-        """Publish the first of the condemned; one at a time, so that its confirm cannot be mistaken."""
-        if not self._quarantine_open or self.window.quarantining or not self.window.condemned:
-            return
-        delivery, verdict = self.window.condemned[0]
-        exchange, routing_key = split_route(delivery.route)
-        reasons = {
-            b"x-bridge-reason": long_string(verdict.reason.encode()),
-            b"x-bridge-reply-code": b"I" + verdict.reply_code.to_bytes(4, "big"),
-            b"x-bridge-reply-text": long_string(verdict.reply_text.encode()),
-            b"x-bridge-exchange": long_string(exchange),
-            b"x-bridge-routing-key": long_string(routing_key),
-            b"x-bridge-time": b"T" + int(unix_s).to_bytes(8, "big"),
-        }
-        content = delivery.content
-        header = header_frame(content)
-        if (prepared := QUARANTINE_PREPARER.prepare(header)) is not None:
-            content = prepared.header + content[len(header) :]
-        content = reframe(with_headers(content, reasons), QUARANTINE_CHANNEL, self._source_frame_max)
-        if 0 < self._source_frame_max < int.from_bytes(content[3:7], "big"):
-            self.window.quarantine_refused(now_s)  # its header leaves no room for the reasons
-            return
-        self.source_output += [self._quarantine, content]
-        self.window.quarantining = True
-        self._quarantine_returned = False
-
-    def _quarantine_event(self, event: Event, now_s: float) -> None:
-        if isinstance(event, Return):
-            self._quarantine_returned = True
-            return
-        if not self.window.quarantining:
-            return
-        if isinstance(event, Confirm) and event.accepted and not self._quarantine_returned:
-            self.quarantined.append(Quarantined(*self.window.quarantined()))
-        else:
-            self.window.quarantine_refused(now_s)
-
     # --- Time --------------------------------------------------------------------------------------------
 
     def tick(self, now_s: float, unix_s: float) -> None:
@@ -376,5 +307,5 @@ class Relay:
             window.trouble_since_s = now_s
             self._probing = True
             self._give_back("hold-timeout")
-        self._quarantine_next(now_s, unix_s)
+        self.source_output += self.quarantine.publishes(self._source_frame_max, now_s, unix_s)
         self._settle()

@@ -197,14 +197,15 @@ class SourceSession(Session):
         self._relay.source_opened(self._begin())
         self._pump.source = self.tap
 
-    async def consume(self, prefetch: int) -> None:
-        """Begin to consume. Raises `BridgeError`."""
+    async def consume(self, prefetch: int) -> QueueState:
+        """Begin to consume, and return the queue's state right before. Raises `BridgeError`."""
         settings = self._settings
         arguments = dict(settings.source_consumer_arguments)
         if settings.source_consumer_priority is not None:
             arguments["x-priority"] = settings.source_consumer_priority
         async with self._explained(self._index):
             await self._channel.set_qos(prefetch_count=prefetch)
+            before = await self._channel.declare_queue(self._settings.source_queue, passive=True)
             if self.end is not None:
                 raise ConnectError(*self.end)
             self._consumers += 1
@@ -213,6 +214,7 @@ class SourceSession(Session):
             await self._queue_object.consume(_never, consumer_tag=consumer_tag, arguments=arguments)  # type: ignore[arg-type]  # JSON
         if self.end is None:
             self._relay.consuming()
+        return _state(before)
 
     async def look(self) -> QueueState:
         """Ask the source queue for its state. Raises `BridgeError`."""
@@ -220,8 +222,7 @@ class SourceSession(Session):
             control = await self._channel_number(CONTROL_CHANNEL)
             queue = await control.declare_queue(self._settings.source_queue, passive=True)
             await control.close()
-        found = queue.declaration_result
-        return QueueState(found.message_count or 0, found.consumer_count or 0)
+        return _state(queue)
 
     async def open_quarantine(self) -> None:
         """Open the quarantine's channel, its queue declared where it is missing. Raises `BridgeError`."""
@@ -237,7 +238,7 @@ class SourceSession(Session):
             # Kept, since aio-pika lets go of a channel that nobody holds.
             self._quarantine = await self._channel_number(QUARANTINE_CHANNEL, publisher_confirms=True)
         if self.end is None:
-            self._relay.quarantine_opened()
+            self._relay.quarantine.opened()
 
     async def _channel_number(self, number: int, *, publisher_confirms: bool = False) -> AbstractChannel:
         assert self._connection is not None  # noqa: S101 - open() has run
@@ -287,6 +288,11 @@ class DestinationSession(Session):
 
     def _close_by_broker(self) -> Close | None:
         return self._relay.destination_close
+
+
+def _state(declared: AbstractQueue) -> QueueState:
+    found = declared.declaration_result
+    return QueueState(found.message_count or 0, found.consumer_count or 0)
 
 
 async def _never(_: object) -> None:

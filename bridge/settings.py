@@ -316,6 +316,12 @@ class Settings(BaseSettings):
         """The quarantine's queue; empty when there is none."""
         return f"{self.source_queue}.quarantine" if self.quarantine_queue is None else self.quarantine_queue
 
+    @property
+    def source_is_stream(self) -> bool:
+        """Whether the settings tell that the source queue is a stream."""
+        declared = self.source_declare and self.source_queue_type == "stream"
+        return declared or "x-stream-offset" in self.source_consumer_arguments
+
 
 class Option(NamedTuple):
     """One setting, for help texts and tables."""

@@ -259,7 +259,7 @@ class Supervisor:
                 session.ended(error.result, f"could not consume: {error}", now_s)
                 return
             log.info("consuming", extra={"queue": self.settings.source_queue, "prefetch": prefetch})
-        if relay.quarantine_wanted and now_s >= self._quarantine_at_s:
+        if relay.quarantine.wanted and now_s >= self._quarantine_at_s:
             await self._open_quarantine(session, now_s)
         if self._watchdog.look_due(now_s):
             await self._look(session)
@@ -282,7 +282,7 @@ class Supervisor:
         except BridgeError as error:
             log.error("quarantine %s not available: %s", self.settings.quarantine_queue_name, error)  # noqa: TRY400 - the text says it
             self._quarantine_at_s = now_s + self._quarantine_backoff.delay_s(now_s)
-            self.relay.quarantine_closed(now_s)
+            self.relay.quarantine.closed(now_s)
         else:
             self._quarantine_backoff.reset()
 
@@ -315,7 +315,7 @@ class Supervisor:
 
     def _tell(self) -> None:
         """Log what an operator acts on."""
-        for delivery, verdict in self.relay.quarantined:
+        for delivery, verdict in self.relay.quarantine.confirmed:
             log.warning(
                 "message quarantined: %s",
                 verdict.reason,
@@ -328,7 +328,7 @@ class Supervisor:
                     "queue": self.settings.quarantine_queue_name,
                 },
             )
-        self.relay.quarantined.clear()
+        self.relay.quarantine.confirmed.clear()
         status = self.status.destination
         if self.window.blocked is not status.blocked:
             status.blocked = self.window.blocked

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-MODULES = ("backoff", "consumer", "content", "memory", "relay", "watchdog", "window", "wire")
+MODULES = ("backoff", "consumer", "content", "memory", "quarantine", "relay", "watchdog", "window", "wire")
 ROOT = Path(__file__).parent.parent
 
 

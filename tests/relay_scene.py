@@ -1,4 +1,4 @@
-"""A relay between two brokers that a test plays, frame by frame."""
+"""A relay between two brokers that a test plays, frame by frame, and its quarantine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bridge.memory import Memory
 from bridge.relay import Relay
 from bridge.window import Window, WindowLimits
 from bridge.wire import route
-from tests.frames import content, method, short
+from tests.frames import PERSISTENT, content, deliver, method, short, table, text
 
 
 class Bridge:
@@ -84,3 +84,34 @@ def requeue(delivery_tag: int, *, multiple: bool) -> bytes:
 
 CANCEL = method(1, 60, 30, short("ct") + b"\0")
 M = content(b"m")
+
+COUNTED = PERSISTENT | {"headers": table({"x-delivery-count": b"l" + pack(">q", 17), "k": b"V"})}
+
+
+def reasons(reason: str = "delivery-limit", code: int = 0, why: str = "", key: str = "key") -> dict[str, bytes]:
+    """Headers that the quarantine gets on top."""
+    return {
+        "x-bridge-reason": text(reason),
+        "x-bridge-reply-code": b"I" + pack(">I", code),
+        "x-bridge-reply-text": text(why),
+        "x-bridge-exchange": text("ex"),
+        "x-bridge-routing-key": text(key),
+        "x-bridge-time": b"T" + pack(">Q", 1_700_000_000),
+    }
+
+
+def condemned(bridge: Bridge, *delivery_tags: int) -> bytes:
+    """Deliveries that came back too often; what the quarantine gets for the first of them."""
+    bridge.source(*(deliver(tag, content(b"m", COUNTED), redelivered=1) for tag in delivery_tags))
+    message = content(b"m", PERSISTENT | {"headers": table({"k": b"V"} | reasons())}, channel=2)
+    return publish("sq.quarantine", channel=2) + message
+
+
+def quarantining(*delivery_tags: int) -> Bridge:
+    """The first of some condemned deliveries has been published to the quarantine."""
+    bridge = Bridge()
+    expected = condemned(bridge, *delivery_tags)
+    bridge.relay.quarantine.opened()
+    bridge.wait(0.1)
+    assert bridge.to_source() == expected
+    return bridge

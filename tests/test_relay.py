@@ -11,7 +11,7 @@ from bridge.window import WindowLimits
 from bridge.wire import Close
 from tests import frames
 from tests.frames import PERSISTENT, confirm, content, deliver, returned
-from tests.relay_scene import Bridge, M, ack, publish
+from tests.relay_scene import Bridge, M, ack, publish, quarantining
 
 # --- The consumer --------------------------------------------------------------------------------------------
 
@@ -42,6 +42,16 @@ def test_consuming_waits_for_the_orphans_of_the_last_generation() -> None:
     bridge.destination(confirm(1))
     assert bridge.relay.wanted_prefetch == 1000
     assert bridge.to_source() == b"", "invariant 2"
+
+
+def test_deliveries_are_expected_while_it_consumes_and_has_room() -> None:
+    bridge = Bridge(WindowLimits(prefetch=2))
+    bridge.source(deliver(1, M))
+    assert bridge.relay.expects_deliveries
+    bridge.source(deliver(2, M))
+    assert not bridge.relay.expects_deliveries, "the prefetch is used up"
+    bridge.relay.source_lost()
+    assert not bridge.relay.expects_deliveries
 
 
 def test_a_consumer_that_the_broker_cancelled_is_not_begun_again_and_its_messages_are_forwarded() -> None:
@@ -154,6 +164,13 @@ def test_closes_of_other_channels_are_the_control_planes() -> None:
     bridge.destination(frames.close(3, 404, "no queue"))
     assert bridge.relay.source_close is None
     assert bridge.relay.destination_close is None
+
+
+def test_a_close_of_the_quarantines_channel_ends_no_more_than_the_quarantine() -> None:
+    bridge = quarantining(1)
+    bridge.source(frames.close(2, 404, "no queue"))
+    assert bridge.relay.source_close is None
+    assert not bridge.window.quarantining
 
 
 def test_a_blocked_source_is_no_matter_and_a_blocked_destination_gets_nothing() -> None:

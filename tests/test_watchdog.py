@@ -12,15 +12,16 @@ from tests.frames import PERSISTENT, confirm, content, deliver, table
 from tests.relay_scene import Bridge, M
 
 TIMEOUT_S = WindowLimits().confirm_timeout_s
+EMPTY_QUEUE = QueueState(ready=0, consumers=0)
 STUCK_QUEUE = QueueState(ready=7, consumers=1)
 
 
 class Scene(Bridge):
     """A bridge that is watched twenty times a second."""
 
-    def __init__(self, limits: WindowLimits | None = None) -> None:
+    def __init__(self, limits: WindowLimits | None = None, *, stream: bool = False) -> None:
         super().__init__(limits)
-        self.watchdog = Watchdog(self.relay)
+        self.watchdog = Watchdog(self.relay, stream=stream)
         self.endings: list[str] = []
 
     def watch(self, seconds: float) -> None:
@@ -41,6 +42,19 @@ class Scene(Bridge):
         """Another source generation."""
         self.relay.source_lost()
         self.open_source()
+
+    def consume_anew(self, before: QueueState = EMPTY_QUEUE) -> None:
+        """Another source generation, that consumes."""
+        self.begin_source_anew()
+        self.consume()
+        self.watchdog.consuming(before, self.books.received)
+
+    def look_until_stalled(self, found: QueueState) -> float:
+        """Let the queue answer the same until the generation must end; return how many seconds that took."""
+        begin_s = self.now_s
+        while self.look(found) != "stalled":
+            self.watch(LOOK_EVERY_S + 0.1)
+        return self.now_s - begin_s
 
     def look(self, found: QueueState | None) -> str:
         """Ask the queue where that is due; the reason to end the generation, or none."""
@@ -130,7 +144,7 @@ def test_a_quarantine_that_does_not_answer_ends_the_source() -> None:
     scene = Scene()
     often = content(b"m", PERSISTENT | {"headers": table({"x-delivery-count": b"l" + pack(">q", 17)})})
     scene.source(deliver(1, often, redelivered=1), deliver(2, often, redelivered=1))
-    scene.relay.quarantine_opened()
+    scene.relay.quarantine.opened()
     scene.watch(TIMEOUT_S - 1)
     scene.source(confirm(1, channel=2))
     scene.watch(TIMEOUT_S - 1)
@@ -158,8 +172,7 @@ def test_a_queue_that_is_not_empty_and_delivers_nothing_ends_the_source_and_thre
         assert scene.watchdog.stuck == ""
         assert scene.look(STUCK_QUEUE) == "stalled"
         assert bool(scene.watchdog.stuck) is (number == 3)
-        scene.begin_source_anew()
-        scene.consume()
+        scene.consume_anew()
     assert "the queue delivers nothing, and has 7 messages ready and 1 consumers" in scene.watchdog.stuck
     scene.source(deliver(1, M))
     scene.watch(0.05)
@@ -173,6 +186,7 @@ def test_a_queue_that_is_empty_at_last_is_not_stuck() -> None:
         scene.look(STUCK_QUEUE)
         scene.watch(LOOK_EVERY_S + 0.1)
         assert scene.look(STUCK_QUEUE) == "stalled"
+        scene.consume_anew()
     assert scene.watchdog.stuck
     scene.watch(LOOK_EVERY_S + 0.1)
     assert scene.look(QueueState(0, 1)) == ""
@@ -198,14 +212,58 @@ def test_a_delivery_between_two_looks_is_a_sign_of_life() -> None:
 def test_a_standby_is_begun_anew_rarely_and_is_not_stuck() -> None:
     """With a single active consumer, or a priority, the queue delivers to another one."""
     scene = Scene()
-    waited_s = 0.0
     for _ in range(4):
-        scene.watch(LOOK_EVERY_S + 0.1)
-        begin_s = scene.now_s
-        while scene.look(QueueState(7, 2)) != "stalled":
-            scene.watch(LOOK_EVERY_S + 0.1)
-        waited_s = scene.now_s - begin_s
-        assert waited_s >= PATIENCE_BESIDE_OTHERS_S
+        scene.consume_anew(QueueState(7, 1))
+        assert scene.look_until_stalled(QueueState(7, 2)) >= PATIENCE_BESIDE_OTHERS_S
+    assert scene.watchdog.stuck == ""
+
+
+def test_a_standby_that_the_queue_does_not_count_is_told_by_who_was_there_before() -> None:
+    """A quorum queue with a single active consumer counts that one alone; once active, it is no standby."""
+    scene = Scene()
+    for _ in range(4):
+        scene.consume_anew(STUCK_QUEUE)
+        assert scene.look_until_stalled(STUCK_QUEUE) >= PATIENCE_BESIDE_OTHERS_S
+    assert scene.watchdog.stuck == ""
+    scene.consume_anew(STUCK_QUEUE)
+    scene.source(deliver(1, M))
+    assert scene.look_until_stalled(STUCK_QUEUE) < PATIENCE_BESIDE_OTHERS_S
+
+
+def test_a_new_consumer_has_its_own_time() -> None:
+    scene = Scene()
+    scene.watch(LOOK_EVERY_S + 0.1)
+    assert scene.look(STUCK_QUEUE) == ""
+    scene.consume_anew()
+    scene.watch(LOOK_EVERY_S - 0.1)
+    assert scene.look(STUCK_QUEUE) == "not due"
+    scene.watch(0.2)
+    assert scene.look(STUCK_QUEUE) == ""
+
+
+def test_a_consumer_that_the_queue_no_longer_counts_ends_the_source() -> None:
+    scene = Scene()
+    for tag in range(1, 4):
+        scene.consume_anew()
+        scene.source(deliver(1, M))
+        assert scene.look_until_stalled(QueueState(tag, 0)) < PATIENCE_BESIDE_OTHERS_S
+    assert scene.watchdog.stuck == ""
+
+
+def test_a_stream_at_its_end_is_not_asked() -> None:
+    """It says how many it keeps, and counts no consumer."""
+    scene = Scene(stream=True)
+    scene.watch(10 * LOOK_EVERY_S)
+    assert scene.look(QueueState(7, 0)) == "not due"
+
+
+def test_a_stream_that_is_not_known_as_one_is_begun_anew_rarely_and_is_not_stuck() -> None:
+    scene = Scene()
+    scene.consume_anew()
+    assert scene.look_until_stalled(QueueState(7, 0)) < PATIENCE_BESIDE_OTHERS_S
+    for _ in range(3):
+        scene.consume_anew()
+        assert scene.look_until_stalled(QueueState(7, 0)) >= PATIENCE_BESIDE_OTHERS_S
     assert scene.watchdog.stuck == ""
 
 

@@ -243,7 +243,7 @@ class Process:
         if prefetch := relay.wanted_prefetch:
             session.prefetch, session.step = prefetch, "qos"
             session.write_method(1, (60, 10), b"\0\0\0\0" + prefetch.to_bytes(2, "big") + b"\0")
-        elif relay.quarantine_wanted and now_s >= self._quarantine_at_s:
+        elif relay.quarantine.wanted and now_s >= self._quarantine_at_s:
             session.answers.clear()
             session.step = "declaring"
             session.write_method(3, (50, 10), b"")
@@ -263,7 +263,7 @@ class Process:
             session.write_method(2, (20, 10), b"\0")
         elif session.step == "quarantine" and session.answered(OPEN_OK):
             session.step = "idle"
-            self.relay.quarantine_opened()
+            self.relay.quarantine.opened()
 
     def tick(self, now_s: float) -> None:
         """Let time pass, as the supervisor does."""
@@ -285,7 +285,7 @@ class Process:
             if now_s - session.received_s > (DEAD_AFTER_S if session.opened else CONNECT_TIMEOUT_S):
                 self.end(session, now_s, polite=False)
         self.pump(now_s)
-        self.relay.quarantined.clear()
+        self.relay.quarantine.confirmed.clear()
 
     def _control_timeout(self, source: Session, now_s: float) -> None:
         """No answer has come: without a consumer the generation is of no use, without a quarantine it is."""
@@ -297,7 +297,7 @@ class Process:
     def _refuse_quarantine(self, session: Session, now_s: float) -> None:
         session.step = "idle"
         self._quarantine_at_s = now_s + QUARANTINE_RETRY_S
-        self.relay.quarantine_closed(now_s)
+        self.relay.quarantine.closed(now_s)
 
     # --- The end -----------------------------------------------------------------------------------------
 
