@@ -1,6 +1,7 @@
 """The soak: full load and random faults on both sides for as long as asked, then the audit and what the bridge used.
 
-Exit status 1 if anything was lost, or more was doubled than the bridge counted as possible.
+Exit status 1 if anything was lost, more was doubled than the bridge counted as possible, the books are out of balance,
+or connections or threads were left behind.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import random
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from tests.broker.scene import imbalance
 from tests.faults import Stage, block, bridge, close, freeze, kill, restart
@@ -24,15 +25,35 @@ if TYPE_CHECKING:
 
 BATCH = 20_000
 """Messages published for each fault."""
+SLACK = 3
+"""File descriptors and threads more than at the start, of a scrape or a name lookup that is just being done."""
 FAULTS = {
     "source": (restart, kill, freeze, close),
     "destination": (restart, kill, freeze, close, block),
 }
 
 
-def _used(process: BridgeProcess) -> str:
-    descriptors = len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
-    return f"{process.rss_bytes() / 2**20:.1f} MiB resident, {descriptors} file descriptors"
+class Used(NamedTuple):
+    """What the bridge's process holds."""
+
+    resident_mib: float
+    descriptors: int
+    tasks: int
+    """Threads, as the kernel counts them."""
+
+    @classmethod
+    def by(cls, process: BridgeProcess) -> Self:
+        """Look at the process."""
+        descriptors, tasks = (len(list(Path(f"/proc/{process.pid}/{of}").iterdir())) for of in ("fd", "task"))
+        return cls(process.rss_bytes() / 2**20, descriptors, tasks)
+
+    def __str__(self) -> str:
+        """A part of a line."""
+        return f"{self.resident_mib:.1f} MiB resident, {self.descriptors} file descriptors, {self.tasks} tasks"
+
+    def leaked_since(self, before: Used) -> bool:
+        """Whether connections or threads were left behind: each life of a side would add one of its own."""
+        return self.descriptors > before.descriptors + SLACK or self.tasks > before.tasks + SLACK
 
 
 def soak(stage: Stage, minutes: float, chance: random.Random) -> bool:
@@ -45,7 +66,7 @@ def soak(stage: Stage, minutes: float, chance: random.Random) -> bool:
         assert process
         stage.publish(BATCH)
         stage.wait_forwarded(BATCH)
-        began = _used(process)
+        began = Used.by(process)
         faults = 0
         while time.monotonic() < ends_s:
             stage.publish(BATCH)
@@ -55,10 +76,12 @@ def soak(stage: Stage, minutes: float, chance: random.Random) -> bool:
             act(stage.source if side == "source" else stage.destination)
             faults += 1
             stage.collect()
-            print(f"{faults}: {side} {act.__name__}, {stage.sent} sent, {_used(process)}", file=sys.stderr, flush=True)
+            print(
+                f"{faults}: {side} {act.__name__}, {stage.sent} sent, {Used.by(process)}", file=sys.stderr, flush=True
+            )
         wait_until(stage.is_done, "everything to be forwarded", 120)
         metrics = process.metrics()
-        ended = _used(process)
+        ended = Used.by(process)
         process.terminate()
     stage.collect()
     found = audit(stage.arrived, stage.sent)
@@ -68,7 +91,8 @@ def soak(stage: Stage, minutes: float, chance: random.Random) -> bool:
         f"possible, books out by {imbalance(metrics):.0f}; first {began}, last {ended}",
         flush=True,
     )
-    return not found.lost and found.duplicates <= possible and imbalance(metrics) == 0
+    sound = not found.lost and found.duplicates <= possible and imbalance(metrics) == 0
+    return sound and not ended.leaked_since(began)
 
 
 def main() -> None:
