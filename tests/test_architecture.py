@@ -13,38 +13,14 @@ PACKAGE = Path(__file__).parent.parent / "bridge"
 MODULES = {path.stem: path for path in PACKAGE.glob("*.py")}
 
 ORDER = (
-    *(
-        "__init__",
-        "errors",
-        "books",
-        "content",
-        "wire",
-        "memory",
-        "window",
-        "consumer",
-        "quarantine",
-        "relay",
-        "watchdog",
-        "backoff",
-    ),
+    *("__init__", "errors", "books", "content", "wire", "memory", "window"),
+    *("consumer", "quarantine", "relay", "watchdog", "backoff"),
     *("status", "values", "side", "settings", "log", "metrics", "http"),
     *("diagnosis", "tap", "session", "supervisor", "inspection", "check", "cli", "__main__"),
 )
 """Each module imports only from those before it."""
 
-PURE = {
-    "errors",
-    "books",
-    "content",
-    "wire",
-    "memory",
-    "window",
-    "consumer",
-    "quarantine",
-    "relay",
-    "watchdog",
-    "backoff",
-}
+PURE = set(ORDER[1 : ORDER.index("status")])
 """Bytes, events and numbers in, bytes and decisions out: time and chance are arguments."""
 IMPURE_LIBRARIES = {"asyncio", "datetime", "logging", "os", "random", "secrets", "selectors", "socket", "ssl"}
 IMPURE_LIBRARIES |= {"subprocess", "threading", "time", "uvloop"}

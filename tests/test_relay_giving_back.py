@@ -1,4 +1,4 @@
-"""The relay: messages given back to the source, and those that go to the quarantine."""
+"""The relay: messages given back to the source, and the quarantine meanwhile."""
 
 from __future__ import annotations
 
