@@ -319,8 +319,7 @@ class Settings(BaseSettings):
     @property
     def source_is_stream(self) -> bool:
         """Whether the settings tell that the source queue is a stream."""
-        declared = self.source_declare and self.source_queue_type == "stream"
-        return declared or "x-stream-offset" in self.source_consumer_arguments
+        return self.source_queue_type == "stream" or "x-stream-offset" in self.source_consumer_arguments
 
 
 class Option(NamedTuple):
