@@ -195,17 +195,17 @@ class Relay:
     def _settle(self) -> None:
         """Encode what the window decided for the source."""
         self._release()
-        window, output = self.window, self.source_output
-        if window.acks:
-            output += [ack_frame(tag, multiple=multiple) for tag, multiple in window.acks]
-            window.acks.clear()
-        if window.requeues:
-            if window.in_flight == 0:
+        settlement, output = self.window.settlement, self.source_output
+        if settlement.acks:
+            output += [ack_frame(tag, multiple=multiple) for tag, multiple in settlement.acks]
+            settlement.acks.clear()
+        if settlement.requeues:
+            if self.window.in_flight == 0:
                 # All that is unsettled: one frame, and the source puts it back in one go.
-                output.append(requeue_frame(max(window.requeues), multiple=True))
+                output.append(requeue_frame(max(settlement.requeues), multiple=True))
             else:
-                output += [requeue_frame(tag, multiple=False) for tag in window.requeues]
-            window.requeues.clear()
+                output += [requeue_frame(tag, multiple=False) for tag in settlement.requeues]
+            settlement.requeues.clear()
 
     # --- The consumer ------------------------------------------------------------------------------------
 

@@ -23,7 +23,8 @@ Invariants, cited by number in the tests:
    channel counts towards a quorum queue's delivery limit.
 7. Contents are published as they were prepared (see `content`), byte for byte.
 
-What it does not do: connect, consume, encode. Who consumes is `relay`; which messages are the same is `memory`.
+What it does not do: connect, consume, encode. Who consumes is `relay`; which messages are the same is `memory`;
+how much one ack covers is `settlement`.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from bridge.books import Books, count
 from bridge.content import parts
 from bridge.errors import MalformedFrameError
+from bridge.settlement import Settlement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -103,17 +105,14 @@ class WindowLimits:
 
 
 class Window:
-    """Deliveries in flight. Every public method is one event; `acks` and `requeues` are what they decide.
-
-    `acks` holds (delivery_tag, multiple), `requeues` delivery tags; `relay` encodes and clears them.
-    """
+    """Deliveries in flight. Every public method is one event; `take` and `settlement` are what comes of them."""
 
     def __init__(self, limits: WindowLimits, books: Books, memory: Memory, chance: Callable[[], float]) -> None:
         self.limits, self.books, self.memory = limits, books, memory
         self._chance = chance
 
-        self.acks: list[tuple[int, bool]] = []
-        self.requeues: list[int] = []
+        self.settlement = Settlement()
+        """What `relay` is to write to the source."""
         self.condemned: deque[tuple[Delivery, Verdict]] = deque()
         """Bound for the quarantine."""
         self.quarantining = False
@@ -124,9 +123,6 @@ class Window:
         self._aside: dict[int, Aside] = {}
         self._retried: dict[int, Aside] = {}
         """Those that were aside and are being tried again."""
-        self._lowest = 1
-        """The lowest delivery tag that is not settled: what a cumulative ack may start from."""
-        self._settled_ahead: set[int] = set()
         self._releasing = ""
 
         # The destination's generation.
@@ -232,8 +228,7 @@ class Window:
 
     def source_opened(self) -> None:
         """A source generation begins: delivery tags start at 1."""
-        self._lowest = 1
-        self._settled_ahead.clear()
+        self.settlement.begin_anew()
         self._releasing = ""
 
     def receive(self, deliveries: list[Delivery], now_s: float, *, notable: bool = True) -> None:
@@ -266,8 +261,7 @@ class Window:
                 # This ack may be forgotten like the one before it.
                 self.memory.acked([delivery], len(delivery.content))
                 self._leave(delivery)
-                self._settled(delivery.delivery_tag)
-                self.acks.append((delivery.delivery_tag, False))
+                self.settlement.ack(delivery.delivery_tag)
                 return
             if not self.memory.vouches_for(delivery.content):
                 books.duplicates_possible += 1
@@ -292,13 +286,11 @@ class Window:
         self._retried.clear()
         self.condemned.clear()
         self.quarantining = False
-        self._settled_ahead.clear()
         self._strikes.clear()
         self._suspects = self._returns_in_a_row = 0
         self._routeless = False
         self._releasing = ""
-        self.acks.clear()
-        self.requeues.clear()
+        self.settlement.begin_anew()
         self._orphaned = bool(self._published)
         self.memory.source_lost()
 
@@ -470,7 +462,8 @@ class Window:
 
         unusual = self._orphaned or self._returned or self._retried or self._suspects or self._strikes
         if accepted and not unusual and first >= self._in_order_from and None not in confirmed:
-            self._forward(confirmed, now_s, in_order=True)  # type: ignore[arg-type]  # no None is in it
+            self._forwarded(confirmed, now_s)  # type: ignore[arg-type]  # no None is in it
+            self.settlement.ack_rising(confirmed)  # type: ignore[arg-type]
         else:
             self._confirm_one_by_one(confirmed, now_s, accepted=accepted)
         if self._orphaned and not published:
@@ -487,8 +480,8 @@ class Window:
             _, number, published_s = batches.popleft()
             observe(now_s - published_s, number)
 
-    def _forward(self, confirmed: list[Delivery], now_s: float, *, in_order: bool) -> None:
-        """Ack at the source what the destination has confirmed (invariant 1)."""
+    def _forwarded(self, confirmed: list[Delivery], now_s: float) -> None:
+        """Write into the books what the destination has taken: it may now be acked (invariant 1)."""
         books = self.books
         content_bytes = body_bytes = 0
         observe = books.residence_seconds.observe
@@ -515,16 +508,6 @@ class Window:
         if self._returns_in_a_row:
             self._taken_again()
 
-        first, last = confirmed[0].delivery_tag, confirmed[-1].delivery_tag
-        if in_order and first == self._lowest and last - first == len(confirmed) - 1:
-            self._lowest = last + 1
-            self._catch_up()
-            self.acks.append((last, True))
-            return
-        for delivery in confirmed:
-            self._settled(delivery.delivery_tag)
-            self.acks.append((delivery.delivery_tag, False))
-
     def _confirm_one_by_one(self, confirmed: Iterable[Delivery | None], now_s: float, *, accepted: bool) -> None:
         refused: list[Delivery] = []
         for delivery in confirmed:
@@ -541,7 +524,8 @@ class Window:
                 self._unpublish()
                 self._set_aside(delivery, now_s)
             elif accepted:
-                self._forward([delivery], now_s, in_order=False)
+                self._forwarded([delivery], now_s)
+                self._ack(delivery)
             else:
                 refused.append(delivery)
         if refused:
@@ -598,8 +582,7 @@ class Window:
         delivery, verdict = self.condemned.popleft()
         count(self.books.quarantined, verdict.reason)
         self._leave(delivery)
-        self._settled(delivery.delivery_tag)
-        self.acks.append((delivery.delivery_tag, False))
+        self._ack(delivery)
         return delivery, verdict
 
     def quarantine_refused(self, now_s: float) -> None:
@@ -724,25 +707,15 @@ class Window:
         self.books.held -= 1
         self.books.bytes_in_flight -= len(delivery.content)
 
+    def _ack(self, delivery: Delivery) -> None:
+        self.settlement.ack(delivery.delivery_tag)
+        self._retried.pop(delivery.delivery_tag, None)
+
     def _requeue(self, delivery: Delivery, reason: str) -> None:
         count(self.books.requeued, reason)
         self._leave(delivery)
-        self._settled(delivery.delivery_tag)
-        self.requeues.append(delivery.delivery_tag)
-
-    def _settled(self, delivery_tag: int) -> None:
-        if delivery_tag == self._lowest:
-            self._lowest += 1
-            self._catch_up()
-        else:
-            self._settled_ahead.add(delivery_tag)
-        self._retried.pop(delivery_tag, None)
-
-    def _catch_up(self) -> None:
-        ahead = self._settled_ahead
-        while ahead and self._lowest in ahead:
-            ahead.discard(self._lowest)
-            self._lowest += 1
+        self.settlement.requeue(delivery.delivery_tag)
+        self._retried.pop(delivery.delivery_tag, None)
 
     def _forget_published(self) -> None:
         self._published.clear()

@@ -10,7 +10,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-MODULES = ("backoff", "consumer", "content", "memory", "quarantine", "relay", "watchdog", "window", "wire")
+MODULES = (
+    *("wire", "content", "memory", "settlement", "window"),
+    *("consumer", "quarantine", "relay", "watchdog", "backoff"),
+)
 ROOT = Path(__file__).parent.parent
 
 

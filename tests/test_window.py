@@ -168,7 +168,7 @@ def test_nack_holds_them_in_order_narrows_the_window_and_backs_off_without_reque
     assert "its queue may be full" in scene.window.hindrance or scene.window.hindrance == ""
     scene.confirm(5)
     assert scene.take() == [3]
-    assert scene.window.requeues == []
+    assert scene.window.settlement.requeues == []
     assert scene.books.publish_retries == {"nack": 2}
 
 
@@ -362,12 +362,12 @@ def test_release_gives_back_all_that_is_not_published_in_order_and_what_still_co
     scene.refuse_route(3, 2)
     scene.receive(5)
     scene.window.release("hold-timeout")
-    assert scene.window.requeues == [2, 3, 5]
+    assert scene.window.settlement.requeues == [2, 3, 5]
     scene.receive(6)
-    assert scene.window.requeues == [2, 3, 5, 6]
+    assert scene.window.settlement.requeues == [2, 3, 5, 6]
     scene.window.released()
     scene.receive(7)
-    assert scene.window.requeues == [2, 3, 5, 6]
+    assert scene.window.settlement.requeues == [2, 3, 5, 6]
     assert scene.books.requeued == {"hold-timeout": 4}
     scene.confirm(3, multiple=True)
     assert scene.acks() == [(1, False), (4, False)]
@@ -378,7 +378,7 @@ def test_release_leaves_what_is_on_its_way_to_the_quarantine() -> None:
     scene.receive_each(*(delivery(tag, redelivered=1, delivery_count=19) for tag in (1, 2)))
     scene.window.quarantining = True
     scene.window.release("shutdown")
-    assert scene.window.requeues == [2]
+    assert scene.window.settlement.requeues == [2]
     scene.window.quarantined()
     assert scene.acks() == [(1, False)]
 
@@ -389,14 +389,14 @@ def test_release_published_gives_back_the_rest_but_never_orphans() -> None:
     scene.take()
     scene.confirm(2)
     scene.window.release_published("shutdown")
-    assert scene.window.requeues == [1, 3]
+    assert scene.window.settlement.requeues == [1, 3]
     assert scene.books.duplicates_possible == 2
     other = Scene()
     other.receive(1)
     other.take()
     other.window.source_lost()
     other.window.release_published("shutdown")
-    assert other.window.requeues == [], "invariant 2"
+    assert other.window.settlement.requeues == [], "invariant 2"
 
 
 # --- Memory -----------------------------------------------------------------------------------------------------

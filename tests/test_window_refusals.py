@@ -80,14 +80,14 @@ def test_the_oldest_in_flight_is_told_also_when_it_was_published_last() -> None:
     scene.window.publish_window = 2
     assert scene.take() == [1]
     assert scene.window.oldest_received_s == 1000.0, "published after the younger one"
-    assert scene.window.requeues == []
+    assert scene.window.settlement.requeues == []
 
 
 def test_a_message_without_a_route_is_tried_ever_more_rarely_and_given_back_in_the_end() -> None:
     scene = Scene(hold_timeout_s=200.0)
     scene.receive(1)
     seqno, tries = 0, []
-    while not scene.window.requeues:
+    while not scene.window.settlement.requeues:
         if scene.take():
             seqno += 1
             tries.append(scene.now_s - 1000.0)
@@ -123,7 +123,7 @@ def test_so_many_returns_in_a_row_blame_the_destination_and_the_oldest_is_tried_
         taken += batch
         scene.confirm(0, multiple=True)
     assert taken == [2, 3, 4, 5, 6, 7], "invariant 5: it was an outage of the destination"
-    assert scene.window.requeues == []
+    assert scene.window.settlement.requeues == []
     assert scene.window.hindrance == ""
 
 
@@ -339,7 +339,7 @@ def test_without_a_quarantine_poison_is_held_shown_and_given_back() -> None:
     assert scene.window.hindrance == f"holds 1 messages that it refuses and no quarantine takes ({TOO_LARGE})"
     assert scene.take() == [2], "others pass, and are not caught by a limit"
     scene.wait(60.0)
-    assert scene.window.requeues == [1]
+    assert scene.window.settlement.requeues == [1]
     assert scene.books.requeued == {"poison": 1}
 
 
@@ -364,11 +364,11 @@ def test_what_the_quarantine_refuses_for_long_is_given_back_though_it_is_offered
     scene.lose_destination(406)
     scene.reopen_destination()
     for _ in range(3):
-        assert scene.window.requeues == []
+        assert scene.window.settlement.requeues == []
         scene.window.quarantine_refused(scene.now_s)
         scene.wait(RETRY_MAX_S)
         assert "no quarantine takes" in scene.window.hindrance, "also while it is offered"
     scene.window.quarantine_refused(scene.now_s)
     scene.wait(0.1)
-    assert scene.window.requeues == [1]
+    assert scene.window.settlement.requeues == [1]
     assert scene.books.requeued == {"poison": 1}

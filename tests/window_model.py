@@ -191,7 +191,7 @@ class WindowMachine(RuleBasedStateMachine):
         notable = any(d.redelivered or d.delivery_count for d in run)
         if run:
             self.window.receive(run, self.now_s, notable=notable)
-        suppressed = {tag for tag, multiple in self.window.acks if not multiple}
+        suppressed = {tag for tag, multiple in self.window.settlement.acks if not multiple}
         assert suppressed == source.may_ack, "exactly the covered redeliveries are acked at once"
 
     @precondition(lambda self: self.source and self.source.unsettled)
@@ -225,7 +225,7 @@ class WindowMachine(RuleBasedStateMachine):
             waiting.add(self.window.condemned[0][0].delivery_tag)
         source.may_requeue |= source.unsettled.keys() - waiting
         self.window.release("hold-timeout")
-        assert {*self.window.requeues} == source.unsettled.keys() - waiting
+        assert {*self.window.settlement.requeues} == source.unsettled.keys() - waiting
 
     @precondition(lambda self: self.source and self.source.releasing)
     @rule()
@@ -246,7 +246,7 @@ class WindowMachine(RuleBasedStateMachine):
             publish.stale = True
         self.window.release_published("shutdown")
         self.window.release("shutdown")
-        assert {*self.window.requeues} == self.source.unsettled.keys()
+        assert {*self.window.settlement.requeues} == self.source.unsettled.keys()
         self.destination_is_lost(None)
 
     # --- The destination -----------------------------------------------------------------------------------
@@ -386,10 +386,10 @@ class WindowMachine(RuleBasedStateMachine):
         """Invariants 1, 2 and 6: applies what the window decided, acks with `multiple` tag by tag."""
         window, source = self.window, self.source
         if source is None:
-            assert not window.acks, "invariant 2"
-            assert not window.requeues, "invariant 2"
+            assert not window.settlement.acks, "invariant 2"
+            assert not window.settlement.requeues, "invariant 2"
             return
-        for tag, multiple in window.acks:
+        for tag, multiple in window.settlement.acks:
             covered = sorted(t for t in source.unsettled if t == tag or (multiple and t < tag))
             assert tag in covered, f"invariant 1: acks {tag}, which is not unsettled"
             for acked in covered:
@@ -403,15 +403,15 @@ class WindowMachine(RuleBasedStateMachine):
                     self.forwarded += 1
                 if key is not None:
                     self.acked.append((self.heard_s, key))
-        for tag in window.requeues:
+        for tag in window.settlement.requeues:
             assert tag in source.unsettled, f"invariant 6: gives back {tag}, which is not unsettled"
             assert tag in source.may_requeue, f"invariant 6: gives back {tag} without need"
-        self._give_back(window.requeues)
-        self.requeued += len(window.requeues)
-        for tag in window.requeues:
+        self._give_back(window.settlement.requeues)
+        self.requeued += len(window.settlement.requeues)
+        for tag in window.settlement.requeues:
             del source.unsettled[tag]
-        window.acks.clear()
-        window.requeues.clear()
+        window.settlement.acks.clear()
+        window.settlement.requeues.clear()
         assert not source.may_ack, "suppressed or quarantined, and not acked"
         assert not +source.credits, "confirmed, and not acked"
 

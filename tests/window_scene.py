@@ -71,8 +71,8 @@ class Scene:
 
     def acks(self) -> list[tuple[int, bool]]:
         """What is acked since last asked: delivery tags, and whether with all below."""
-        found = list(self.window.acks)
-        self.window.acks.clear()
+        found = list(self.window.settlement.acks)
+        self.window.settlement.acks.clear()
         return found
 
     def verdicts(self) -> list[tuple[int, str, int]]:

@@ -1,0 +1,68 @@
+"""Settling at the source, sans-I/O: what is acked and what is given back, in as few frames as is safe.
+
+An ack with `multiple` covers every delivery tag up to its own, so it may only be written when all below have been
+settled already (invariant 1 of `window`). For that the lowest unsettled delivery tag is kept, and those above
+it that are settled: they are few, since most are settled in their order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bridge.wire import Delivery
+
+
+class Settlement:
+    """What is settled in one source generation, and is still to be written; `relay` encodes and clears it."""
+
+    def __init__(self) -> None:
+        self.acks: list[tuple[int, bool]] = []
+        """(delivery_tag, multiple)."""
+        self.requeues: list[int] = []
+        """Delivery tags."""
+        self._lowest = 1
+        """The lowest delivery tag that is not settled."""
+        self._ahead: set[int] = set()
+        """Those above it that are."""
+
+    def begin_anew(self) -> None:
+        """A source generation begins or ends: delivery tags start at 1, and nothing is written for the last one."""
+        self.acks.clear()
+        self.requeues.clear()
+        self._lowest = 1
+        self._ahead.clear()
+
+    def ack(self, delivery_tag: int) -> None:
+        """Ack one delivery."""
+        self._settled(delivery_tag)
+        self.acks.append((delivery_tag, False))
+
+    def ack_rising(self, deliveries: list[Delivery]) -> None:
+        """Ack deliveries whose delivery tags rise: with one ack when no gap is left below the last."""
+        first, last = deliveries[0].delivery_tag, deliveries[-1].delivery_tag
+        if first == self._lowest and last - first == len(deliveries) - 1:
+            self._lowest = last + 1
+            self._catch_up()
+            self.acks.append((last, True))
+        else:
+            for delivery in deliveries:
+                self.ack(delivery.delivery_tag)
+
+    def requeue(self, delivery_tag: int) -> None:
+        """Give one delivery back."""
+        self._settled(delivery_tag)
+        self.requeues.append(delivery_tag)
+
+    def _settled(self, delivery_tag: int) -> None:
+        if delivery_tag == self._lowest:
+            self._lowest += 1
+            self._catch_up()
+        else:
+            self._ahead.add(delivery_tag)
+
+    def _catch_up(self) -> None:
+        ahead = self._ahead
+        while ahead and self._lowest in ahead:
+            ahead.discard(self._lowest)
+            self._lowest += 1
