@@ -90,6 +90,7 @@ class Keeper:
             log.info(
                 "%s generation %d began", self._side.name, status.generation, extra={"url": self._side.safe_urls[index]}
             )
+            self._supervisor.wake()
             while session.end is None:
                 await self._supervisor.steer(session)
         finally:
@@ -234,13 +235,19 @@ class Supervisor:
             self._pump.run(now_s)
             self._tell()
 
+    def wake(self) -> None:
+        """A side is up: the other may have waited for it."""
+        for keeper in (self._source, self._destination):
+            if keeper.session is not None:
+                keeper.session.changed.set()
+
     # --- Steering a generation ---------------------------------------------------------------------------
 
     async def steer(self, session: Session) -> None:
         """Do what an open generation needs now, then wait until something changes or a tick has passed."""
+        session.changed.clear()  # before the steering: what changes during it is not to be missed
         if isinstance(session, SourceSession):
             await self._steer_source(session)
-        session.changed.clear()
         if session.end is None:
             try:
                 async with asyncio.timeout(TICK_S):
