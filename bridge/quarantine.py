@@ -15,7 +15,8 @@ from bridge.content import ContentPreparer, HeaderPolicy, header_frame, long_str
 from bridge.wire import QUARANTINE_CHANNEL, Confirm, Delivery, Return, publish_frame, route, split_route
 
 if TYPE_CHECKING:
-    from bridge.window import Verdict, Window
+    from bridge.blame import Verdict
+    from bridge.window import Window
 
 PREPARER = ContentPreparer(HeaderPolicy(delivery_count="keep"))
 """Whatever the settings let cross: the source, too, would refuse another's `user_id` and route copies by `CC`."""

@@ -24,17 +24,17 @@ Invariants, cited by number in the tests:
 7. Contents are published as they were prepared (see `content`), byte for byte.
 
 What it does not do: connect, consume, encode. Who consumes is `relay`; which messages are the same is `memory`;
-how much one ack covers is `settlement`.
+how much one ack covers is `settlement`; whom a close of the channel is to be blamed on is `blame`.
 """
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from bridge.blame import Blame, Verdict
 from bridge.books import Books, count
 from bridge.content import parts
 from bridge.errors import MalformedFrameError
@@ -56,26 +56,6 @@ RETURNS_IN_A_ROW = 3
 """So many different messages returned and none taken: it is the destination that has no route."""
 LIMIT_MARGIN = 3
 """A delivery that has come back within so many of the delivery limit is quarantined."""
-LIMIT_TTL_S = 600.0
-"""A size limit that the destination taught is believed for so long: an operator may have raised it."""
-
-_TOO_LARGE = re.compile(r"message size (\d+) .*larger than .*max size (\d+)")
-
-POISON_AT_ONCE = frozenset({406, 501, 502, 503, 505, 540})
-"""Replies that blame the message: one that closes the channel alone with these is poison."""
-POISON_AFTER = {541: 3}
-"""An internal error may be the broker's own: a message must cause it so many times in a row, alone."""
-ASIDE_REPLIES = frozenset({403})
-"""Replies that may blame the message's routing key (topic permissions): it is set aside, others pass."""
-
-
-class Verdict(NamedTuple):
-    """Why a message goes to the quarantine."""
-
-    reason: str
-    """A short fixed word, for `/metrics` and the header `x-bridge-reason`."""
-    reply_code: int = 0
-    reply_text: str = ""
 
 
 @dataclass(slots=True)
@@ -150,11 +130,7 @@ class Window:
         self._refusals = self._returns_in_a_row = 0
         self._routeless = False
         """So many were returned in a row that it is the destination that has no route, until it takes one."""
-        self._suspects = 0
-        """Publishes to go one by one, since one of them closed the channel."""
-        self._strikes: dict[int, int] = {}
-        """By delivery tag: how often it closed the channel alone without being convicted."""
-        self._size_limit, self._size_limit_until_s = inf, 0.0
+        self._blame = Blame(own_keys=limits.own_keys, quarantine=limits.quarantine)
         self.progress_s = 0.0
         """When a confirm was last seen, or waiting for one began."""
         self.trouble = ""
@@ -246,7 +222,7 @@ class Window:
         books.size_bytes_total += body_bytes
         books.held += len(deliveries)
         books.bytes_in_flight += content_bytes
-        if notable or self._releasing or self._size_limit is not inf:
+        if notable or self._releasing or self._blame.size_limit is not inf:
             for delivery in deliveries:
                 self._look_at(delivery, now_s)
         else:
@@ -269,9 +245,8 @@ class Window:
             self._requeue(delivery, self._releasing)
         elif limits.quarantine and 0 < limits.delivery_limit <= delivery.delivery_count + LIMIT_MARGIN:
             self.condemned.append((delivery, Verdict("delivery-limit")))
-        elif limits.quarantine and delivery.body_size > self._size_limit and now_s < self._size_limit_until_s:
-            text = f"message size {delivery.body_size} is larger than the destination's limit {self._size_limit:.0f}"
-            self.condemned.append((delivery, Verdict("too-large", 406, text)))
+        elif (verdict := self._blame.too_large(delivery, now_s)) is not None:
+            self.condemned.append((delivery, verdict))
         else:
             self._held.append(delivery)
 
@@ -286,8 +261,8 @@ class Window:
         self._retried.clear()
         self.condemned.clear()
         self.quarantining = False
-        self._strikes.clear()
-        self._suspects = self._returns_in_a_row = 0
+        self._blame.source_lost()
+        self._returns_in_a_row = 0
         self._routeless = False
         self._releasing = ""
         self.settlement.begin_anew()
@@ -331,7 +306,7 @@ class Window:
         self._open = True
         self.blocked = False
         self._forget_published()
-        self.publish_window = 1 if self._suspects or self._refusals else FIRST_PUBLISH_WINDOW
+        self.publish_window = 1 if self._blame.suspects or self._refusals else FIRST_PUBLISH_WINDOW
         self.progress_s = now_s
 
     def destination_blocked(self, now_s: float) -> None:
@@ -361,45 +336,22 @@ class Window:
         if published:
             count(self.books.publish_retries, "destination-lost", len(published))
         self._unpublish(len(published))
-        rest = self._convict(published, close, now_s) if close is not None else published
-        self._hold(rest)
+        if close is not None:
+            published = self._convict(published, close, now_s)
+        self._hold(published)
         self._in_trouble(now_s)
 
     def _convict(self, published: list[Delivery], close: Close, now_s: float) -> list[Delivery]:
-        """Find the message that the broker closed the channel for; return the others.
-
-        One by one until it closes the channel alone, or at once where the reply names a size.
-        """
-        limit = _TOO_LARGE.search(close.reply_text)
-        if limit is not None and self.limits.quarantine:
-            self._size_limit, self._size_limit_until_s = int(limit[2]), now_s + LIMIT_TTL_S
-            verdict = Verdict("too-large", close.reply_code, close.reply_text)
-            large = [d for d in published if d.body_size > self._size_limit]
-            if large:
-                self.condemned.extend((d, verdict) for d in large)
-                return [d for d in published if d.body_size <= self._size_limit]
-        blames_message = close.reply_code in POISON_AT_ONCE or close.reply_code in POISON_AFTER
-        if close.reply_code in ASIDE_REPLIES and self.limits.own_keys:
-            blames_message = True
-        if not blames_message:
-            if published and close.reply_code in {403, 404, 405}:
-                self._refused("closed", close.reply_text, now_s)
-            return published
-        if len(published) != 1:
-            self._suspects = len(published)
-            return published
-        (alone,) = published
-        if close.reply_code in ASIDE_REPLIES:
-            self._set_aside(alone, now_s)
-            return []
-        strikes = self._strikes.get(alone.delivery_tag, 0) + 1
-        if strikes < POISON_AFTER.get(close.reply_code, 1):
-            self._strikes[alone.delivery_tag] = strikes
-            self._suspects = 1
-            return published
-        self._suspects = max(0, self._suspects - 1)
-        self._condemn(alone, Verdict("poison", close.reply_code, close.reply_text), now_s)
-        return []
+        """Dispose of those that the broker closed the channel for; return the others."""
+        finding = self._blame.convict(published, close, now_s)
+        if finding.destination:
+            self._refused("closed", close.reply_text, now_s)
+        for delivery in finding.guilty:
+            if finding.verdict is None:
+                self._set_aside(delivery, now_s)
+            else:
+                self._condemn(delivery, finding.verdict, now_s)
+        return finding.innocent
 
     def take(self, max_bytes: int, now_s: float) -> list[Delivery]:
         """Move what may be published now from held to published and return it: at most some `max_bytes` bytes.
@@ -460,7 +412,8 @@ class Window:
             first = publish_seqno
         self._observe_confirms(now_s)
 
-        unusual = self._orphaned or self._returned or self._retried or self._suspects or self._strikes
+        blame = self._blame
+        unusual = self._orphaned or self._returned or self._retried or blame.suspects or blame.strikes
         if accepted and not unusual and first >= self._in_order_from and None not in confirmed:
             self._forwarded(confirmed, now_s)  # type: ignore[arg-type]  # no None is in it
             self.settlement.ack_rising(confirmed)  # type: ignore[arg-type]
@@ -468,7 +421,7 @@ class Window:
             self._confirm_one_by_one(confirmed, now_s, accepted=accepted)
         if self._orphaned and not published:
             self._orphaned = False
-        hindered = self._suspects or self._returns_in_a_row or now_s < self._backoff_until_s
+        hindered = blame.suspects or self._returns_in_a_row or now_s < self._backoff_until_s
         if accepted and not hindered and first + len(confirmed) > self._round_ends_at:
             self.publish_window = min(self.limits.prefetch, self.publish_window * 2)
             self._round_ends_at = self._next_seqno
@@ -514,8 +467,7 @@ class Window:
             if delivery is None:
                 continue
             returned = accepted and self._was_returned(delivery)
-            self._suspects = max(0, self._suspects - 1)
-            self._strikes.pop(delivery.delivery_tag, None)
+            self._blame.answered(delivery.delivery_tag)
             if self._orphaned:
                 if accepted and not returned and not self.memory.remember(delivery.content):
                     # Its redelivery cannot be told from another message; `receive` counts it.
@@ -611,8 +563,7 @@ class Window:
     def tick(self, now_s: float) -> None:
         """Let time pass: try again what is due, give back what was aside for too long."""
         self.memory.expire(now_s)
-        if now_s >= self._size_limit_until_s:
-            self._size_limit = inf
+        self._blame.expire(now_s)
         if self._open and not self.blocked and not self.in_flight:
             self.trouble_since_s = None
             self.trouble = ""

@@ -6,10 +6,10 @@ from itertools import pairwise
 
 import pytest
 
+from bridge.blame import LIMIT_TTL_S
 from bridge.errors import MalformedFrameError
 from bridge.window import (
     ASIDE_RETRY_MAX_S,
-    LIMIT_TTL_S,
     RETRY_MAX_S,
     RETURNS_IN_A_ROW,
 )
@@ -241,7 +241,7 @@ def test_a_success_in_between_clears_of_internal_errors() -> None:
     scene.reopen_destination()
     scene.take()
     scene.confirm(1)
-    assert scene.window._strikes == {}
+    assert scene.window._blame.strikes == {}
 
 
 @pytest.mark.parametrize("code", (403, 404, 405))
