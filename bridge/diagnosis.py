@@ -26,6 +26,7 @@ CONTROL_PLANE_ERRORS = (
     RuntimeError,
     ValueError,
     LookupError,  # aiormq 7.2.4, of a broker that names no capabilities
+    StopAsyncIteration,  # aiormq 7.2.4, of a peer that has hung up before aiormq reads
 )
 """What aio-pika, aiormq and pamqp raise when a broker or a network misbehaves."""
 VAGUE = frozenset({"connection-lost", "unreachable"})
@@ -90,6 +91,7 @@ _ANSWERS: tuple[tuple[type[Exception], str, str], ...] = (
     (socket.gaierror, "unresolvable", "the host name does not resolve ({said})"),
     (ConnectionRefusedError, "unreachable", "nothing listens there; is the broker running?"),
     (OSError, "unreachable", "{said}"),
+    (StopAsyncIteration, "connection-lost", "it closed the connection before a word was said"),
 )
 """The first that fits counts: an error or its cause, the result, and what an operator can do."""
 

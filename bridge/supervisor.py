@@ -69,9 +69,15 @@ class Keeper:
             progress = self._supervisor.progress
             try:
                 await self._live(index)
-            except ConnectError as error:
-                count(self._status.connect_attempts, error.result)
-                self._hindered(str(error), loop.time())
+            except Exception as error:
+                if isinstance(error, ConnectError):
+                    result, text = error.result, str(error)
+                else:
+                    # Ours or the library's. The process must not end by it: it remembers what it has forwarded.
+                    result, text = "bug", f"a bug in the bridge: {error!r}"
+                    log.exception("a bug ended a generation of the %s", self._side.name)
+                count(self._status.connect_attempts, result)
+                self._hindered(text, loop.time())
                 index = (index + 1) % len(self._side.addresses)
             if loop.time() - began_s >= STABLE_S or self._supervisor.progress != progress:
                 self._backoff.reset()
@@ -93,6 +99,9 @@ class Keeper:
             self._supervisor.wake()
             while session.end is None:
                 await self._supervisor.steer(session)
+        except Exception as error:
+            session.ended("bug", f"a bug in the bridge: {error!r}", asyncio.get_running_loop().time())
+            raise
         finally:
             if status.up and session.end is not None:
                 reason, text = session.end

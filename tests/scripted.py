@@ -177,6 +177,8 @@ class ScriptedBroker:
         self.peers: list[Peer] = []
         self.published: Callable[[Peer, int], None] = confirm
         """What is done about a publish, given its number on the connection."""
+        self.turns_away = False
+        """Hang up before a word is said, as a proxy does whose broker is away."""
         self.answers: dict[type, Callable[[Peer, int, Any], None]] = {
             ProtocolHeader: reply(commands.Connection.Start(0, 9, CAPABILITIES, "PLAIN", "en_US")),
             commands.Connection.StartOk: reply(commands.Connection.Tune(2047, frame_max, 60)),
@@ -220,6 +222,12 @@ class ScriptedBroker:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = Peer(self, reader, writer)
         self.peers.append(peer)
+        if self.turns_away:
+            peer.gone = True
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+            return
         await peer.run()
 
     async def consumed(self, consumers: int = 1) -> Peer:

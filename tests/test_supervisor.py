@@ -16,6 +16,8 @@ from pamqp.heartbeat import Heartbeat
 
 from bridge import session, supervisor, window
 from bridge.backoff import Backoff
+from bridge.session import SourceSession
+from bridge.tap import TapFactory
 from tests.scripted import (
     Peer,
     ScriptedBroker,
@@ -30,7 +32,10 @@ from tests.scripted import (
 )
 
 if TYPE_CHECKING:
+    from asyncio import StreamReader, StreamWriter
     from collections.abc import Callable
+
+    from yarl import URL
 
     from bridge.status import SideStatus
     from bridge.supervisor import Supervisor
@@ -146,6 +151,54 @@ async def test_a_side_that_cannot_be_opened_is_tried_again_and_its_reason_told_o
             peer.deliver(b"at last")
             await eventually(lambda: running.books.forwarded == 1)
             await eventually(lambda: running.snapshot()[1].hindrances == [])
+
+
+@both_sides
+@on_both_loops
+async def test_a_peer_that_hangs_up_before_a_word_is_tried_again(side: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where aiormq 7.2.4 reads only after that, it raises `StopAsyncIteration`."""
+    create = TapFactory.create
+
+    async def create_late(self: TapFactory, url: URL, **kwargs: object) -> tuple[StreamReader, StreamWriter]:
+        reader, writer = await create(self, url, **kwargs)
+        await eventually(lambda: reader.at_eof() or not broker.turns_away, "the end is seen")
+        return reader, writer
+
+    monkeypatch.setattr(TapFactory, "create", create_late)
+    async with ScriptedBroker() as source, ScriptedBroker() as destination:
+        broker = source if side == "source" else destination
+        broker.turns_away = True
+        async with bridge(source, destination) as running:
+            status = status_of(running, side)
+            await eventually(lambda: sum(status.connect_attempts.values()) >= 3, "three attempts")
+            assert set(status.connect_attempts) == {"connection-lost"}, status.reason
+            broker.turns_away = False
+            (await source.consumed()).deliver(b"at last")
+            await eventually(lambda: running.books.forwarded == 1)
+
+
+@pytest.mark.parametrize("step", ("open", "consume"))
+@on_both_loops
+async def test_a_bug_ends_a_generation_and_not_the_process(
+    step: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its traceback is logged, and the bridge tries again."""
+    works = getattr(SourceSession, step)
+    calls = 0
+
+    async def fails_twice(self: SourceSession, argument: int) -> object:
+        nonlocal calls
+        calls += 1
+        return 1 // 0 if calls <= 2 else await works(self, argument)
+
+    monkeypatch.setattr(SourceSession, step, fails_twice)
+    async with ScriptedBroker() as source, ScriptedBroker() as destination, bridge(source, destination) as running:
+        (await source.consumed()).deliver(b"at last")
+        await eventually(lambda: running.books.forwarded == 1)
+        assert running.status.source.connect_attempts["bug"] == 2
+        assert running.status.source.generations_ended.get("bug", 0) == (2 if step == "consume" else 0)
+        assert running.status.source.reason == ""
+    assert "ZeroDivisionError" in caplog.text
 
 
 RUNNING: dict[str, tuple[Callable[[Peer], None], str, str]] = {
