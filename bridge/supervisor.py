@@ -100,7 +100,8 @@ class Keeper:
             while session.end is None:
                 await self._supervisor.steer(session)
         except Exception as error:
-            session.ended("bug", f"a bug in the bridge: {error!r}", asyncio.get_running_loop().time())
+            if status.up:
+                session.ended("bug", f"a bug in the bridge: {error!r}", asyncio.get_running_loop().time())
             raise
         finally:
             if status.up and session.end is not None:
