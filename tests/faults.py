@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 MESSAGES = 60_000
 KILLS = 10
+MANY = 100
+DELIVERY_LIMIT = {"x-delivery-limit": 20}
+"""RabbitMQ 4's default for a quorum queue, which 3.10 does not have by itself."""
 ROOM = 300
 """Messages in the queue that is full."""
 OUTAGE_S = 3.0
@@ -47,6 +50,7 @@ class Stage:
     queue_in: str
     queue_out: str
     queue_type: str
+    settings: Mapping[str, str] = field(default_factory=dict)
     bridge: BridgeProcess | None = None
     """None where Shovel forwards."""
     sent: int = 0
@@ -84,6 +88,10 @@ class Fault:
     """Waiting in the source before anybody forwards."""
     arguments: Mapping[str, object] = field(default_factory=dict)
     """Of the destination's queue."""
+    source_arguments: Mapping[str, object] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Of the bridge, besides the usual ones."""
+    queue_types: tuple[str, ...] = ("classic", "quorum")
     shovel: bool = True
     """Whether it can happen to Shovel as well."""
 
@@ -155,6 +163,18 @@ def _poison(stage: Stage) -> None:
     stage.publish(25)
 
 
+def _restarted_often(stage: Stage) -> None:
+    for _ in range(MANY):
+        stage.publish(1000)
+        stage.destination.restart()
+
+
+def _poisoned_often(stage: Stage) -> None:
+    """Each closes the destination's channel twice, among others and alone."""
+    for _ in range(MANY):
+        _poison(stage)
+
+
 def _bridge_restarted(stage: Stage) -> None:
     assert stage.bridge
     for n in range(1, 4):
@@ -183,6 +203,23 @@ FAULTS = (
     Fault("destination queue deleted", _deleted, 1000),
     Fault("destination full", _full, 2 * ROOM, {"x-max-length": ROOM, "x-overflow": "reject-publish"}),
     Fault("one user_id in 50", _poison, 24),
+    Fault(
+        f"destination restarted {MANY} times",
+        _restarted_often,
+        1000,
+        source_arguments=DELIVERY_LIMIT,
+        queue_types=("quorum",),
+        shovel=False,
+    ),
+    Fault(
+        f"channel closed {MANY} times by a user_id",
+        _poisoned_often,
+        1000,
+        source_arguments=DELIVERY_LIMIT,
+        settings={"BRIDGE_USER_ID": "keep"},
+        queue_types=("quorum",),
+        shovel=False,
+    ),
     Fault("bridge restarted 3 times", _bridge_restarted, shovel=False),
     Fault("bridge SIGKILLed", _bridge_killed, shovel=False),
 )
@@ -205,6 +242,7 @@ def bridge(stage: Stage) -> AbstractContextManager[object]:
             "BRIDGE_DESTINATION_QUEUE": stage.queue_out,
             "BRIDGE_CONFIRM_TIMEOUT": "5s",  # in proportion to how long the faults here last
             **FAST,
+            **stage.settings,
         }
     )
     return stage.bridge
@@ -255,7 +293,7 @@ HEADER = (
 
 def measure(stage: Stage, fault: Fault, contestant: Contestant, name: str) -> Row:
     """Let the fault happen to the contestant, wait for the end, count."""
-    stage.source.declare(stage.queue_in, stage.queue_type)
+    stage.source.declare(stage.queue_in, stage.queue_type, fault.source_arguments)
     stage.destination.declare(stage.queue_out, stage.queue_type, fault.arguments)
     stage.publish(fault.messages)
     recovery, requeued, set_apart = "never", "-", 0
@@ -320,13 +358,13 @@ def main() -> None:
         with Node(version) as source, Node(version) as destination, Node(version, plugins=["rabbitmq_shovel"]) as third:
             contestants = {"bridge": bridge, "Shovel": shovel_on(third)}
             for fault in (fault for fault in FAULTS if arguments.faults in fault.name):
-                for queue_type in arguments.queue_types.split(","):
+                for queue_type in sorted({*arguments.queue_types.split(",")} & {*fault.queue_types}):
                     for name in arguments.by.split(","):
                         if name == "Shovel" and not fault.shovel:
                             continue
                         number += 1
                         _mend(source, destination)
-                        stage = Stage(source, destination, f"in-{number}", f"out-{number}", queue_type)
+                        stage = Stage(source, destination, f"in-{number}", f"out-{number}", queue_type, fault.settings)
                         row = measure(stage, fault, contestants[name], name)
                         sound = sound and (row.is_sound or name != "bridge")
                         print(row, flush=True)
