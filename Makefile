@@ -43,7 +43,7 @@ broker:
 	@bash tests/rig/brokers.sh 3.10
 
 test: venv brokers ## the whole test suite, against real brokers
-	$(RUN) pytest --ignore tests/deploy $(ARGS)
+	$(RUN) pytest --numprocesses 2 --dist loadgroup --ignore tests/deploy $(ARGS)
 
 coverage: venv ## every branch of each pure module, by that module's own tests
 	$(RUN) tests.coverage_by_file $(ARGS)

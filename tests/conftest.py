@@ -22,10 +22,15 @@ _numbers = itertools.count(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses a broker, and let no broker be missing unseen where it must be there."""
+    """Mark what uses a broker, and let no broker be missing unseen where it must be there.
+
+    Each test process has nodes of its own; what of a file needs one version stays together, so that they seldom change.
+    """
     uses_broker = [item for item in items if "broker_version" in getattr(item, "fixturenames", ())]
     for item in uses_broker:
         item.add_marker("broker")
+        version = item.callspec.params["broker_version"] if isinstance(item, pytest.Function) else ""
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {version}"))
     if uses_broker and not _PRESENT:
         raise pytest.UsageError("no RabbitMQ is installed; 'make brokers' installs it")
     if uses_broker and _MISSING and os.environ.get("CI") == "true":
