@@ -24,7 +24,8 @@ Invariants, cited by number in the tests:
 7. Contents are published as they were prepared (see `content`), byte for byte.
 
 What it does not do: connect, consume, encode. Who consumes is `relay`; which messages are the same is `memory`;
-how much one ack covers is `settlement`; whom a close of the channel is to be blamed on is `blame`.
+how much one ack covers is `settlement`; which publish a confirm or a return is about is `publishes`; whom a close of
+the channel is to be blamed on is `blame`.
 """
 
 from __future__ import annotations
@@ -36,8 +37,7 @@ from typing import TYPE_CHECKING
 
 from bridge.blame import Blame, Verdict
 from bridge.books import Books, count
-from bridge.content import parts
-from bridge.errors import MalformedFrameError
+from bridge.publishes import Publishes
 from bridge.settlement import Settlement
 
 if TYPE_CHECKING:
@@ -108,20 +108,9 @@ class Window:
         # The destination's generation.
         self._open = False
         self.blocked = False
-        self._published: deque[Delivery | None] = deque()
-        """In the order of publish_seqno, from `_first_seqno`; None where a confirm came out of turn."""
-        self._first_seqno = 1
-        self._next_seqno = 1
+        self._published = Publishes(books.confirm_seconds, own_keys=limits.own_keys)
         self._orphaned = False
         """What is published belongs to a source generation that ended."""
-        self._last_published_tag = 0
-        self._in_order_from = 0
-        """The publish_seqno from which on delivery tags only rise: confirms before it settle one by one."""
-        self._returned: dict[tuple[bytes, bytes], int] = {}
-        """By what makes publishes alike (see `_alike`): returns of which the confirm is still to come. Which of several
-        that are alike was returned nobody can tell: each return counts for the first of them that is confirmed."""
-        self._batches: deque[tuple[int, int, float]] = deque()
-        """(publish_seqno after the batch, its messages, monotonic seconds) of each not wholly confirmed batch."""
 
         # What the destination has taught.
         self.publish_window = 0
@@ -131,8 +120,6 @@ class Window:
         self._routeless = False
         """So many were returned in a row that it is the destination that has no route, until it takes one."""
         self._blame = Blame(own_keys=limits.own_keys, quarantine=limits.quarantine)
-        self.progress_s = 0.0
-        """When a confirm was last seen, or waiting for one began."""
         self.trouble = ""
         """Why an open destination takes nothing, for an operator."""
         self.trouble_since_s: float | None = None
@@ -154,7 +141,7 @@ class Window:
     @property
     def orphans(self) -> int:
         """Publishes of ended source generations that wait for their confirm."""
-        return len(self._published) - self._published.count(None) if self._orphaned else 0
+        return self._published.waiting if self._orphaned else 0
 
     @property
     def publishing(self) -> bool:
@@ -193,7 +180,7 @@ class Window:
         if self._held:
             candidates.append(self._held[0].received_s)
         if not self._orphaned:
-            candidates += [d.received_s for d in self._published if d is not None]
+            candidates += [d.received_s for d in self._published]
         return min(candidates, default=None)
 
     def refuses_since(self, now_s: float) -> float:
@@ -293,10 +280,9 @@ class Window:
         if self._orphaned:
             return
         for delivery in self._published:
-            if delivery is not None:
-                self.books.duplicates_possible += 1
-                self._unpublish()
-                self._requeue(delivery, reason)
+            self.books.duplicates_possible += 1
+            self._unpublish()
+            self._requeue(delivery, reason)
         self._forget_published()
 
     # --- The destination ---------------------------------------------------------------------------------
@@ -307,7 +293,7 @@ class Window:
         self.blocked = False
         self._forget_published()
         self.publish_window = 1 if self._blame.suspects or self._refusals else FIRST_PUBLISH_WINDOW
-        self.progress_s = now_s
+        self._published.progress_s = now_s
 
     def destination_blocked(self, now_s: float) -> None:
         """`connection.blocked`: nothing new is published, and no confirm is expected."""
@@ -317,14 +303,14 @@ class Window:
     def destination_unblocked(self, now_s: float) -> None:
         """`connection.unblocked`."""
         self.blocked = False
-        self.progress_s = now_s
+        self._published.progress_s = now_s
 
     def destination_lost(self, close: Close | None, now_s: float) -> None:
         """The destination's generation ended: what was published is held again, in order.
 
         `close` is the broker's own `channel.close` or `connection.close`, which may blame a message.
         """
-        published = [d for d in self._published if d is not None]
+        published = [*self._published]
         self._open = self.blocked = False
         self.publish_window = 0
         self.books.duplicates_possible += len(published)
@@ -371,14 +357,7 @@ class Window:
             size += len(delivery.content)
             batch.append(delivery)
             room -= 1
-        if not self._published:
-            self.progress_s = now_s
-        if batch[0].delivery_tag < self._last_published_tag:
-            self._in_order_from = self._next_seqno
-        self._last_published_tag = batch[-1].delivery_tag
-        self._published.extend(batch)
-        self._next_seqno += len(batch)
-        self._batches.append((self._next_seqno, len(batch), now_s))
+        self._published.add(batch, now_s)
         self.books.held -= len(batch)
         self.books.published += len(batch)
         return batch
@@ -388,33 +367,13 @@ class Window:
 
         Raises `MalformedFrameError` for a sequence number that was never used.
         """
-        first = self._first_seqno
-        if publish_seqno >= self._next_seqno or publish_seqno < 0:
-            message = f"a confirm of publish {publish_seqno}, and only {self._next_seqno - 1} were made"
-            raise MalformedFrameError(message)
         published = self._published
-        self.progress_s = now_s
-        if multiple or publish_seqno == first:
-            number = (publish_seqno or self._next_seqno - 1) - first + 1
-            if number <= 0:
-                return
-            popleft = published.popleft
-            confirmed = [popleft() for _ in range(number)]
-            self._first_seqno = first + number
-            while published and published[0] is None:
-                popleft()
-                self._first_seqno += 1
-        else:
-            if publish_seqno < first:
-                return
-            confirmed = [published[publish_seqno - first]]
-            published[publish_seqno - first] = None
-            first = publish_seqno
-        self._observe_confirms(now_s)
-
+        first, confirmed = published.confirm(publish_seqno, now_s, multiple=multiple)
+        if not confirmed:
+            return
         blame = self._blame
-        unusual = self._orphaned or self._returned or self._retried or blame.suspects or blame.strikes
-        if accepted and not unusual and first >= self._in_order_from and None not in confirmed:
+        unusual = self._orphaned or published.returns or self._retried or blame.suspects or blame.strikes
+        if accepted and not unusual and published.rise_from(first) and None not in confirmed:
             self._forwarded(confirmed, now_s)  # type: ignore[arg-type]  # no None is in it
             self.settlement.ack_rising(confirmed)  # type: ignore[arg-type]
         else:
@@ -424,14 +383,7 @@ class Window:
         hindered = blame.suspects or self._returns_in_a_row or now_s < self._backoff_until_s
         if accepted and not hindered and first + len(confirmed) > self._round_ends_at:
             self.publish_window = min(self.limits.prefetch, self.publish_window * 2)
-            self._round_ends_at = self._next_seqno
-
-    def _observe_confirms(self, now_s: float) -> None:
-        batches = self._batches
-        observe = self.books.confirm_seconds.observe
-        while batches and batches[0][0] <= self._first_seqno:
-            _, number, published_s = batches.popleft()
-            observe(now_s - published_s, number)
+            self._round_ends_at = published.next_seqno
 
     def _forwarded(self, confirmed: list[Delivery], now_s: float) -> None:
         """Write into the books what the destination has taken: it may now be acked (invariant 1)."""
@@ -466,7 +418,7 @@ class Window:
         for delivery in confirmed:
             if delivery is None:
                 continue
-            returned = accepted and self._was_returned(delivery)
+            returned = accepted and self._published.was_returned(delivery)
             self._blame.answered(delivery.delivery_tag)
             if self._orphaned:
                 if accepted and not returned and not self.memory.remember(delivery.content):
@@ -492,39 +444,10 @@ class Window:
         Raises `MalformedFrameError` when it is none of ours: one unknown message may then have no route, and
         to ack it would lose it.
         """
-        self.progress_s = now_s
-        alike = self._find(event)
-        if alike is None:
-            message = f"a returned message ({event.reply_code} {event.reply_text}) that was not published"
-            raise MalformedFrameError(message)
-        self._returned[alike] = self._returned.get(alike, 0) + 1
+        self._published.returned(event, now_s)
         if not self._orphaned:
             count(self.books.publish_retries, "returned")
         self._narrow()
-
-    def _was_returned(self, delivery: Delivery) -> bool:
-        """Whether the confirm is that of a returned message, or may be; uses the return up."""
-        alike = self._alike(delivery)
-        returns = self._returned.pop(alike, 0)
-        if returns > 1:
-            self._returned[alike] = returns - 1
-        return returns > 0
-
-    def _find(self, event: Return) -> tuple[bytes, bytes] | None:
-        """Return which publishes the returned message may be one of; None when there are none."""
-        key = event.route[1 + event.route[0] :] if self.limits.own_keys else b""
-        wanted = parts(event.content)
-        for delivery in self._published:
-            if delivery is None or delivery.body_size != event.body_size:
-                continue
-            alike = self._alike(delivery)
-            if alike[0] == key and alike not in self._returned and parts(delivery.content) == wanted:
-                return alike
-        return next((alike for alike in self._returned if alike[0] == key and parts(alike[1]) == wanted), None)
-
-    def _alike(self, delivery: Delivery) -> tuple[bytes, bytes]:
-        """Return what publishes of one message have in common: the routing key where it is their own, the content."""
-        return delivery.route[1 + delivery.route[0] :] if self.limits.own_keys else b"", delivery.content
 
     # --- The quarantine ----------------------------------------------------------------------------------
 
@@ -596,8 +519,8 @@ class Window:
 
     def confirm_overdue(self, now_s: float) -> bool:
         """Whether a confirm has failed to come for `confirm_timeout`; time blocked does not count."""
-        waiting = self._open and not self.blocked and len(self._published) > 0
-        return waiting and now_s - self.progress_s >= self.limits.confirm_timeout_s
+        waiting = self._open and not self.blocked
+        return waiting and self._published.overdue(now_s, self.limits.confirm_timeout_s)
 
     # --- Within ------------------------------------------------------------------------------------------
 
@@ -616,7 +539,7 @@ class Window:
 
     def _narrow(self) -> None:
         self.publish_window = min(1, self.publish_window)
-        self._round_ends_at = self._next_seqno
+        self._round_ends_at = self._published.next_seqno
 
     def _delay_s(self, attempts: int, at_most_s: float) -> float:
         delay_s: float = min(at_most_s, RETRY_MIN_S * 2 ** min(attempts, 16))
@@ -669,8 +592,5 @@ class Window:
         self._retried.pop(delivery.delivery_tag, None)
 
     def _forget_published(self) -> None:
-        self._published.clear()
-        self._returned.clear()
-        self._batches.clear()
-        self._first_seqno = self._next_seqno = 1
-        self._last_published_tag = self._in_order_from = self._round_ends_at = 0
+        self._published.begin_anew()
+        self._round_ends_at = 0

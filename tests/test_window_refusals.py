@@ -7,13 +7,12 @@ from itertools import pairwise
 import pytest
 
 from bridge.blame import LIMIT_TTL_S
-from bridge.errors import MalformedFrameError
 from bridge.window import (
     ASIDE_RETRY_MAX_S,
     RETRY_MAX_S,
     RETURNS_IN_A_ROW,
 )
-from tests.frames import PERSISTENT, delivery, table, text
+from tests.frames import delivery
 from tests.window_scene import Scene
 
 # --- Returns ----------------------------------------------------------------------------------------------------
@@ -144,27 +143,6 @@ def test_while_everything_is_returned_a_second_message_tries_too() -> None:
     assert scene.take() == [1, 3], "all others are tried again"
 
 
-@pytest.mark.parametrize("other", (b"", b"2", b"22", b"x"))
-def test_a_return_of_none_of_ours_is_malformed(other: bytes) -> None:
-    scene = Scene()
-    scene.receive_each(delivery(1, b"1"), delivery(2, b"33"))
-    scene.take()
-    with pytest.raises(MalformedFrameError, match="that was not published"):
-        scene.returned(other)
-
-
-def test_returns_are_matched_by_properties_and_the_set_of_headers() -> None:
-    """RabbitMQ 4 returns the header table sorted."""
-    scene = Scene()
-    ordered = {"b": text("1"), "a": text("2")}
-    many = [{"type": b"t"}, {"headers": table(ordered)}, {"headers": table(ordered | {"c": b"V"})}]
-    scene.receive_each(*(delivery(tag, b"same", PERSISTENT | p) for tag, p in enumerate(many, 1)))
-    scene.take()
-    scene.returned(b"same", properties=PERSISTENT | {"headers": table(dict(sorted(ordered.items())))})
-    scene.confirm(3, multiple=True)
-    assert scene.acks() == [(1, False), (3, False)]
-
-
 def test_returns_among_identical_messages_are_counted_one_for_one() -> None:
     scene = Scene()
     scene.receive_each(*(delivery(tag, b"same") for tag in range(1, 5)))
@@ -175,15 +153,6 @@ def test_returns_among_identical_messages_are_counted_one_for_one() -> None:
     scene.confirm(4, multiple=True)
     assert scene.acks() == [(1, True), (4, False)]
     assert scene.window.in_flight == 2
-
-
-def test_with_keys_of_their_own_returns_are_matched_by_key() -> None:
-    scene = Scene(own_keys=True)
-    scene.receive_each(delivery(1, b"same", routing_key="a"), delivery(2, b"same", routing_key="b"))
-    scene.take()
-    scene.returned(b"same", key="b")
-    scene.confirm(2, multiple=True)
-    assert scene.acks() == [(1, False)]
 
 
 # --- Poison -----------------------------------------------------------------------------------------------------

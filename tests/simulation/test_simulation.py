@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bridge.memory import Memory
+from bridge.publishes import Publishes
 from bridge.relay import Relay
 from bridge.window import Window
 from tests.simulation.report import Report, ScheduleError
@@ -51,7 +52,7 @@ def believe_nacks(patch: pytest.MonkeyPatch) -> None:
 
 
 def ignore_returns(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Window, "_was_returned", lambda *_: False)
+    patch.setattr(Publishes, "was_returned", lambda *_: False)
 
 
 def keep_stale(patch: pytest.MonkeyPatch) -> None:
