@@ -303,8 +303,8 @@ class Relay:
         """Let time pass; ten times a second is often enough."""
         window = self.window
         window.tick(now_s)
-        if window.refuses_since(now_s) >= window.limits.hold_timeout_s and self._source_open and window.books.held:
-            window.trouble_since_s = now_s
+        if window.pace.refuses_since(now_s) >= window.limits.hold_timeout_s and self._source_open and window.books.held:
+            window.pace.trouble_since_s = now_s
             self._probing = True
             self._give_back("hold-timeout")
         self.source_output += self.quarantine.publishes(self._source_frame_max, now_s, unix_s)

@@ -360,7 +360,7 @@ class Supervisor:
         status = copy.deepcopy(self.status)
         window = self.window
         status.consuming = self.relay.consumer is Consumer.ON
-        status.publish_window = window.publish_window
+        status.publish_window = window.pace.publish_window
         status.trouble = window.hindrance
         status.oldest_received_s = window.oldest_received_s
         if window.last_forward_s is not None:

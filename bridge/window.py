@@ -25,7 +25,7 @@ Invariants, cited by number in the tests:
 
 What it does not do: connect, consume, encode. Who consumes is `relay`; which messages are the same is `memory`;
 how much one ack covers is `settlement`; which publish a confirm or a return is about is `publishes`; whom a close of
-the channel is to be blamed on is `blame`.
+the channel is to be blamed on is `blame`; how many may be published at once is `pace`.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING
 
 from bridge.blame import Blame, Verdict
 from bridge.books import Books, count
+from bridge.pace import RETRY_MAX_S, Pace
 from bridge.publishes import Publishes
 from bridge.settlement import Settlement
 
@@ -46,12 +47,8 @@ if TYPE_CHECKING:
     from bridge.memory import Memory
     from bridge.wire import Close, Delivery, Return
 
-FIRST_PUBLISH_WINDOW = 16
-"""Messages published at once in a young destination generation; doubles with every round of confirms."""
-RETRY_MIN_S, RETRY_MAX_S = 0.2, 5.0
-"""Backoff between publishes to a destination that refuses; the upper bound is what a recovery may cost."""
 ASIDE_RETRY_MAX_S = 30.0
-"""The same for a message that the destination alone refuses."""
+"""The longest backoff of a message that the destination alone refuses."""
 RETURNS_IN_A_ROW = 3
 """So many different messages returned and none taken: it is the destination that has no route."""
 LIMIT_MARGIN = 3
@@ -89,8 +86,6 @@ class Window:
 
     def __init__(self, limits: WindowLimits, books: Books, memory: Memory, chance: Callable[[], float]) -> None:
         self.limits, self.books, self.memory = limits, books, memory
-        self._chance = chance
-
         self.settlement = Settlement()
         """What `relay` is to write to the source."""
         self.condemned: deque[tuple[Delivery, Verdict]] = deque()
@@ -113,17 +108,11 @@ class Window:
         """What is published belongs to a source generation that ended."""
 
         # What the destination has taught.
-        self.publish_window = 0
-        self._round_ends_at = 0
-        self._backoff_until_s = 0.0
-        self._refusals = self._returns_in_a_row = 0
+        self.pace = Pace(limits.prefetch, chance)
+        self._returns_in_a_row = 0
         self._routeless = False
         """So many were returned in a row that it is the destination that has no route, until it takes one."""
         self._blame = Blame(own_keys=limits.own_keys, quarantine=limits.quarantine)
-        self.trouble = ""
-        """Why an open destination takes nothing, for an operator."""
-        self.trouble_since_s: float | None = None
-        """Since when the destination has been away, blocked or refusing."""
         self.last_forward_s: float | None = None
 
     # --- What can be asked -------------------------------------------------------------------------------
@@ -136,7 +125,7 @@ class Window:
     @property
     def publishable(self) -> bool:
         """Whether something is held that a healthy destination will take."""
-        return bool(self._held) and self.destination_ready and self.trouble_since_s is None
+        return bool(self._held) and self.destination_ready and self.pace.trouble_since_s is None
 
     @property
     def orphans(self) -> int:
@@ -162,8 +151,8 @@ class Window:
     @property
     def hindrance(self) -> str:
         """What keeps messages from being forwarded although the destination is open, for an operator."""
-        if self.trouble:
-            return self.trouble
+        if self.pace.trouble:
+            return self.pace.trouble
         parked = [a.verdict for a in (*self._aside.values(), *self._retried.values()) if a.verdict is not None]
         if parked:
             why = parked[0].reply_text or parked[0].reason
@@ -182,10 +171,6 @@ class Window:
         if not self._orphaned:
             candidates += [d.received_s for d in self._published]
         return min(candidates, default=None)
-
-    def refuses_since(self, now_s: float) -> float:
-        """Return for how many seconds the destination has been away, blocked or refusing; 0 while all is well."""
-        return 0.0 if self.trouble_since_s is None else now_s - self.trouble_since_s
 
     # --- The source --------------------------------------------------------------------------------------
 
@@ -283,7 +268,7 @@ class Window:
             self.books.duplicates_possible += 1
             self._unpublish()
             self._requeue(delivery, reason)
-        self._forget_published()
+        self._published.begin_anew()
 
     # --- The destination ---------------------------------------------------------------------------------
 
@@ -291,14 +276,14 @@ class Window:
         """A destination generation begins: publish sequence numbers start at 1."""
         self._open = True
         self.blocked = False
-        self._forget_published()
-        self.publish_window = 1 if self._blame.suspects or self._refusals else FIRST_PUBLISH_WINDOW
+        self._published.begin_anew()
+        self.pace.opened(careful=bool(self._blame.suspects))
         self._published.progress_s = now_s
 
     def destination_blocked(self, now_s: float) -> None:
         """`connection.blocked`: nothing new is published, and no confirm is expected."""
         self.blocked = True
-        self._in_trouble(now_s)
+        self.pace.hindered(now_s)
 
     def destination_unblocked(self, now_s: float) -> None:
         """`connection.unblocked`."""
@@ -312,9 +297,9 @@ class Window:
         """
         published = [*self._published]
         self._open = self.blocked = False
-        self.publish_window = 0
+        self.pace.lost(now_s)
         self.books.duplicates_possible += len(published)
-        self._forget_published()
+        self._published.begin_anew()
         if self._orphaned:
             # Whether they arrived will never be known: their redeliveries are forwarded as any message.
             self._orphaned = False
@@ -325,7 +310,6 @@ class Window:
         if close is not None:
             published = self._convict(published, close, now_s)
         self._hold(published)
-        self._in_trouble(now_s)
 
     def _convict(self, published: list[Delivery], close: Close, now_s: float) -> list[Delivery]:
         """Dispose of those that the broker closed the channel for; return the others."""
@@ -344,9 +328,9 @@ class Window:
 
         The publishes take the next sequence numbers in the order of the list.
         """
-        room = self.publish_window - len(self._published)
+        room = self.pace.publish_window - len(self._published)
         held = self._held
-        if room <= 0 or not held or not self.destination_ready or self._orphaned or now_s < self._backoff_until_s:
+        if room <= 0 or not held or not self.destination_ready or self._orphaned or self.pace.resting(now_s):
             return []
         if self._everything_returned:
             return []  # until `tick` has put the oldest in front
@@ -380,10 +364,9 @@ class Window:
             self._confirm_one_by_one(confirmed, now_s, accepted=accepted)
         if self._orphaned and not published:
             self._orphaned = False
-        hindered = blame.suspects or self._returns_in_a_row or now_s < self._backoff_until_s
-        if accepted and not hindered and first + len(confirmed) > self._round_ends_at:
-            self.publish_window = min(self.limits.prefetch, self.publish_window * 2)
-            self._round_ends_at = published.next_seqno
+        hindered = blame.suspects or self._returns_in_a_row or self.pace.resting(now_s)
+        if accepted and not hindered:
+            self.pace.confirmed(first + len(confirmed), published.next_seqno)
 
     def _forwarded(self, confirmed: list[Delivery], now_s: float) -> None:
         """Write into the books what the destination has taken: it may now be acked (invariant 1)."""
@@ -407,9 +390,7 @@ class Window:
         books.bytes_in_flight -= content_bytes
         self.memory.acked(confirmed, content_bytes)
         self.last_forward_s = now_s
-        self._refusals = 0
-        self.trouble_since_s = None
-        self.trouble = ""
+        self.pace.taken()
         if self._returns_in_a_row:
             self._taken_again()
 
@@ -447,7 +428,7 @@ class Window:
         self._published.returned(event, now_s)
         if not self._orphaned:
             count(self.books.publish_retries, "returned")
-        self._narrow()
+        self.pace.narrow(self._published.next_seqno)
 
     # --- The quarantine ----------------------------------------------------------------------------------
 
@@ -488,12 +469,11 @@ class Window:
         self.memory.expire(now_s)
         self._blame.expire(now_s)
         if self._open and not self.blocked and not self.in_flight:
-            self.trouble_since_s = None
-            self.trouble = ""
+            self.pace.well()
         if not self._aside:
             return
         everything_returned = self._everything_returned
-        if everything_returned and now_s >= self._backoff_until_s and self.destination_ready and not self._published:
+        if everything_returned and not self.pace.resting(now_s) and self.destination_ready and not self._published:
             # The oldest first, for order's sake, then one more: a single message may be unroutable for ever.
             self._returns_in_a_row = RETURNS_IN_A_ROW - 2
             due = [a for a in self._aside.values() if a.verdict is None]
@@ -524,33 +504,16 @@ class Window:
 
     # --- Within ------------------------------------------------------------------------------------------
 
-    def _in_trouble(self, now_s: float) -> None:
-        if self.trouble_since_s is None:
-            self.trouble_since_s = now_s
-
     def _refused(self, reason: str, text: str, now_s: float) -> None:
         """The destination as a whole refuses: publish one at a time, after a while."""
-        self._narrow()
-        self.trouble = f"refuses messages ({reason}: {text})"
-        self._in_trouble(now_s)
-        if now_s >= self._backoff_until_s:
-            self._backoff_until_s = now_s + self._delay_s(self._refusals, RETRY_MAX_S)
-            self._refusals += 1
-
-    def _narrow(self) -> None:
-        self.publish_window = min(1, self.publish_window)
-        self._round_ends_at = self._published.next_seqno
-
-    def _delay_s(self, attempts: int, at_most_s: float) -> float:
-        delay_s: float = min(at_most_s, RETRY_MIN_S * 2 ** min(attempts, 16))
-        return delay_s * (0.5 + self._chance() / 2)
+        self.pace.refused(f"refuses messages ({reason}: {text})", now_s, self._published.next_seqno)
 
     def _set_aside(self, delivery: Delivery, now_s: float) -> None:
         """The destination has no route for it: try it again later, let the others pass."""
         before = self._retried.pop(delivery.delivery_tag, None)
         attempts = before.attempts + 1 if before else 1
         since_s = before.since_s if before else now_s
-        retry_at_s = now_s + self._delay_s(attempts, ASIDE_RETRY_MAX_S)
+        retry_at_s = now_s + self.pace.delay_s(attempts, ASIDE_RETRY_MAX_S)
         self._aside[delivery.delivery_tag] = Aside(delivery, since_s, retry_at_s, attempts)
         self._returns_in_a_row += 1
         if self._returns_in_a_row >= RETURNS_IN_A_ROW:
@@ -590,7 +553,3 @@ class Window:
         self._leave(delivery)
         self.settlement.requeue(delivery.delivery_tag)
         self._retried.pop(delivery.delivery_tag, None)
-
-    def _forget_published(self) -> None:
-        self._published.begin_anew()
-        self._round_ends_at = 0

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 MODULES = (
-    *("wire", "content", "memory", "settlement", "publishes", "blame", "window"),
+    *("wire", "content", "memory", "settlement", "publishes", "blame", "pace", "window"),
     *("consumer", "quarantine", "relay", "watchdog", "backoff"),
 )
 ROOT = Path(__file__).parent.parent

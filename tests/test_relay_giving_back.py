@@ -126,7 +126,7 @@ def test_a_probe_that_is_taken_after_the_consumer_was_lost_cancels_nothing() -> 
 def test_while_some_are_published_the_held_are_given_back_one_by_one() -> None:
     bridge = Bridge(HOLD)
     bridge.source(*(deliver(tag, content(b"x" * 100)) for tag in range(1, 4)))
-    bridge.window.publish_window = 1
+    bridge.window.pace.publish_window = 1
     bridge.to_destination()
     bridge.destination(frames.BLOCKED)
     bridge.wait(60.0)

@@ -7,9 +7,9 @@ from itertools import pairwise
 import pytest
 
 from bridge.blame import LIMIT_TTL_S
+from bridge.pace import RETRY_MAX_S
 from bridge.window import (
     ASIDE_RETRY_MAX_S,
-    RETRY_MAX_S,
     RETURNS_IN_A_ROW,
 )
 from tests.frames import delivery
@@ -76,7 +76,7 @@ def test_the_oldest_in_flight_is_told_also_when_it_was_published_last() -> None:
     assert scene.take() == [2]
     scene.wait(0.0)
     assert scene.window.oldest_received_s == 1000.0, "held again"
-    scene.window.publish_window = 2
+    scene.window.pace.publish_window = 2
     assert scene.take() == [1]
     assert scene.window.oldest_received_s == 1000.0, "published after the younger one"
     assert scene.window.settlement.requeues == []
@@ -220,7 +220,7 @@ def test_a_close_that_blames_the_destination_backs_off(code: int) -> None:
     scene.take()
     scene.lose_destination(code, "no exchange")
     scene.reopen_destination()
-    assert scene.window.publish_window == 1
+    assert scene.window.pace.publish_window == 1
     assert scene.take() == []
     assert scene.window.hindrance == "refuses messages (closed: no exchange)"
     scene.wait(0.2)

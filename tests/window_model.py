@@ -295,7 +295,7 @@ class WindowMachine(RuleBasedStateMachine):
             return
         assert self.destination
         assert not self.blocked
-        assert before + len(taken) <= self.window.publish_window
+        assert before + len(taken) <= self.window.pace.publish_window
         source = self.source
         assert source is not None, "invariant 2: published for a source generation that has ended"
         assert not any(publish.orphan for publish in self.pending.values()), "invariant 2: while orphans are out"

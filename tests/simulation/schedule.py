@@ -357,7 +357,7 @@ class Schedule:
     def _state(self) -> str:
         bridges = [
             f"consumer {p.relay.consumer.value}, step {p.source and p.source.step}, {p.window.hindrance or 'well'}, "
-            f"{p.window.condemned} condemned, {p.window.publish_window} publish window, {p.books}"
+            f"{p.window.condemned} condemned, {p.window.pace.publish_window} publish window, {p.books}"
             for p in self.processes
         ]
         return f"{self.source.waiting} waiting, {self.source.unsettled} unsettled, {bridges}"
