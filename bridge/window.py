@@ -23,9 +23,12 @@ Invariants, cited by number in the tests:
    channel counts towards a quorum queue's delivery limit.
 7. Contents are published as they were prepared (see `content`), byte for byte.
 
-What it does not do: connect, consume, encode. Who consumes is `relay`; which messages are the same is `memory`;
-how much one ack covers is `settlement`; which publish a confirm or a return is about is `publishes`; whom a close of
-the channel is to be blamed on is `blame`; how many may be published at once is `pace`.
+Each rule that can stand alone has a file: `settlement` (how much one ack covers), `publishes` (which publish a
+confirm or a return is about), `blame` (whom a close of the channel is to be laid on), `pace` (how many may be
+published at once, and from when on), `aside` (when to try again what others pass), `memory` (which messages are
+the same).
+
+What it does not do: connect, consume, encode; that is `relay`'s.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
 
+from bridge.aside import Aside
 from bridge.blame import Blame, Verdict
 from bridge.books import Books, count
 from bridge.pace import RETRY_MAX_S, Pace
@@ -47,24 +51,8 @@ if TYPE_CHECKING:
     from bridge.memory import Memory
     from bridge.wire import Close, Delivery, Return
 
-ASIDE_RETRY_MAX_S = 30.0
-"""The longest backoff of a message that the destination alone refuses."""
-RETURNS_IN_A_ROW = 3
-"""So many different messages returned and none taken: it is the destination that has no route."""
 LIMIT_MARGIN = 3
 """A delivery that has come back within so many of the delivery limit is quarantined."""
-
-
-@dataclass(slots=True)
-class Aside:
-    """A delivery that the destination alone refuses, waiting for its next try."""
-
-    delivery: Delivery
-    since_s: float
-    retry_at_s: float
-    attempts: int = 1
-    verdict: Verdict | None = None
-    """Set when it is the quarantine that it waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +83,8 @@ class Window:
 
         # The source's generation.
         self._held: deque[Delivery] = deque()
-        self._aside: dict[int, Aside] = {}
-        self._retried: dict[int, Aside] = {}
-        """Those that were aside and are being tried again."""
         self._releasing = ""
+        """Why all that comes is given back at once; empty when it is not."""
 
         # The destination's generation.
         self._open = False
@@ -109,11 +95,10 @@ class Window:
 
         # What the destination has taught.
         self.pace = Pace(limits.prefetch, chance)
-        self._returns_in_a_row = 0
-        self._routeless = False
-        """So many were returned in a row that it is the destination that has no route, until it takes one."""
+        self._aside = Aside(self.pace)
         self._blame = Blame(own_keys=limits.own_keys, quarantine=limits.quarantine)
         self.last_forward_s: float | None = None
+        """When it last took a message, in monotonic seconds."""
 
     # --- What can be asked -------------------------------------------------------------------------------
 
@@ -151,20 +136,12 @@ class Window:
     @property
     def hindrance(self) -> str:
         """What keeps messages from being forwarded although the destination is open, for an operator."""
-        if self.pace.trouble:
-            return self.pace.trouble
-        parked = [a.verdict for a in (*self._aside.values(), *self._retried.values()) if a.verdict is not None]
-        if parked:
-            why = parked[0].reply_text or parked[0].reason
-            return f"holds {len(parked)} messages that it refuses and no quarantine takes ({why})"
-        if self._aside:
-            return f"has no route for {len(self._aside)} messages, which are tried again"
-        return ""
+        return self.pace.trouble or self._aside.hindrance
 
     @property
     def oldest_received_s(self) -> float | None:
         """When the oldest delivery in the window was received, in monotonic seconds."""
-        candidates = [a.delivery.received_s for a in self._aside.values()]
+        candidates = [d.received_s for d in self._aside.deliveries]
         candidates += [d.received_s for d, _ in self.condemned]
         if self._held:
             candidates.append(self._held[0].received_s)
@@ -229,13 +206,10 @@ class Window:
         books.stale_published += books.published
         books.held = books.published = books.bytes_in_flight = 0
         self._held.clear()
-        self._aside.clear()
-        self._retried.clear()
+        self._aside.source_lost()
         self.condemned.clear()
         self.quarantining = False
         self._blame.source_lost()
-        self._returns_in_a_row = 0
-        self._routeless = False
         self._releasing = ""
         self.settlement.begin_anew()
         self._orphaned = bool(self._published)
@@ -248,9 +222,8 @@ class Window:
         """
         self._releasing = reason
         on_its_way = [self.condemned.popleft()] if self.quarantining else []
-        waiting = [*self._held, *(a.delivery for a in self._aside.values()), *(d for d, _ in self.condemned)]
+        waiting = [*self._held, *self._aside.release(), *(d for d, _ in self.condemned)]
         self._held.clear()
-        self._aside.clear()
         self.condemned = deque(on_its_way)
         for delivery in sorted(waiting):
             self._requeue(delivery, reason)
@@ -332,7 +305,7 @@ class Window:
         held = self._held
         if room <= 0 or not held or not self.destination_ready or self._orphaned or self.pace.resting(now_s):
             return []
-        if self._everything_returned:
+        if self._aside.everything_returned:
             return []  # until `tick` has put the oldest in front
         batch: list[Delivery] = []
         size = 0
@@ -356,7 +329,7 @@ class Window:
         if not confirmed:
             return
         blame = self._blame
-        unusual = self._orphaned or published.returns or self._retried or blame.suspects or blame.strikes
+        unusual = self._orphaned or published.returns or self._aside.retried or blame.suspects or blame.strikes
         if accepted and not unusual and published.rise_from(first) and None not in confirmed:
             self._forwarded(confirmed, now_s)  # type: ignore[arg-type]  # no None is in it
             self.settlement.ack_rising(confirmed)  # type: ignore[arg-type]
@@ -364,7 +337,7 @@ class Window:
             self._confirm_one_by_one(confirmed, now_s, accepted=accepted)
         if self._orphaned and not published:
             self._orphaned = False
-        hindered = blame.suspects or self._returns_in_a_row or self.pace.resting(now_s)
+        hindered = blame.suspects or self._aside.returns_in_a_row or self.pace.resting(now_s)
         if accepted and not hindered:
             self.pace.confirmed(first + len(confirmed), published.next_seqno)
 
@@ -391,8 +364,8 @@ class Window:
         self.memory.acked(confirmed, content_bytes)
         self.last_forward_s = now_s
         self.pace.taken()
-        if self._returns_in_a_row:
-            self._taken_again()
+        if self._aside.returns_in_a_row:
+            self._hold(self._aside.taken())
 
     def _confirm_one_by_one(self, confirmed: Iterable[Delivery | None], now_s: float, *, accepted: bool) -> None:
         refused: list[Delivery] = []
@@ -449,18 +422,13 @@ class Window:
             # Holding it would not help it, and giving it back could lose it: its best chance is to be forwarded.
             self._hold([delivery])
         else:
-            self._park(delivery, verdict, now_s, RETRY_MAX_S)
+            self._aside.park(delivery, verdict, now_s, RETRY_MAX_S)
 
     def _condemn(self, delivery: Delivery, verdict: Verdict, now_s: float) -> None:
         if self.limits.quarantine:
             self.condemned.append((delivery, verdict))
         else:
-            self._park(delivery, verdict, now_s, inf)
-
-    def _park(self, delivery: Delivery, verdict: Verdict, now_s: float, retry_in_s: float) -> None:
-        before = self._retried.pop(delivery.delivery_tag, None)
-        since_s = before.since_s if before else now_s
-        self._aside[delivery.delivery_tag] = Aside(delivery, since_s, now_s + retry_in_s, 1, verdict)
+            self._aside.park(delivery, verdict, now_s, inf)
 
     # --- Time --------------------------------------------------------------------------------------------
 
@@ -470,32 +438,15 @@ class Window:
         self._blame.expire(now_s)
         if self._open and not self.blocked and not self.in_flight:
             self.pace.well()
-        if not self._aside:
+        aside = self._aside
+        if not aside.everything_returned:
+            self._hold(aside.due(now_s))
+        elif self.destination_ready and not self.pace.resting(now_s) and not self._published:
+            self._hold(aside.probes(alone=not self._held))
             return
-        everything_returned = self._everything_returned
-        if everything_returned and not self.pace.resting(now_s) and self.destination_ready and not self._published:
-            # The oldest first, for order's sake, then one more: a single message may be unroutable for ever.
-            self._returns_in_a_row = RETURNS_IN_A_ROW - 2
-            due = [a for a in self._aside.values() if a.verdict is None]
-            oldest = min(due, key=lambda a: a.delivery.delivery_tag)
-            again = {oldest.delivery.delivery_tag}
-            if not self._held:
-                again.add(min(due, key=lambda a: a.retry_at_s).delivery.delivery_tag)
-            self._try_again(again)
-            return
-        if not everything_returned:
-            self._try_again({t for t, a in self._aside.items() if a.verdict is None and now_s >= a.retry_at_s})
-        for tag, aside in list(self._aside.items()):
-            if now_s - aside.since_s >= self.limits.hold_timeout_s:
-                del self._aside[tag]
-                self._requeue(aside.delivery, "unroutable" if aside.verdict is None else aside.verdict.reason)
-            elif aside.verdict is not None and now_s >= aside.retry_at_s:
-                self._retried[tag] = self._aside.pop(tag)
-                self.condemned.append((aside.delivery, aside.verdict))
-
-    @property
-    def _everything_returned(self) -> bool:
-        return self._returns_in_a_row >= RETURNS_IN_A_ROW and any(a.verdict is None for a in self._aside.values())
+        for delivery, reason in aside.given_up(now_s, self.limits.hold_timeout_s):
+            self._requeue(delivery, reason)
+        self.condemned.extend(aside.offered(now_s))
 
     def confirm_overdue(self, now_s: float) -> bool:
         """Whether a confirm has failed to come for `confirm_timeout`; time blocked does not count."""
@@ -510,26 +461,8 @@ class Window:
 
     def _set_aside(self, delivery: Delivery, now_s: float) -> None:
         """The destination has no route for it: try it again later, let the others pass."""
-        before = self._retried.pop(delivery.delivery_tag, None)
-        attempts = before.attempts + 1 if before else 1
-        since_s = before.since_s if before else now_s
-        retry_at_s = now_s + self.pace.delay_s(attempts, ASIDE_RETRY_MAX_S)
-        self._aside[delivery.delivery_tag] = Aside(delivery, since_s, retry_at_s, attempts)
-        self._returns_in_a_row += 1
-        if self._returns_in_a_row >= RETURNS_IN_A_ROW:
-            self._routeless = True
+        if self._aside.returned(delivery, now_s):
             self._refused("returned", "no queue is bound for them", now_s)
-
-    def _taken_again(self) -> None:
-        if self._routeless:
-            self._routeless = False
-            self._try_again({t for t, a in self._aside.items() if a.verdict is None})
-        self._returns_in_a_row = 0
-
-    def _try_again(self, delivery_tags: set[int]) -> None:
-        for tag in delivery_tags:
-            self._retried[tag] = self._aside.pop(tag)
-        self._hold([self._retried[tag].delivery for tag in delivery_tags])
 
     def _hold(self, deliveries: list[Delivery]) -> None:
         """Put deliveries back among the held, in the order of the source (invariant 5)."""
@@ -546,10 +479,10 @@ class Window:
 
     def _ack(self, delivery: Delivery) -> None:
         self.settlement.ack(delivery.delivery_tag)
-        self._retried.pop(delivery.delivery_tag, None)
+        self._aside.settled(delivery.delivery_tag)
 
     def _requeue(self, delivery: Delivery, reason: str) -> None:
         count(self.books.requeued, reason)
         self._leave(delivery)
         self.settlement.requeue(delivery.delivery_tag)
-        self._retried.pop(delivery.delivery_tag, None)
+        self._aside.settled(delivery.delivery_tag)

@@ -11,7 +11,8 @@ import tempfile
 from pathlib import Path
 
 MODULES = (
-    *("wire", "content", "memory", "settlement", "publishes", "blame", "pace", "window"),
+    *("wire", "content", "memory"),
+    *("settlement", "publishes", "blame", "pace", "aside", "window"),
     *("consumer", "quarantine", "relay", "watchdog", "backoff"),
 )
 ROOT = Path(__file__).parent.parent

@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).parent.parent / "bridge"
 MODULES = {path.stem: path for path in PACKAGE.glob("*.py")}
 
 ORDER = (
-    *("__init__", "errors", "books", "content", "wire", "memory", "settlement", "publishes", "blame", "pace", "window"),
+    *("__init__", "errors", "books", "content", "wire", "memory"),
+    *("settlement", "publishes", "blame", "pace", "aside", "window"),
     *("consumer", "quarantine", "relay", "watchdog", "backoff"),
     *("status", "values", "side", "settings", "log", "metrics", "http"),
     *("diagnosis", "tap", "session", "supervisor", "inspection", "check", "cli", "__main__"),

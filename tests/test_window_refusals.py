@@ -6,12 +6,9 @@ from itertools import pairwise
 
 import pytest
 
+from bridge.aside import ASIDE_RETRY_MAX_S, RETURNS_IN_A_ROW
 from bridge.blame import LIMIT_TTL_S
 from bridge.pace import RETRY_MAX_S
-from bridge.window import (
-    ASIDE_RETRY_MAX_S,
-    RETURNS_IN_A_ROW,
-)
 from tests.frames import delivery
 from tests.window_scene import Scene
 
@@ -91,7 +88,7 @@ def test_a_message_without_a_route_is_tried_ever_more_rarely_and_given_back_in_t
             seqno += 1
             tries.append(scene.now_s - 1000.0)
             scene.refuse_route(1, seqno)
-            scene.window._returns_in_a_row = 0  # others were taken meanwhile
+            scene.window._aside.returns_in_a_row = 0  # others were taken meanwhile
         scene.wait(0.1)
     gaps = [b - a for a, b in pairwise(tries)]
     assert gaps == pytest.approx(

@@ -96,7 +96,7 @@ class Witness:
             self.published[self._next_seqno] = tag, delivery
             self._next_seqno += 1
         window = self._window
-        passed = {*window._aside, *(d.delivery_tag for d, _ in window.condemned)}
+        passed = {*window._aside.waiting, *(d.delivery_tag for d, _ in window.condemned)}
         overtaken = {t for t in self.unsettled if t < deliveries[-1].delivery_tag} - live - passed
         assert not overtaken, f"invariant 5: {overtaken} overtaken"
 
