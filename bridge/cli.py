@@ -18,10 +18,11 @@ import sys
 from importlib.metadata import version
 
 from bridge.check import as_json, as_table, check, failed
+from bridge.environment import load_settings, unknown_variables
 from bridge.errors import BridgeError, ConfigurationError
 from bridge.http import Endpoint
 from bridge.log import configure_logging
-from bridge.settings import Settings, effective, load_settings, settings_help, unknown_variables
+from bridge.settings import Settings, effective, settings_help
 from bridge.supervisor import Supervisor
 
 if sys.platform == "win32":

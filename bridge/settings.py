@@ -1,40 +1,30 @@
 """The settings: every option is written here once, with its default, its check and what to say about it.
 
 `--help`, the README's table, `config/bridge.env` and the chart's values are made from or checked against this.
-A wrong configuration is refused as a whole: every mistake is named at once, and no secret is ever shown.
+No secret is ever shown. Where the values come from is `environment`; which of them do not go together, `conflicts`.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import ssl
 import textwrap
-from collections.abc import Mapping  # noqa: TC003 - pydantic reads the annotations at run time
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, PlainValidator, Secret, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import Field, PlainValidator, Secret, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from yarl import URL
 
 from bridge import values
 from bridge.content import Treatment
-from bridge.errors import ConfigurationError, CredentialsError
 from bridge.side import EXAMPLE, Auth, Credentials, QueueType, SideSettings, Tls, parse_urls
 from bridge.status import SideName  # noqa: TC001 - beside types that pydantic reads
 
 PREFIX = "BRIDGE_"
 CONSUMER_TIMEOUT_S = 1800
 """RabbitMQ's default `consumer_timeout`: what is held must have been given back before."""
-
-
-SERVICE_LINK = re.compile(
-    r"BRIDGE_(.+_)?(SERVICE_(HOST|PORT(_.+)?)=.*|PORT=(tcp|udp|sctp)://.*|PORT_\d+_(TCP|UDP|SCTP)(_.+)?=.*)"
-)
-"""What Kubernetes sets in every pod for a Service whose name begins with `bridge`: nobody's typo."""
 
 
 def _urls() -> PlainValidator:
@@ -69,23 +59,6 @@ def _ca() -> PlainValidator:
     return values.readable_file(check)
 
 
-class _Environment(EnvSettingsSource):
-    """pydantic-settings' reader, for a given environment and exact names; an empty variable counts as not set."""
-
-    MAY_BE_EMPTY = f"{PREFIX}QUARANTINE_QUEUE"
-
-    def __init__(self, settings: type[BaseSettings], environ: Mapping[str, str]) -> None:
-        self._environ = environ
-        super().__init__(settings)
-
-    def _load_env_vars(self) -> Mapping[str, str | None]:
-        return {
-            name.lower(): text
-            for name, text in self._environ.items()
-            if name.isupper() and (text or name == self.MAY_BE_EMPTY)
-        }
-
-
 Name = Annotated[str | None, values.short_string("a name")]
 Urls = Annotated[Secret[tuple[URL, ...]] | None, NoDecode, _urls()]
 Password = Annotated[SecretStr | None, _secret()]
@@ -101,7 +74,7 @@ TreatmentWord = Annotated[Treatment, values.choice("move", "keep", "drop")]
 
 
 class Settings(BaseSettings):
-    """The configuration. Immutable; made by `load_settings`, which also checks what goes together."""
+    """The configuration. Immutable; made by `environment.load_settings`, which also checks what goes together."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True, validate_default=False
@@ -364,157 +337,6 @@ def settings_help() -> str:
         lines.append(f"  {option.variable}" + (f"  [{option.default}]" if option.default else ""))
         lines += textwrap.wrap(option.description, 92, initial_indent="      ", subsequent_indent="      ")
     return "\n".join(lines)
-
-
-def unknown_variables(environ: Mapping[str, str]) -> list[str]:
-    """Return a line for each `BRIDGE_` variable that is no setting: a typo must not pass silently."""
-    known = [option.variable for option in options()]
-    lines = []
-    for name in sorted(set(environ) - set(known)):
-        if name.upper().startswith(PREFIX) and not SERVICE_LINK.fullmatch(f"{name}={environ[name]}"):
-            close = get_close_matches(name[len(PREFIX) :].upper(), [other[len(PREFIX) :] for other in known], 1)
-            lines.append(
-                f"{name} is not a setting and has no effect" + (f"; did you mean {PREFIX}{close[0]}?" if close else "")
-            )
-    return lines
-
-
-def load_settings(environ: Mapping[str, str]) -> Settings:
-    """Return the checked settings. Raises `ConfigurationError` with every mistake at once."""
-    found = _Environment(Settings, environ)()
-    given = {field: text for field, text in found.items() if text is not None}
-    problems: dict[str, str] = {}
-    try:
-        settings = Settings(**given)
-    except ValidationError as error:
-        for detail in error.errors(include_input=False, include_url=False):
-            field = str(detail["loc"][0])
-            problems[field] = f"{variable(field)}: {detail['msg'].removeprefix('Value error, ')}"
-        # What is wrong in itself is left out, so that what goes together wrongly is seen in the same run.
-        settings = Settings(**{field: text for field, text in given.items() if field not in problems})
-    lines = [*problems.values(), *_conflicts(settings, set(problems))]
-    if lines:
-        raise ConfigurationError(lines)
-    return settings
-
-
-def _conflicts(settings: Settings, wrong: set[str]) -> list[str]:
-    """Return what does not go together; `wrong` are the fields that have been complained about already."""
-    lines = [
-        f"{variable(field)} is not set; expected {expected}"
-        for field, expected in (
-            ("source_url", EXAMPLE),
-            ("source_queue", "the name of the queue to take messages from"),
-        )
-        if getattr(settings, field) is None and field not in wrong
-    ]
-    if wrong.isdisjoint({"destination_queue", "destination_exchange"}):
-        lines += _target_conflicts(settings)
-    for side in (settings.source, settings.destination):
-        lines += _side_conflicts(settings, side, wrong)
-    if wrong.isdisjoint({"source_url", "destination_url"}):
-        lines += _loops(settings)
-    if settings.source_consumer_priority is not None and "x-priority" in settings.source_consumer_arguments:
-        lines.append(
-            f"{PREFIX}SOURCE_CONSUMER_PRIORITY and x-priority in {PREFIX}SOURCE_CONSUMER_ARGUMENTS are both set; "
-            "expected one of them"
-        )
-    if settings.reconnect_min > settings.reconnect_max and wrong.isdisjoint({"reconnect_min", "reconnect_max"}):
-        lines.append(
-            f"{PREFIX}RECONNECT_MIN ({settings.reconnect_min:g} s) is above {PREFIX}RECONNECT_MAX "
-            f"({settings.reconnect_max:g} s); expected it below"
-        )
-    return lines
-
-
-def _target_conflicts(settings: Settings) -> list[str]:
-    queue, exchange, key = settings.destination_queue, settings.destination_exchange, settings.destination_routing_key
-    lines = []
-    if queue is None and exchange is None:
-        lines.append(f"{PREFIX}DESTINATION_QUEUE is not set; expected it, or {PREFIX}DESTINATION_EXCHANGE")
-    if queue is not None and exchange is not None:
-        lines.append(f"{PREFIX}DESTINATION_QUEUE and {PREFIX}DESTINATION_EXCHANGE are both set; expected one of them")
-    if key is not None and exchange is None:
-        lines.append(f"{PREFIX}DESTINATION_ROUTING_KEY is set without {PREFIX}DESTINATION_EXCHANGE; expected both")
-    if settings.destination_declare and queue is None and exchange is not None:
-        lines.append(f"{PREFIX}DESTINATION_DECLARE declares a queue; expected it with {PREFIX}DESTINATION_QUEUE only")
-    return lines
-
-
-def _side_conflicts(settings: Settings, side: SideSettings, wrong: set[str]) -> list[str]:
-    name = variable(side.name)
-    given = {kind for kind in _SIDE_KINDS if f"{side.name}_{kind}" in settings.model_fields_set}
-    bad = {kind for kind in _SIDE_KINDS if settings.field_used(f"{side.name}_{kind}") in wrong}
-    secure = bool(side.addresses) and side.addresses[0].scheme == "amqps"
-    login = {"username", "password", "password_file"}
-    tls = {"ca_file", "cert_file", "key_file"}
-    lines = []
-    if {"password", "password_file"} <= given:
-        lines.append(f"{name}_PASSWORD and {name}_PASSWORD_FILE are both set; expected one of them")
-    if side.addresses and not secure and given & tls:
-        files = " and ".join(f"{name}_{kind.upper()}" for kind in sorted(given & tls))
-        lines.append(f"{files} without effect on amqp://; expected an amqps:// URL")
-    if "key_file" in given and side.tls.cert_file is None and not bad & tls:
-        lines.append(f"{name}_KEY_FILE is set without {name}_CERT_FILE; expected both")
-    if secure and "cert_file" in given and not bad & tls:
-        try:
-            side.tls.context()
-        except CredentialsError as error:
-            lines.append(f"{name}_CERT_FILE: {error}; {name}_KEY_FILE names the key's file")
-    if side.auth == "external":
-        if side.addresses and (not secure or side.tls.cert_file is None) and not bad & tls and "auth" in given:
-            lines.append(f"{name}_AUTH=external logs in by certificate; expected an amqps:// URL and {name}_CERT_FILE")
-        if given & login:
-            lines.append(f"{name}_AUTH=external logs in by certificate; expected no {name}_USERNAME and no password")
-    elif given & (login | {"url"}) and not bad & login and not side.has_password:
-        lines.append(f"{name}_PASSWORD is not set, nor in the URL; expected the password of the user that is named")
-    return lines + _declare_conflicts(side, given)
-
-
-_SIDE_KINDS = (
-    *("url", "username", "password", "password_file", "ca_file", "cert_file", "key_file", "auth"),
-    *("queue_type", "queue_arguments"),
-)
-
-
-def _declare_conflicts(side: SideSettings, given: set[str]) -> list[str]:
-    name = variable(side.name)
-    if not side.declare:
-        kinds = [kind for kind in ("queue_type", "queue_arguments") if kind in given and _departs(side, kind)]
-        return [f"{name}_{kind.upper()} has no effect; expected it with {name}_DECLARE=true" for kind in kinds]
-    lines = []
-    if side.queue_arguments.get("x-queue-type", side.queue_type) != side.queue_type:
-        lines.append(f"{name}_QUEUE_ARGUMENTS names another x-queue-type than {name}_QUEUE_TYPE; expected one")
-    if side.queue is not None and side.queue.startswith("amq."):
-        lines.append(f'{name}_QUEUE: "{side.queue}" cannot be declared; expected a name that begins not with "amq."')
-    return lines
-
-
-def _departs(side: SideSettings, kind: str) -> bool:
-    return bool(getattr(side, kind) != Settings.model_fields[f"{side.name}_{kind}"].default)
-
-
-def _loops(settings: Settings) -> list[str]:
-    """Return whether messages would come back to where they were taken from."""
-    here, there = (
-        {(url.host, url.port, url.path.rstrip("/")) for url in side.addresses}
-        for side in (settings.source, settings.destination)
-    )
-    lines = []
-    queue = settings.source_queue
-    if queue is not None and queue == settings.destination_queue and here & there:
-        lines.append(f"{PREFIX}DESTINATION_QUEUE is the source queue itself; expected another queue, or another broker")
-    quarantine = settings.quarantine_queue_name
-    if queue is None or not quarantine:
-        return lines
-    if quarantine == queue:
-        lines.append(f"{PREFIX}QUARANTINE_QUEUE is the source queue itself; expected another queue")
-    if quarantine == settings.destination_queue and here & there:
-        lines.append(f"{PREFIX}QUARANTINE_QUEUE is the destination queue; expected another queue")
-    length = len(quarantine.encode())
-    if length > values.MAX_SHORTSTR_BYTES:
-        lines.append(f"{PREFIX}QUARANTINE_QUEUE would by default be a name of {length} bytes; expected it to be set")
-    return lines
 
 
 class Effective(NamedTuple):

@@ -18,7 +18,7 @@ from pamqp.body import ContentBody
 from pamqp.frame import marshal, unmarshal
 from pamqp.header import ContentHeader, ProtocolHeader
 
-from bridge.settings import load_settings
+from bridge.environment import load_settings
 from bridge.supervisor import Supervisor
 
 if TYPE_CHECKING:

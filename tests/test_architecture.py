@@ -16,7 +16,7 @@ ORDER = (
     *("__init__", "errors", "books", "content", "wire", "memory"),
     *("settlement", "publishes", "blame", "pace", "aside", "window"),
     *("consumer", "quarantine", "relay", "watchdog", "backoff"),
-    *("status", "values", "side", "settings", "log", "metrics", "http"),
+    *("status", "values", "side", "settings", "conflicts", "environment", "log", "metrics", "http"),
     *("diagnosis", "tap", "session", "supervisor", "inspection", "check", "cli", "__main__"),
 )
 """Each module imports only from those before it."""

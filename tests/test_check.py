@@ -13,8 +13,8 @@ from pamqp.header import ProtocolHeader
 
 from bridge import session
 from bridge.check import as_json, as_table, check, failed
+from bridge.environment import load_settings
 from bridge.inspection import Finding, Inspection
-from bridge.settings import load_settings
 from bridge.supervisor import Supervisor
 from tests.scripted import CAPABILITIES, ScriptedBroker, eventually, hang_up, refuse, reply, silence
 

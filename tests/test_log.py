@@ -13,9 +13,9 @@ from urllib.parse import quote
 
 import pytest
 
+from bridge.environment import load_settings
 from bridge.errors import BridgeError
 from bridge.log import HIDDEN, ConsoleFormatter, JsonFormatter, configure_logging
-from bridge.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,9 +13,9 @@ from aiormq import exceptions as amqp
 from pamqp import commands
 
 from bridge.diagnosis import explain
+from bridge.environment import load_settings
 from bridge.errors import BridgeError, ConnectError
 from bridge.session import DestinationSession, Session, SourceSession
-from bridge.settings import load_settings
 from bridge.supervisor import Supervisor
 from tests.scripted import ScriptedBroker, eventually, on_both_loops, refuse, silence
 

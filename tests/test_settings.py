@@ -15,8 +15,9 @@ import pytest
 from pydantic import ValidationError
 from yarl import URL
 
+from bridge.environment import load_settings, unknown_variables
 from bridge.errors import ConfigurationError, CredentialsError
-from bridge.settings import Option, Settings, effective, load_settings, options, settings_help, unknown_variables
+from bridge.settings import Option, Settings, effective, options, settings_help
 from bridge.side import SideSettings, mask
 from tests import bridge_env
 from tests.rig.certificates import Certificates, make_certificates

@@ -10,7 +10,8 @@ import jsonschema
 import pytest
 import yaml
 
-from bridge.settings import Settings, load_settings
+from bridge.environment import load_settings
+from bridge.settings import Settings
 from tests.deploy import tools
 
 CONFIG = tools.ROOT / "config"
