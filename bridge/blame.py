@@ -44,7 +44,7 @@ class Verdict(NamedTuple):
     reply_text: str = ""
 
 
-class Finding(NamedTuple):
+class Ruling(NamedTuple):
     """What a close says of the messages that were published, and of the destination."""
 
     innocent: list[Delivery]
@@ -71,7 +71,7 @@ class Blame:
         """The largest message that the destination takes, in bytes, as far as it has taught."""
         self._size_limit_until_s = 0.0
 
-    def convict(self, published: list[Delivery], close: Close, now_s: float) -> Finding:
+    def convict(self, published: list[Delivery], close: Close, now_s: float) -> Ruling:
         """Find the message that the broker closed the channel for."""
         limit = _TOO_LARGE.search(close.reply_text)
         if limit is not None and self._quarantine:
@@ -79,24 +79,24 @@ class Blame:
             large = [d for d in published if d.body_size > self.size_limit]
             if large:
                 innocent = [d for d in published if d.body_size <= self.size_limit]
-                return Finding(innocent, large, Verdict("too-large", close.reply_code, close.reply_text))
+                return Ruling(innocent, large, Verdict("too-large", close.reply_code, close.reply_text))
         code = close.reply_code
         aside = code in ASIDE_REPLIES and self._own_keys
         if not aside and code not in POISON_AT_ONCE and code not in POISON_AFTER:
-            return Finding(published, destination=bool(published) and code in DESTINATION_REPLIES)
+            return Ruling(published, destination=bool(published) and code in DESTINATION_REPLIES)
         if len(published) != 1:
             self.suspects = len(published)
-            return Finding(published)
+            return Ruling(published)
         if aside:
-            return Finding([], published)
+            return Ruling([], published)
         (alone,) = published
         strikes = self.strikes.get(alone.delivery_tag, 0) + 1
         if strikes < POISON_AFTER.get(code, 1):
             self.strikes[alone.delivery_tag] = strikes
             self.suspects = 1
-            return Finding(published)
+            return Ruling(published)
         self.suspects = max(0, self.suspects - 1)
-        return Finding([], published, Verdict("poison", code, close.reply_text))
+        return Ruling([], published, Verdict("poison", code, close.reply_text))
 
     def too_large(self, delivery: Delivery, now_s: float) -> Verdict | None:
         """Return the verdict on a message above the limit that the destination has taught."""

@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Literal
 
 from bridge.content import ContentPreparer, HeaderPolicy
 from bridge.errors import BridgeError, ConnectError
+from bridge.frames import DATA_CHANNEL
 from bridge.session import CONTROL_CHANNEL, Session
 from bridge.tap import Pump
-from bridge.wire import DATA_CHANNEL, Blocked, Close, Cutter
+from bridge.wire import Blocked, Close, Cutter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from bridge.content import ContentPreparer, HeaderPolicy, header_frame, long_string, reframe, with_headers
-from bridge.wire import QUARANTINE_CHANNEL, Confirm, Delivery, Return, publish_frame, route, split_route
+from bridge.frames import QUARANTINE_CHANNEL, publish_frame, route, split_route
+from bridge.wire import Confirm, Delivery, Return
 
 if TYPE_CHECKING:
     from bridge.blame import Verdict

@@ -15,24 +15,9 @@ from typing import TYPE_CHECKING
 from bridge.consumer import Consumer, ConsumerEvent
 from bridge.content import ContentPreparer, HeaderPolicy, reframe
 from bridge.errors import MalformedFrameError
+from bridge.frames import DATA_CHANNEL, QUARANTINE_CHANNEL, ack_frame, cancel_frame, publish_frame, requeue_frame
 from bridge.quarantine import Quarantine
-from bridge.wire import (
-    DATA_CHANNEL,
-    QUARANTINE_CHANNEL,
-    Blocked,
-    Close,
-    Confirm,
-    ConsumerCancelled,
-    Cutter,
-    Deliveries,
-    Event,
-    Return,
-    Unblocked,
-    ack_frame,
-    cancel_frame,
-    publish_frame,
-    requeue_frame,
-)
+from bridge.wire import Blocked, Close, Confirm, ConsumerCancelled, Cutter, Deliveries, Event, Return, Unblocked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,7 +36,7 @@ class Relay:
     def __init__(
         self, window: Window, policy: HeaderPolicy, *, destination: bytes, own_keys: bool, quarantine: str
     ) -> None:
-        """`destination` is the route to publish to (see `wire.route`), only its exchange counts with `own_keys`."""
+        """`destination` is the route to publish to (see `frames.route`), only its exchange counts with `own_keys`."""
         self.window = window
         self.policy = policy
         self.quarantine = Quarantine(window, quarantine)

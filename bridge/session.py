@@ -16,9 +16,9 @@ from aiormq import exceptions as amqp
 
 from bridge.diagnosis import CONTROL_PLANE_ERRORS, VAGUE, explained
 from bridge.errors import ConnectError
+from bridge.frames import DATA_CHANNEL, QUARANTINE_CHANNEL
 from bridge.tap import Pump, Tap, TapFactory
 from bridge.watchdog import QueueState
-from bridge.wire import DATA_CHANNEL, QUARANTINE_CHANNEL
 
 if TYPE_CHECKING:
     import ssl

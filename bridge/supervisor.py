@@ -19,6 +19,7 @@ from bridge.books import Books, count
 from bridge.consumer import Consumer
 from bridge.content import HeaderPolicy, message_id
 from bridge.errors import BridgeError, ConnectError
+from bridge.frames import route
 from bridge.memory import Memory
 from bridge.relay import Relay
 from bridge.session import DestinationSession, Session, SourceSession
@@ -26,7 +27,6 @@ from bridge.status import SideStatus, Status
 from bridge.tap import Pump
 from bridge.watchdog import Watchdog
 from bridge.window import Window, WindowLimits
-from bridge.wire import route
 
 if TYPE_CHECKING:
     from collections.abc import Callable

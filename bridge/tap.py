@@ -18,7 +18,7 @@ from aiormq.connection import TransportFactory
 from aiormq.exceptions import AMQPConnectionError
 
 from bridge.errors import MalformedFrameError
-from bridge.wire import HEARTBEAT_FRAME
+from bridge.frames import HEARTBEAT_FRAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable

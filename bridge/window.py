@@ -286,15 +286,15 @@ class Window:
 
     def _convict(self, published: list[Delivery], close: Close, now_s: float) -> list[Delivery]:
         """Dispose of those that the broker closed the channel for; return the others."""
-        finding = self._blame.convict(published, close, now_s)
-        if finding.destination:
+        ruling = self._blame.convict(published, close, now_s)
+        if ruling.destination:
             self._refused("closed", close.reply_text, now_s)
-        for delivery in finding.guilty:
-            if finding.verdict is None:
+        for delivery in ruling.guilty:
+            if ruling.verdict is None:
                 self._set_aside(delivery, now_s)
             else:
-                self._condemn(delivery, finding.verdict, now_s)
-        return finding.innocent
+                self._condemn(delivery, ruling.verdict, now_s)
+        return ruling.innocent
 
     def take(self, max_bytes: int, now_s: float) -> list[Delivery]:
         """Move what may be published now from held to published and return it: at most some `max_bytes` bytes.

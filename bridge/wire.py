@@ -1,15 +1,11 @@
-"""The wire, sans-I/O: cut AMQP 0-9-1 frames out of a byte stream, and encode those that the bridge writes.
+"""The wire, sans-I/O: cut the frames of AMQP 0-9-1 out of a byte stream, and say what they mean.
 
 A `Cutter` is fed the chunks of one connection in order. What belongs to the data plane comes out as events,
 in stream order: deliveries, confirms, returns, and the notices that decide a generation's fate. All other
 bytes are the control plane's and come out as they went in, frame by frame.
 
 A chunk ends anywhere, and a message can span thousands of chunks: no byte is copied more than a fixed number
-of times, so the work is linear.
-
-Frame layout (AMQP 0-9-1, 4.2.3)::
-
-    type u8 | channel u16 | size u32 | payload | CE
+of times, so the work is linear. How a frame is made up is in `frames`, and what a content is in `content`.
 """
 
 from __future__ import annotations
@@ -20,35 +16,31 @@ from typing import NamedTuple
 
 from bridge.content import DELIVERY_MODE, FRAME_OVERHEAD, HEADERS, PERSISTENT, USER_ID, ContentPreparer
 from bridge.errors import MalformedFrameError
+from bridge.frames import (
+    BASIC_ACK,
+    BASIC_CANCEL,
+    BASIC_CANCEL_OK,
+    BASIC_DELIVER,
+    BASIC_NACK,
+    BASIC_RETURN,
+    BODY,
+    CHANNEL_CLOSE,
+    CONNECTION_BLOCKED,
+    CONNECTION_CLOSE,
+    CONNECTION_UNBLOCKED,
+    DATA_CHANNEL,
+    DATA_CHANNELS,
+    FRAME_END,
+    HEADER,
+    HEARTBEAT,
+    METHOD,
+    frame_head,
+    method_id,
+)
 
-DATA_CHANNEL = 1
-"""The bridge's one channel on each side, by number: the same on both, so that contents need no new number."""
-QUARANTINE_CHANNEL = 2
-"""The channel on the source's connection that publishes to the quarantine."""
-DATA_CHANNELS = frozenset({DATA_CHANNEL, QUARANTINE_CHANNEL})
-
-METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
-FRAME_END = 0xCE
-HEARTBEAT_FRAME = b"\x08\x00\x00\x00\x00\x00\x00\xce"
-
-CONNECTION_CLOSE = 10 << 16 | 50
-CONNECTION_BLOCKED = 10 << 16 | 60
-CONNECTION_UNBLOCKED = 10 << 16 | 61
-CHANNEL_CLOSE = 20 << 16 | 40
-BASIC_CANCEL = 60 << 16 | 30
-BASIC_CANCEL_OK = 60 << 16 | 31
-BASIC_PUBLISH = 60 << 16 | 40
-BASIC_RETURN = 60 << 16 | 50
-BASIC_DELIVER = 60 << 16 | 60
-BASIC_ACK = 60 << 16 | 80
-BASIC_NACK = 60 << 16 | 120
-
-_frame_head = Struct(">BHI")
-_method_id = Struct(">I")
 _close = Struct(">H")
 _confirm = Struct(">QB")
 _content_head = Struct(">BHI4xQH")
-_settlement = Struct(">BHIIQBB")
 
 _MESSAGE_ENDS_SHORT = 21
 """Bytes of a header frame up to its properties: what must be there before a look at them."""
@@ -200,7 +192,7 @@ class Cutter:
                 position = self._cut_whole(data, position, now_s, events)
             if end - position < FRAME_OVERHEAD:
                 break
-            kind, channel, size = _frame_head.unpack_from(data, position)
+            kind, channel, size = frame_head.unpack_from(data, position)
             stop = position + FRAME_OVERHEAD + size
             self._check(kind, size)
             if stop > end:
@@ -222,7 +214,7 @@ class Cutter:
             self._tail_size = len(rest)
             self._needed = FRAME_OVERHEAD
             if len(rest) >= FRAME_OVERHEAD - 1:
-                kind, _, size = _frame_head.unpack_from(rest)
+                kind, _, size = frame_head.unpack_from(rest)
                 self._check(kind, size)
                 self._needed += size
         return events
@@ -258,7 +250,7 @@ class Cutter:
                 if body > end:
                     break
                 stop = body + FRAME_OVERHEAD + body_size
-                if stop > end + _MESSAGE_ENDS_SHORT or _frame_head.unpack_from(data, body) != (
+                if stop > end + _MESSAGE_ENDS_SHORT or frame_head.unpack_from(data, body) != (
                     BODY,
                     DATA_CHANNEL,
                     body_size,
@@ -352,7 +344,7 @@ class Cutter:
             raise MalformedFrameError(message)
 
     def _method(self, channel: int, frame: bytes, events: list[Event]) -> None:
-        (method,) = _method_id.unpack_from(frame, 7)
+        (method,) = method_id.unpack_from(frame, 7)
         if channel in DATA_CHANNELS:
             if method in {BASIC_DELIVER, BASIC_RETURN}:
                 if self._assembly is not None:
@@ -381,7 +373,7 @@ class Cutter:
     def _finish(self, assembly: _Assembly, now_s: float, events: list[Event]) -> None:
         self._assembly = None
         method, header = assembly.method, assembly.header
-        if _method_id.unpack_from(method, 7)[0] == BASIC_RETURN:
+        if method_id.unpack_from(method, 7)[0] == BASIC_RETURN:
             (code,) = _close.unpack_from(method, 11)
             text = _short_string(method, 13)
             route = _checked_route(method[14 + method[13] : -1])
@@ -416,46 +408,3 @@ def _checked_route(value: bytes) -> bytes:
         message = f"an exchange and a routing key that do not fill their {len(value)} bytes"
         raise MalformedFrameError(message)
     return value
-
-
-def short_string(value: bytes) -> bytes:
-    """Encode a short string (at most 255 bytes)."""
-    return b"%c%b" % (len(value), value)
-
-
-def route(exchange: str, routing_key: str) -> bytes:
-    """Return exchange and routing key as they stand in deliveries, returns and publishes."""
-    return short_string(exchange.encode()) + short_string(routing_key.encode())
-
-
-def split_route(value: bytes) -> tuple[bytes, bytes]:
-    """Return the exchange and the routing key of a route."""
-    key_at = 1 + value[0]
-    return value[1:key_at], value[key_at + 1 :]
-
-
-def method_frame(channel: int, method: int, arguments: bytes) -> bytes:
-    """Encode a method frame."""
-    return b"".join(
-        (_frame_head.pack(METHOD, channel, 4 + len(arguments)), _method_id.pack(method), arguments, b"\xce")
-    )
-
-
-def publish_frame(channel: int, to: bytes) -> bytes:
-    """Encode `basic.publish` to a route, mandatory: a message that no queue takes comes back."""
-    return method_frame(channel, BASIC_PUBLISH, b"\0\0" + to + b"\x01")
-
-
-def cancel_frame(consumer_tag: str) -> bytes:
-    """Encode `basic.cancel` on the data channel; the broker answers with `cancel-ok`."""
-    return method_frame(DATA_CHANNEL, BASIC_CANCEL, short_string(consumer_tag.encode()) + b"\0")
-
-
-def ack_frame(delivery_tag: int, *, multiple: bool) -> bytes:
-    """Encode `basic.ack` on the data channel."""
-    return _settlement.pack(METHOD, DATA_CHANNEL, 13, BASIC_ACK, delivery_tag, multiple, FRAME_END)
-
-
-def requeue_frame(delivery_tag: int, *, multiple: bool) -> bytes:
-    """Encode `basic.nack` with requeue on the data channel."""
-    return _settlement.pack(METHOD, DATA_CHANNEL, 13, BASIC_NACK, delivery_tag, 0b10 | multiple, FRAME_END)

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 MODULES = (
-    *("wire", "content", "memory"),
+    *("frames", "wire", "content", "memory"),
     *("settlement", "publishes", "blame", "pace", "aside", "window"),
     *("consumer", "quarantine", "relay", "watchdog", "backoff"),
 )

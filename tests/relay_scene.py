@@ -6,10 +6,10 @@ from struct import pack
 
 from bridge.books import Books
 from bridge.content import HeaderPolicy
+from bridge.frames import route
 from bridge.memory import Memory
 from bridge.relay import Relay
 from bridge.window import Window, WindowLimits
-from bridge.wire import route
 from tests.frames import PERSISTENT, content, deliver, method, short, table, text
 
 

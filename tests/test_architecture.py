@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "bridge"
 MODULES = {path.stem: path for path in PACKAGE.glob("*.py")}
 
 ORDER = (
-    *("__init__", "errors", "books", "content", "wire", "memory"),
+    *("__init__", "errors", "books", "content", "frames", "wire", "memory"),
     *("settlement", "publishes", "blame", "pace", "aside", "window"),
     *("consumer", "quarantine", "relay", "watchdog", "backoff"),
     *("status", "values", "side", "settings", "conflicts", "environment", "log", "metrics", "http"),

@@ -6,7 +6,7 @@ from math import inf
 
 import pytest
 
-from bridge.blame import DESTINATION_REPLIES, LIMIT_TTL_S, POISON_AT_ONCE, Blame, Finding, Verdict
+from bridge.blame import DESTINATION_REPLIES, LIMIT_TTL_S, POISON_AT_ONCE, Blame, Ruling, Verdict
 from bridge.wire import Close
 from tests.frames import delivery
 
@@ -20,25 +20,25 @@ def judge(*, own_keys: bool = False, quarantine: bool = True) -> Blame:
 
 def test_a_close_by_force_blames_nobody() -> None:
     blame = judge()
-    assert blame.convict([ONE], Close(0, 320, "CONNECTION_FORCED"), 0.0) == Finding([ONE])
+    assert blame.convict([ONE], Close(0, 320, "CONNECTION_FORCED"), 0.0) == Ruling([ONE])
     assert blame.suspects == 0
 
 
 @pytest.mark.parametrize("code", sorted(DESTINATION_REPLIES))
 def test_a_destination_that_is_not_there_is_to_blame_when_something_was_published(code: int) -> None:
     blame = judge()
-    assert blame.convict([ONE], Close(1, code, "no"), 0.0) == Finding([ONE], destination=True)
-    assert blame.convict([], Close(1, code, "no"), 0.0) == Finding([])
+    assert blame.convict([ONE], Close(1, code, "no"), 0.0) == Ruling([ONE], destination=True)
+    assert blame.convict([], Close(1, code, "no"), 0.0) == Ruling([])
 
 
 @pytest.mark.parametrize("code", sorted(POISON_AT_ONCE))
 def test_of_several_each_is_a_suspect_until_one_closes_the_channel_alone(code: int) -> None:
     blame = judge()
     close = Close(1, code, "why")
-    assert blame.convict([ONE, TWO, THREE], close, 0.0) == Finding([ONE, TWO, THREE])
+    assert blame.convict([ONE, TWO, THREE], close, 0.0) == Ruling([ONE, TWO, THREE])
     assert blame.suspects == 3
     blame.answered(1)
-    assert blame.convict([TWO], close, 0.0) == Finding([], [TWO], Verdict("poison", code, "why"))
+    assert blame.convict([TWO], close, 0.0) == Ruling([], [TWO], Verdict("poison", code, "why"))
     assert blame.suspects == 1
     blame.answered(3)
     blame.answered(4)
@@ -49,11 +49,11 @@ def test_an_internal_error_convicts_at_the_third_time_in_a_row() -> None:
     blame = judge()
     close = Close(1, 541, "INTERNAL_ERROR")
     for _ in range(2):
-        assert blame.convict([ONE], close, 0.0) == Finding([ONE])
+        assert blame.convict([ONE], close, 0.0) == Ruling([ONE])
         assert blame.suspects == 1
     blame.answered(1)
     for _ in range(2):
-        assert blame.convict([ONE], close, 0.0) == Finding([ONE])
+        assert blame.convict([ONE], close, 0.0) == Ruling([ONE])
     assert blame.convict([ONE], close, 0.0).guilty == [ONE]
 
 
@@ -61,16 +61,16 @@ def test_a_refused_permission_is_the_messages_only_with_keys_of_their_own() -> N
     close = Close(1, 403, "ACCESS_REFUSED")
     assert judge().convict([ONE], close, 0.0).destination
     blame = judge(own_keys=True)
-    assert blame.convict([ONE, TWO], close, 0.0) == Finding([ONE, TWO])
+    assert blame.convict([ONE, TWO], close, 0.0) == Ruling([ONE, TWO])
     assert blame.suspects == 2
-    assert blame.convict([ONE], close, 0.0) == Finding([], [ONE]), "set aside, not condemned"
+    assert blame.convict([ONE], close, 0.0) == Ruling([], [ONE]), "set aside, not condemned"
 
 
 def test_a_size_limit_convicts_all_above_it_at_once_and_is_believed_for_a_while() -> None:
     blame = judge()
     verdict = Verdict("too-large", 406, TOO_LARGE)
     assert blame.too_large(THREE, 0.0) is None
-    assert blame.convict([ONE, THREE, TWO], Close(1, 406, TOO_LARGE), 5.0) == Finding([ONE, TWO], [THREE], verdict)
+    assert blame.convict([ONE, THREE, TWO], Close(1, 406, TOO_LARGE), 5.0) == Ruling([ONE, TWO], [THREE], verdict)
     assert (blame.suspects, blame.size_limit) == (0, 2)
     text = "message size 3 is larger than the destination's limit 2"
     assert blame.too_large(THREE, 6.0) == Verdict("too-large", 406, text)
@@ -88,7 +88,7 @@ def test_a_size_limit_that_none_of_them_exceeds_means_a_search() -> None:
 
 def test_without_a_quarantine_no_size_limit_is_learned() -> None:
     blame = judge(quarantine=False)
-    assert blame.convict([ONE, THREE], Close(1, 406, TOO_LARGE), 0.0) == Finding([ONE, THREE])
+    assert blame.convict([ONE, THREE], Close(1, 406, TOO_LARGE), 0.0) == Ruling([ONE, THREE])
     assert blame.size_limit == inf
 
 

@@ -19,9 +19,10 @@ from yarl import URL
 
 from bridge import tap as tap_module
 from bridge.content import ContentPreparer, HeaderPolicy
+from bridge.frames import HEARTBEAT_FRAME
 from bridge.session import TappedConnection
 from bridge.tap import Pump, Tap, TapFactory
-from bridge.wire import HEARTBEAT_FRAME, Blocked, Close, Confirm, Cutter, Deliveries, Event, Unblocked
+from bridge.wire import Blocked, Close, Confirm, Cutter, Deliveries, Event, Unblocked
 from tests import frames
 from tests.scripted import ScriptedBroker, bridge, eventually, keep, on_both_loops
 

@@ -376,22 +376,3 @@ def test_whatever_is_changed_in_a_stream_only_malformed_is_raised(data: st.DataO
     cut = data.draw(st.integers(0, len(stream)))
     with suppress(MalformedFrameError):
         feed((bytes(stream[:cut]), bytes(stream[cut:])), frame_max=data.draw(st.sampled_from((0, 4096))))
-
-
-# --- Encoders ------------------------------------------------------------------------------------------------
-
-
-def test_what_the_bridge_writes_is_what_the_protocol_says() -> None:
-    assert wire.publish_frame(1, wire.route("ex", "key")) == method(
-        1, 60, 40, pack(">H", 0) + short("ex") + short("key") + b"\x01"
-    )
-    assert wire.cancel_frame("ct") == method(1, 60, 30, short("ct") + b"\0")
-    for multiple in (False, True):
-        assert wire.ack_frame(7, multiple=multiple) == method(1, 60, 80, pack(">QB", 7, multiple))
-        assert wire.requeue_frame(7, multiple=multiple) == method(1, 60, 120, pack(">QB", 7, 2 | multiple))
-    assert wire.HEARTBEAT_FRAME == frames.HEARTBEAT
-
-
-def test_a_route_comes_apart_as_it_was_put_together() -> None:
-    assert wire.split_route(wire.route("ex", "a.key")) == (b"ex", b"a.key")
-    assert wire.split_route(wire.route("", "")) == (b"", b"")

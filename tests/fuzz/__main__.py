@@ -15,10 +15,10 @@ import time
 from bridge.books import Books
 from bridge.content import HeaderPolicy
 from bridge.errors import MalformedFrameError
+from bridge.frames import BASIC_ACK, BASIC_NACK, route
 from bridge.memory import Memory
 from bridge.relay import Relay
 from bridge.window import Window, WindowLimits
-from bridge.wire import BASIC_ACK, BASIC_NACK, route
 from tests.frames import content, deliver, frame
 
 SAMPLES = 12

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from bridge.books import Books
 from bridge.consumer import Consumer
 from bridge.content import HeaderPolicy
+from bridge.frames import route
 from bridge.memory import Memory
 from bridge.relay import Relay
 from bridge.watchdog import Watchdog
 from bridge.window import Window, WindowLimits
-from bridge.wire import route
 from tests import frames
 from tests.simulation.destination import EXCHANGE, QUEUE
 from tests.simulation.witness import Witness
