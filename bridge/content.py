@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from struct import Struct
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -305,8 +306,9 @@ def identity(content: bytes) -> bytes | None:
 
     It is the properties as they are and a keyed 64-bit hash of the body (Python's own, SipHash: it costs a third of
     SHA-1), so that two messages are taken for one only where all properties, the `message_id` among them, agree and
-    different bodies collide. It does not cover the headers: quorum queues add fields to them on a redelivery. Neither
-    does it cover how the body is cut into frames, which depends on the connection.
+    different bodies collide. Of the headers it covers only `x-death`, which tells a message from what it was before it
+    was dead-lettered: quorum queues add fields to them on a redelivery. Neither does it cover how the body is cut into
+    frames, which depends on the connection.
     """
     (flags,) = _u16.unpack_from(content, FLAGS_AT)
     if not flags & MESSAGE_ID:
@@ -319,14 +321,25 @@ def identity(content: bytes) -> bytes | None:
         if flags & CONTENT_ENCODING:
             table += 1 + content[table]
         start = table + 4 + _u32.unpack_from(content, table)[0]
+    death = b""
+    if content.find(b"\x07x-death", table, start) >= 0:
+        death = _death(content[table:start])
     payloads = list(body_payloads(content))
     body = payloads[0] if len(payloads) == 1 else b"".join(payloads)
-    return b"%b%b%b%b" % (
+    return b"%b%b%b%b%b" % (
         _u16.pack(flags & ~HEADERS),
+        death,
         content[PROPERTIES_AT:table],
         content[start:end],
         _i64.pack(hash(body)),
     )
+
+
+def _death(table: bytes) -> bytes:
+    """Return the field `x-death`; of a table that cannot be read, all of it: what is identified cannot be refused."""
+    with suppress(MalformedFrameError):
+        return next((value for name, value in table_fields(table) if name == b"x-death"), b"")
+    return table
 
 
 def message_id(content: bytes) -> str:

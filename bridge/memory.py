@@ -6,8 +6,10 @@ is killed may forget acks. The source delivers them again; remembered ones are a
 
 Why this cannot lose a message whose `message_id` is its own: a message is remembered only after the
 destination confirmed a copy of it; what is remembered covers as many redeliveries as there were confirmed
-copies, is looked up only for deliveries with the redelivered flag, and is forgotten after a while. Identity
-is the `message_id` with all other properties and a hash of the body (see `content.identity`).
+copies, is looked up only for deliveries with the redelivered flag, and is forgotten after a while. A message
+that comes round again, as a retry does, is not taken for its own first copy: dead-lettering leaves its mark in the
+identity, and what was received again and not forwarded when the generation ended is not covered. Identity is the
+`message_id` with all other properties and a hash of the body (see `content.identity`).
 
 Messages without a `message_id` are never remembered.
 """
@@ -20,6 +22,8 @@ from typing import TYPE_CHECKING
 from bridge.content import identity
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from bridge.wire import Delivery
 
 ACKED_MESSAGES = 40_000
@@ -56,6 +60,8 @@ class Memory:
         self._remembered: dict[bytes, int] = {}
         """Confirmed copies at the destination, by identity, that cover a redelivery each."""
         self._expires_s: float | None = None
+        self._looked_s = 0.0
+        """When time was last let pass."""
         self._generations = 0
         """Source generations that have ended."""
         self._complete = True
@@ -78,6 +84,8 @@ class Memory:
             batch = [key for delivery in deliveries if (key := identity(delivery.content)) is not None]
         else:
             batch = [delivery.content for delivery in deliveries]
+        if not batch:
+            return
         self._acked.append((self._heard_s, batch, identified))
         self._acked_messages += len(batch)
         while self._acked_messages > ACKED_MESSAGES:
@@ -86,8 +94,12 @@ class Memory:
             if self._heard_s - dropped_s < ACKED_S:
                 self._overflowed_s = self._heard_s
 
-    def source_lost(self) -> None:
-        """The source generation ended: its last acks may have been lost."""
+    def source_lost(self, unforwarded: Iterable[bytes] = ()) -> None:
+        """The source generation ended: its last acks may have been lost.
+
+        `unforwarded` are the contents of which the generation held deliveries. They will be redelivered for certain;
+        where one is like a message that was acked, no redelivery of either is suppressed.
+        """
         self._generations += 1
         self._expires_s = None
         if self._overflowed_s is not None and self._heard_s - self._overflowed_s < ACKED_S:
@@ -102,6 +114,10 @@ class Memory:
                     self.remember(item)
         self._acked.clear()
         self._acked_messages = 0
+        if self._remembered:
+            for content in unforwarded:
+                if self.recall(content):
+                    self._complete = False
 
     def consuming(self, now_s: float) -> None:
         """Consuming begins (again): from now on the redeliveries can be expected."""
@@ -140,8 +156,11 @@ class Memory:
         """Whether a redelivery that is not remembered is known not to be this process's own publish."""
         return not self._generations or (self.enabled and self._complete and identity(content) is not None)
 
-    def expire(self, now_s: float) -> None:
-        """Forget what is too old."""
+    def expire(self, now_s: float, *, taking: bool = True) -> None:
+        """Forget what is too old. No time counts while the destination takes nothing: nothing is redelivered then."""
+        if self._expires_s is not None and not taking:
+            self._expires_s += now_s - self._looked_s
+        self._looked_s = now_s
         if self._expires_s is not None and now_s >= self._expires_s:
             self._remembered.clear()
             self._complete = True

@@ -362,6 +362,19 @@ def test_identity_finds_the_headers_behind_any_properties(without: str) -> None:
     assert content.identity(frames.content(b"", properties)) == content.identity(frames.content(b"", other))
 
 
+def test_a_dead_lettered_message_is_not_what_it_was_before() -> None:
+    """A retry comes round with its id and its body."""
+    deaths = [{"x-death": b"A" + pack(">IcI", 5, b"I", times)} for times in (1, 2)]
+    identities = [content.identity(whole({"headers": table(COUNTS | death)})) for death in deaths]
+    assert len({content.identity(whole()), *identities}) == 3
+    assert content.identity(whole({"headers": table(deaths[0])})) == identities[0], "whatever a quorum queue counts"
+
+
+def test_a_header_table_that_cannot_be_read_has_an_identity_too() -> None:
+    one, other = ({"headers": pack(">I", 9) + b"\x07x-death" + kind} for kind in (b"!", b"?"))
+    assert content.identity(whole(one)) != content.identity(whole(other))
+
+
 def test_a_message_without_an_id_has_no_identity() -> None:
     assert content.identity(frames.content(b"body", {"correlation_id": b"m", "headers": table({})})) is None
 

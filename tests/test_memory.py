@@ -135,6 +135,33 @@ def test_it_forgets_a_while_after_consuming_began_again(memory: Memory) -> None:
     assert not memory.recall(message("a").content)
 
 
+def test_time_does_not_count_while_nothing_is_taken(memory: Memory) -> None:
+    """The redeliveries wait, too; else they would be copies that nobody counts."""
+    memory.remember(message("a").content)
+    memory.expire(0.0)
+    memory.consuming(0.0)
+    memory.expire(REMEMBERED_S, taking=False)
+    memory.expire(2 * REMEMBERED_S - 0.1)
+    assert memory.recall(message("a").content)
+
+
+def test_what_came_round_again_and_was_not_forwarded_is_not_taken_for_its_first_copy(memory: Memory) -> None:
+    """As a retry does. The worst case is a duplicate, and it is not vouched for."""
+    acked(memory, message("a"), message("a"), message("b"))
+    memory.source_lost([message("a").content, message("c").content])
+    assert memory.recall(message("a").content), "one of two"
+    assert not memory.recall(message("a").content)
+    assert memory.recall(message("b").content)
+    assert not memory.vouches_for(message("a").content)
+
+
+def test_large_messages_without_an_id_leave_nothing_behind(memory: Memory) -> None:
+    """Batches of nothing would pile up for ever."""
+    for _ in range(3):
+        acked(memory, delivery(1, b"x" * KEPT_BYTES, PERSISTENT))
+    assert not memory._acked
+
+
 def test_a_loss_gives_more_time(memory: Memory) -> None:
     memory.remember(message("a").content)
     memory.consuming(0.0)
