@@ -43,6 +43,8 @@ class Relay:
         self.source_output: list[bytes] = []
 
         self.consumer = Consumer.OFF
+        self.from_stream: bool | None = None
+        """Whether the source is a stream, which says so in its deliveries; None before the first."""
         self.stopping = False
         self._abandoned = False
         """Given back although published: what the destination still answers has nobody to hear it."""
@@ -112,6 +114,8 @@ class Relay:
         for event in events:
             match event:
                 case Deliveries(items, notable):
+                    if self.from_stream is None:
+                        self.from_stream = b"\x0fx-stream-offset" in items[0].content
                     self.window.receive(items, now_s, notable=notable)
                 case Confirm(channel=channel) | Return(channel=channel) if channel == QUARANTINE_CHANNEL:
                     self.quarantine.answered(event, now_s)
@@ -202,6 +206,11 @@ class Relay:
         if not ready or not window.destination_ready or window.orphans:
             return 0
         return 1 if self._probing else window.limits.prefetch
+
+    @property
+    def received(self) -> tuple[int, ...]:
+        """How much has been received from the source, in numbers that change whenever more comes."""
+        return self.window.books.received, *self._source_cutter.unfinished
 
     @property
     def expects_deliveries(self) -> bool:

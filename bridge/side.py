@@ -114,8 +114,9 @@ class SideSettings:
 
     @property
     def username(self) -> str:
-        """Whom the broker takes us for; empty where a certificate says it."""
-        return "" if self.auth == "external" else self._user(self.addresses[0]) or "guest"
+        """Whom the broker takes us for; empty where a certificate says it, or the URLs name different users."""
+        users = {self._user(address) or "guest" for address in self.addresses}
+        return users.pop() if self.auth != "external" and len(users) == 1 else ""
 
     @property
     def has_password(self) -> bool:

@@ -44,6 +44,21 @@ QUARANTINE_AGAIN_S = 300.0
 """How long a quarantine that did not answer is left alone: a publish to a broker with an alarm stops the connection."""
 
 
+class News:
+    """What was last logged of something that may last: it is told once for each change, and now and then."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._logged_s = 0.0
+
+    def is_due(self, text: str, now_s: float) -> bool:
+        """Whether to log it now."""
+        due = text != self._text or now_s - self._logged_s >= LOG_AGAIN_S
+        if due:
+            self._text, self._logged_s = text, now_s
+        return due
+
+
 class Keeper:
     """Keeps one side up: a generation after the other, over its URLs in turn, with backoff."""
 
@@ -57,8 +72,7 @@ class Keeper:
         self._status = status
         self._make = make
         self._backoff = Backoff(settings.reconnect_min, settings.reconnect_max, random.random)
-        self._logged = ""
-        self._logged_s = 0.0
+        self._news = News()
 
     async def keep(self) -> None:
         """Run until cancelled."""
@@ -69,17 +83,20 @@ class Keeper:
             progress = self._supervisor.progress
             try:
                 await self._live(index)
-            except Exception as error:
-                if isinstance(error, ConnectError):
-                    result, text = error.result, str(error)
-                else:
-                    # Ours or the library's. The process must not end by it: it remembers what it has forwarded.
-                    result, text = "bug", f"a bug in the bridge: {error!r}"
-                    log.exception("a bug ended a generation of the %s", self._side.name)
-                count(self._status.connect_attempts, result)
-                self._hindered(text, loop.time())
+                useful = self._supervisor.progress != progress
+            except ConnectError as error:
+                useful = False
+                count(self._status.connect_attempts, error.result)
+                self._hindered(str(error), loop.time())
+            except Exception as error:  # noqa: BLE001 - ours or the library's: it is logged with its traceback
+                # The process must not end by it: it remembers what it has forwarded.
+                useful = False
+                count(self._status.connect_attempts, "bug")
+                self._hindered(f"a bug in the bridge: {error!r}", loop.time(), error)
+            if not useful:
+                # Also where it could be opened: a node that is up and of no use must not be the only one tried.
                 index = (index + 1) % len(self._side.addresses)
-            if loop.time() - began_s >= STABLE_S or self._supervisor.progress != progress:
+            if useful or loop.time() - began_s >= STABLE_S:
                 self._backoff.reset()
             await asyncio.sleep(self._backoff.delay_s(loop.time()))
 
@@ -92,7 +109,8 @@ class Keeper:
             status.generation += 1
             count(status.connect_attempts, "ok")
             status.up = True
-            status.reason = self._logged = ""
+            status.reason = ""
+            self._news = News()
             log.info(
                 "%s generation %d began", self._side.name, status.generation, extra={"url": self._side.safe_urls[index]}
             )
@@ -132,12 +150,11 @@ class Keeper:
             },
         )
 
-    def _hindered(self, text: str, now_s: float) -> None:
-        """Say what keeps the side down: once for each change, and now and then while it lasts."""
+    def _hindered(self, text: str, now_s: float, error: Exception | None = None) -> None:
+        """Say what keeps the side down; with the traceback of an `error` that is a bug."""
         self._status.reason = text
-        if text != self._logged or now_s - self._logged_s >= LOG_AGAIN_S:
-            self._logged, self._logged_s = text, now_s
-            log.warning("%s not connected: %s; trying again", self._side.name, text)
+        if self._news.is_due(text, now_s):
+            log.warning("%s not connected: %s; trying again", self._side.name, text, exc_info=error)
 
 
 class Supervisor:
@@ -176,9 +193,9 @@ class Supervisor:
         self._source = Keeper(self, settings.source, self.status.source, self._source_session)
         self._destination = Keeper(self, settings.destination, self.status.destination, self._destination_session)
         self._stop = asyncio.Event()
-        self._consume_backoff = Backoff(settings.reconnect_min, settings.reconnect_max, random.random)
         self._quarantine_at_s = 0.0
         self._quarantine_backoff = Backoff(settings.reconnect_min, settings.reconnect_max, random.random)
+        self._quarantine_news = News()
         self._trouble_logged = ""
         self._consumer_lost_s: float | None = None
 
@@ -297,19 +314,24 @@ class Supervisor:
         try:
             await session.open_quarantine()
         except BridgeError as error:
-            log.error("quarantine %s not available: %s", self.settings.quarantine_queue_name, error)  # noqa: TRY400 - the text says it
+            if self._quarantine_news.is_due(str(error), now_s):
+                log.error("quarantine %s not available: %s", self.settings.quarantine_queue_name, error)  # noqa: TRY400 - the text says it
             self._quarantine_at_s = now_s + self._quarantine_backoff.delay_s(now_s)
             self.relay.quarantine.closed(now_s)
         else:
             self._quarantine_backoff.reset()
+            self._quarantine_news = News()
 
     # --- The watchdog ------------------------------------------------------------------------------------
 
     def _watch(self, now_s: float) -> None:
         """End the generations that the watchdog names, and say what that did not mend."""
         pump = self._pump
-        if pump.destination is not None and (ending := self._watchdog.destination(now_s)) is not None:
-            pump.destination.fail(*ending)
+        destination = pump.destination
+        if destination is not None:
+            ending = self._watchdog.destination(now_s, destination.unsent_bytes)
+            if ending is not None:
+                destination.fail(*ending)
         if pump.source is not None and (ending := self._watchdog.source(now_s)) is not None:
             if self.window.quarantining:
                 self._quarantine_at_s = now_s + QUARANTINE_AGAIN_S

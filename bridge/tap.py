@@ -125,6 +125,11 @@ class Tap(asyncio.StreamReaderProtocol):
         if self.transport is not None and not self.transport.is_closing():
             self.transport.writelines(frames)
 
+    @property
+    def unsent_bytes(self) -> int:
+        """What was written and the kernel has not taken."""
+        return 0 if self.transport is None else self.transport.get_write_buffer_size()
+
     def pause(self, *, pause: bool) -> None:
         """Pause or resume reading from the socket."""
         if pause is self.paused or self.transport is None or self.transport.is_closing():

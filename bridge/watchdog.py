@@ -8,6 +8,7 @@ beginning anew has not helped for several times in a row, `stuck` says so, and `
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from bridge.consumer import Consumer
@@ -68,6 +69,9 @@ class Watchdog:
         self._silence = Lasting()
         self._stall = Lasting()
         self._unpublished = Lasting()
+        self._unsent_bytes = 0
+        self._moved_s = -inf
+        """When bytes last moved through the destination's socket."""
         self._look_at_s = 0.0
         self._others_consume = self._uncounted = False
         """Other consumers were there before this one; this one's generation was last ended since it was not counted."""
@@ -88,16 +92,21 @@ class Watchdog:
 
     # --- The destination ---------------------------------------------------------------------------------
 
-    def destination(self, now_s: float) -> Ending | None:
-        """Return why the destination's generation must end now, if it must."""
+    def destination(self, now_s: float, unsent_bytes: int = 0) -> Ending | None:
+        """Return why the destination's generation must end now, if it must.
+
+        `unsent_bytes` are in the socket's buffer: while they become fewer, a large message is on a slow way.
+        """
         window = self._relay.window
         timeout_s = window.limits.confirm_timeout_s
         if window.books.forwarded != self._forwarded or not (window.in_flight or window.publishing):
             self._forwarded = window.books.forwarded
             self._destination_in_vain.clear()
+        if unsent_bytes != self._unsent_bytes:
+            self._unsent_bytes, self._moved_s = unsent_bytes, now_s
         idle = window.publishable and not window.publishing
         ending = None
-        if window.confirm_overdue(now_s):
+        if window.confirm_overdue(now_s) and now_s - self._moved_s >= timeout_s:
             ending = Ending("confirm-timeout", f"no confirm for {timeout_s:g} s")
         elif self._unpublished.seconds(window.books.forwarded if idle else None, now_s) >= timeout_s:
             ending = Ending("stalled", f"nothing could be written to the destination for {timeout_s:g} s")
@@ -113,11 +122,11 @@ class Watchdog:
         relay = self._relay
         timeout_s = relay.window.limits.confirm_timeout_s
         self._see_progress()
-        awaited: tuple[str, int] | None = None
+        awaited: tuple[str, object] | None = None
         if relay.window.quarantining:
             awaited = "quarantine-timeout", relay.window.condemned[0][0].delivery_tag
         elif relay.consumer is Consumer.CANCELLING and not relay.paused:
-            awaited = "cancel-timeout", relay.window.books.received
+            awaited = "cancel-timeout", relay.received
         if self._answer.seconds(awaited, now_s) < timeout_s or awaited is None:
             return None
         what = "publish to the quarantine" if awaited[0] == "quarantine-timeout" else "basic.cancel"
@@ -133,8 +142,8 @@ class Watchdog:
     def look_due(self, now_s: float) -> bool:
         """Whether the queue should be asked for its state, since it delivers nothing; then call `looked`."""
         relay = self._relay
-        expected = relay.expects_deliveries and not self._stream
-        silence_s = self._silence.seconds(relay.window.books.received if expected else None, now_s)
+        expected = relay.expects_deliveries and not self._stream and not relay.from_stream
+        silence_s = self._silence.seconds(relay.received if expected else None, now_s)
         return silence_s >= LOOK_EVERY_S and now_s >= self._look_at_s
 
     def looked(self, found: QueueState | None, now_s: float) -> Ending | None:
@@ -145,8 +154,8 @@ class Watchdog:
         if found is not None and not found.ready:
             self._source_in_vain.clear()
         stalled = relay.expects_deliveries and (found is None or found.ready > 0)
-        stalled_s = self._stall.seconds(relay.window.books.received if stalled else None, now_s)
-        # One that has received something was no standby, and what it consumes from is no stream at its end.
+        stalled_s = self._stall.seconds(relay.received if stalled else None, now_s)
+        # One that has received something was no standby.
         had_none = relay.window.books.received == self._received_before
         may_wait = had_none and (self._others_consume or self._uncounted)
         beside_others = found is not None and (found.consumers > 1 or may_wait)

@@ -157,6 +157,12 @@ class Cutter:
         """How the last delivery's method frame began, up to its delivery tag: the next one's is the same."""
         self._method_size = 0
 
+    @property
+    def unfinished(self) -> tuple[int, int, int]:
+        """What is still to come of a frame or content that has begun, in numbers that change while it comes."""
+        assembly = self._assembly
+        return self._tail_size, self._body_rest, assembly.body_left if assembly is not None else 0
+
     def feed(self, data: bytes, now_s: float) -> list[Event]:
         """Take the next chunk; return the events that it completes."""
         try:

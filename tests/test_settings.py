@@ -324,6 +324,13 @@ async def test_a_login_of_its_own_replaces_the_urls_whatever_its_characters() ->
     assert side.username == "me@:/%"
 
 
+def test_urls_that_name_different_users_have_no_common_one() -> None:
+    """A `user_id` may then be refused by one broker and not by the other: none is known to be the destination's own."""
+    urls = "amqp://one:1@a/,amqp://two:2@b/"
+    assert load(DESTINATION_URL=urls).destination.username == ""
+    assert load(DESTINATION_URL=urls.replace("two", "one")).destination.username == "one"
+
+
 def test_a_password_file_is_read_anew_each_time(tmp_path: Path) -> None:
     """One newline at the end is the editor's; another is the password's."""
     file = tmp_path / "password"

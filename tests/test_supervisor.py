@@ -198,7 +198,30 @@ async def test_a_bug_ends_a_generation_and_not_the_process(
         assert running.status.source.connect_attempts["bug"] == 2
         assert running.status.source.generations_ended.get("bug", 0) == (2 if step == "consume" else 0)
         assert running.status.source.reason == ""
+    assert caplog.text.count("Traceback") == (2 if step == "consume" else 1), "told once for each change"
     assert "ZeroDivisionError" in caplog.text
+
+
+@on_both_loops
+async def test_a_destination_that_opens_and_never_confirms_is_not_the_only_one_tried() -> None:
+    async with ScriptedBroker() as source, ScriptedBroker() as sick, ScriptedBroker() as healthy:
+        sick.published = keep
+        urls = f"{sick.url},{healthy.url}"
+        async with bridge(source, sick, destination_url=urls, confirm_timeout="1") as running:
+            (await source.consumed()).deliver(b"m")
+            await eventually(lambda: running.books.forwarded == 1)
+            assert healthy.peer.published == [b"m"]
+        await eventually(lambda: not healthy.open)
+
+
+@on_both_loops
+async def test_a_source_that_opens_and_cannot_be_consumed_is_not_the_only_one_tried() -> None:
+    async with ScriptedBroker() as sick, ScriptedBroker() as healthy, ScriptedBroker() as destination:
+        sick.answers[commands.Basic.Consume] = refuse(541, "INTERNAL_ERROR - no quorum")
+        async with bridge(sick, destination, source_url=f"{sick.url},{healthy.url}") as running:
+            (await healthy.consumed()).deliver(b"m")
+            await eventually(lambda: running.books.forwarded == 1)
+        await eventually(lambda: not healthy.open)
 
 
 RUNNING: dict[str, tuple[Callable[[Peer], None], str, str]] = {

@@ -117,6 +117,30 @@ def test_a_blocked_destination_is_waited_for() -> None:
     assert scene.endings == []
 
 
+def test_a_large_message_on_a_slow_way_is_waited_for_while_its_bytes_move() -> None:
+    scene = Scene()
+    scene.source(deliver(1, M))
+    scene.to_destination()
+    for unsent_bytes in range(9_000_000, 0, -1_000_000):
+        scene.now_s += TIMEOUT_S - 1
+        assert scene.watchdog.destination(scene.now_s, unsent_bytes) is None
+    scene.now_s += 1
+    assert scene.watchdog.destination(scene.now_s, 0) is None, "all is sent; now the confirm may take its time"
+    scene.now_s += TIMEOUT_S
+    ending = scene.watchdog.destination(scene.now_s, 0)
+    assert ending is not None
+    assert ending.reason == "confirm-timeout"
+
+
+def test_bytes_that_do_not_move_are_not_waited_for() -> None:
+    scene = Scene()
+    scene.source(deliver(1, M))
+    scene.to_destination()
+    assert scene.watchdog.destination(scene.now_s, 1000) is None
+    scene.now_s += TIMEOUT_S
+    assert scene.watchdog.destination(scene.now_s, 1000) is not None
+
+
 # --- The source: answers that do not come --------------------------------------------------------------------
 
 
@@ -201,6 +225,24 @@ def test_a_queue_that_does_not_answer_ends_the_source() -> None:
     assert scene.look(None) == ""
     scene.watch(LOOK_EVERY_S + 0.1)
     assert scene.look(None) == "stalled"
+
+
+def test_a_large_message_on_its_slow_way_is_a_sign_of_life() -> None:
+    scene = Scene()
+    whole = deliver(1, content(b"x" * 1000))
+    for start in range(0, len(whole), 200):
+        scene.source(whole[start : start + 200])
+        scene.watch(LOOK_EVERY_S + 0.1)
+        assert scene.look(STUCK_QUEUE) in {"", "not due"}
+
+
+def test_a_source_that_shows_itself_as_a_stream_is_not_asked() -> None:
+    """It keeps what it has delivered: at its end it delivers nothing and is not empty."""
+    scene = Scene()
+    offset = {"headers": table({"x-stream-offset": b"l" + pack(">q", 7)})}
+    scene.source(deliver(1, content(b"m", PERSISTENT | offset)))
+    scene.watch(3 * LOOK_EVERY_S)
+    assert scene.look(STUCK_QUEUE) == "not due"
 
 
 def test_a_delivery_between_two_looks_is_a_sign_of_life() -> None:

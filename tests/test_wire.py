@@ -376,3 +376,16 @@ def test_whatever_is_changed_in_a_stream_only_malformed_is_raised(data: st.DataO
     cut = data.draw(st.integers(0, len(stream)))
     with suppress(MalformedFrameError):
         feed((bytes(stream[:cut]), bytes(stream[cut:])), frame_max=data.draw(st.sampled_from((0, 4096))))
+
+
+@pytest.mark.parametrize("step", (1, 50, 333))
+def test_what_is_unfinished_changes_with_every_chunk_until_it_is_complete(step: int) -> None:
+    """So that a large message on a slow way is seen to move."""
+    cutter = wire.Cutter(ContentPreparer(HeaderPolicy()))
+    stream = deliver(1, content(b"x" * 1000, step=400))
+    seen = [cutter.unfinished]
+    for start in range(0, len(stream), step):
+        cutter.feed(stream[start : start + step], NOW_S)
+        seen.append(cutter.unfinished)
+    assert all(before != after for before, after in pairwise(seen))
+    assert seen[0] == seen[-1] == (0, 0, 0)
