@@ -46,6 +46,8 @@ class Relay:
         self.from_stream: bool | None = None
         """Whether the source is a stream, which says so in its deliveries; None before the first."""
         self.stopping = False
+        self._received_by_tick = -1
+        """How many had been received at the last tick of a shutdown."""
         self._abandoned = False
         """Given back although published: what the destination still answers has nobody to hear it."""
         self._giving_back = ""
@@ -184,6 +186,8 @@ class Relay:
     def _settle(self) -> None:
         """Encode what the window decided for the source."""
         self._release()
+        if self._lingers:
+            return
         settlement, output = self.window.settlement, self.source_output
         if settlement.acks:
             output += [ack_frame(tag, multiple=multiple) for tag, multiple in settlement.acks]
@@ -230,6 +234,21 @@ class Relay:
         """
         return self.window.full and not self.quarantine.wanted
 
+    @property
+    def _lingers(self) -> bool:
+        """Whether a shutdown lets the consumer be for the moment."""
+        window = self.window
+        healthy = window.destination_ready and window.pace.trouble_since_s is None
+        return self.stopping and self.consumer is Consumer.ON and (healthy or window.books.published > 0)
+
+    def _end_lingering(self) -> None:
+        """Cancel the consumer once all is forwarded, and no delivery has come since the last tick."""
+        books = self.window.books
+        drained = not (books.published or self.window.publishable) and books.received == self._received_by_tick
+        self._received_by_tick = books.received
+        if drained or not self._lingers:
+            self._give_back("shutdown")
+
     def consume(self, consumer_tag: str, prefetch: int, now_s: float) -> None:
         """The control plane is about to send `basic.consume`."""
         self.consumer = self.consumer.after(ConsumerEvent.START)
@@ -244,13 +263,27 @@ class Relay:
             self.stop()
 
     def stop(self) -> None:
-        """Shut down: stop consuming, forward what a healthy destination takes, give back the rest."""
+        """Shut down: forward what a healthy destination takes, stop consuming, give back the rest.
+
+        In this order, and the acks after the cancel: a standby begins where the cancelled consumer ends, and what it
+        publishes may overtake what is not confirmed yet (4.3.6). With the acks withheld, the prefetch ends deliveries.
+        """
         self.stopping = True
+        self._received_by_tick = -1
+        self._giving_back = ""
+        if not self._lingers:
+            self._give_back("shutdown")
+        self._settle()
+
+    def stop_consuming(self) -> None:
+        """Deliveries have come for too long since `stop`: end them."""
         self._give_back("shutdown")
         self._settle()
 
     def abandon(self) -> None:
         """Time is up: give back what is published and not confirmed, too."""
+        if self.consumer is Consumer.ON:
+            self._cancel()
         self._giving_back = ""
         self._abandoned = True
         self.window.release_published("shutdown")
@@ -301,5 +334,7 @@ class Relay:
             window.pace.trouble_since_s = now_s
             self._probing = True
             self._give_back("hold-timeout")
+        if self.stopping and self.consumer is Consumer.ON:
+            self._end_lingering()
         self.source_output += self.quarantine.publishes(self._source_frame_max, now_s, unix_s)
         self._settle()

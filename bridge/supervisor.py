@@ -241,7 +241,11 @@ class Supervisor:
         log.info("stopping: draining", extra={"published": self.books.published, "held": self.books.held})
         self.relay.stop()
         self._pump.run(loop.time())
-        while not self.relay.source_drained and loop.time() < deadline_s:  # noqa: ASYNC110 - the relay is sans-I/O
+        cancel_s = deadline_s - self.settings.shutdown_timeout / 2
+        while not self.relay.source_drained and loop.time() < deadline_s:
+            if self.relay.consumer is Consumer.ON and loop.time() >= cancel_s:
+                self.relay.stop_consuming()
+                self._pump.run(loop.time())
             await asyncio.sleep(TICK_S / 5)
         self.relay.abandon()
         self._pump.run(loop.time())

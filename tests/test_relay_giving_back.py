@@ -8,16 +8,50 @@ from tests import frames
 from tests.frames import confirm, content, deliver
 from tests.relay_scene import CANCEL, Bridge, M, ack, condemned, publish, quarantining, requeue
 
+
+def stop(bridge: Bridge) -> None:
+    """Shut down, and let the time pass in which deliveries may still come."""
+    bridge.relay.stop()
+    bridge.wait(0.05)
+    bridge.wait(0.05)
+
+
 # --- Giving back ---------------------------------------------------------------------------------------------
 
 HOLD = WindowLimits(prefetch=10, hold_timeout_s=60.0)
 
 
-def test_a_stop_cancels_forwards_what_a_healthy_destination_takes_and_gives_back_the_rest() -> None:
+def test_a_stop_forwards_cancels_and_only_then_acks() -> None:
+    """A standby begins at the cancel: what it publishes must not overtake what is on its way."""
     bridge = Bridge()
     bridge.source(*(deliver(tag, M) for tag in range(1, 4)))
     bridge.to_destination()
     bridge.relay.stop()
+    assert bridge.to_source() == b""
+    bridge.destination(confirm(2, multiple=True))
+    bridge.source(deliver(4, M))
+    bridge.wait(0.05)
+    assert bridge.to_destination() == publish() + M
+    bridge.destination(confirm(3) + confirm(4))
+    bridge.source(deliver(5, M))
+    bridge.to_destination()
+    bridge.destination(confirm(5))
+    bridge.wait(0.05)
+    assert bridge.to_source() == b"", "more may come: without acks a prefetch ends the deliveries"
+    bridge.wait(0.05)
+    acks = ack(2, multiple=True) + ack(3, multiple=True) + ack(4, multiple=True) + ack(5, multiple=True)
+    assert bridge.to_source() == CANCEL + acks
+    assert not bridge.relay.source_drained
+    bridge.source(frames.CANCEL_OK)
+    assert bridge.relay.source_drained
+
+
+def test_a_stop_that_deliveries_prolong_cancels_forwards_and_gives_back_the_rest() -> None:
+    bridge = Bridge()
+    bridge.source(*(deliver(tag, M) for tag in range(1, 4)))
+    bridge.to_destination()
+    bridge.relay.stop()
+    bridge.relay.stop_consuming()
     assert bridge.to_source() == CANCEL
     bridge.source(deliver(4, M))
     bridge.source(frames.CANCEL_OK)
@@ -51,8 +85,24 @@ def test_a_stop_while_consuming_begins_cancels_when_it_has_begun() -> None:
     bridge.relay.stop()
     assert bridge.to_source() == b""
     bridge.relay.consuming()
+    bridge.wait(0.05)
+    bridge.wait(0.05)
     assert bridge.to_source() == CANCEL
     bridge.source(frames.CANCEL_OK)
+    assert bridge.relay.source_drained
+
+
+def test_a_stop_while_which_the_destination_is_lost_gives_back_what_is_not_confirmed() -> None:
+    bridge = Bridge()
+    bridge.source(*(deliver(tag, M) for tag in range(1, 4)))
+    bridge.to_destination()
+    bridge.relay.stop()
+    bridge.destination(confirm(1))
+    bridge.relay.destination_lost(bridge.now_s)
+    bridge.wait(0.05)
+    assert bridge.to_source() == CANCEL + ack(1, multiple=True)
+    bridge.source(frames.CANCEL_OK)
+    assert bridge.to_source() == requeue(3, multiple=True)
     assert bridge.relay.source_drained
 
 
@@ -72,14 +122,13 @@ def test_when_time_is_up_the_published_are_given_back_too_and_late_confirms_are_
     bridge.source(*(deliver(tag, M) for tag in range(1, 4)))
     bridge.to_destination()
     bridge.relay.stop()
-    bridge.source(frames.CANCEL_OK)
-    bridge.to_source()
     bridge.relay.abandon()
-    assert bridge.to_source() == requeue(3, multiple=True)
+    assert bridge.to_source() == CANCEL + requeue(3, multiple=True)
     assert bridge.books.requeued == {"shutdown": 3}
     assert bridge.books.duplicates_possible == 3
     bridge.destination(confirm(3, multiple=True))
     assert bridge.to_source() == b""
+    bridge.source(frames.CANCEL_OK)
     assert bridge.relay.source_drained
 
 
@@ -170,7 +219,7 @@ def test_a_message_on_its_way_to_the_quarantine_is_not_given_back_meanwhile() ->
 
 def test_a_stop_waits_for_the_quarantine_and_gives_back_what_it_refuses() -> None:
     bridge = quarantining(1)
-    bridge.relay.stop()
+    stop(bridge)
     bridge.source(frames.CANCEL_OK)
     assert not bridge.relay.source_drained
     assert bridge.to_source() == CANCEL
@@ -182,7 +231,7 @@ def test_a_stop_waits_for_the_quarantine_and_gives_back_what_it_refuses() -> Non
 
 def test_when_time_is_up_the_quarantine_is_not_waited_for() -> None:
     bridge = quarantining(1)
-    bridge.relay.stop()
+    stop(bridge)
     bridge.source(frames.CANCEL_OK)
     bridge.to_source()
     bridge.relay.abandon()

@@ -86,6 +86,14 @@ class BridgeProcess:
         self._running.send_signal(signal.SIGTERM)
         return self.wait(timeout_s)
 
+    def freeze(self) -> None:
+        """SIGSTOP: its connections stay open, and it does nothing."""
+        self._running.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT: go on after ``freeze``."""
+        self._running.send_signal(signal.SIGCONT)
+
     def kill(self) -> None:
         """SIGKILL the process if it runs."""
         if self._process and self._process.poll() is None:

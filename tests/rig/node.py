@@ -303,6 +303,28 @@ class Node:
         """How many consumers the queue has."""
         return self._ask_queue(queue, "{ok, _, Consumers} = rabbit_amqqueue:stat(Q), Consumers")
 
+    def forget_consumers(self, queue: str) -> None:
+        """Remove the queue's consumers behind their channels' backs: they are told nothing, and get nothing more."""
+        classic = 'gen_server2:call(amqqueue:get_pid(Q), {basic_cancel, Channel, Tag, undefined, <<"rig">>})'
+        if self.version != "3.10":
+            classic = """
+                gen_server2:call(amqqueue:get_pid(Q),
+                    {stop_consumer, #{pid => Channel, consumer_tag => Tag, user => <<"rig">>}})"""
+        forget = f"""
+            Forget = fun(Channel, Tag) ->
+                case amqqueue:get_type(Q) of
+                    rabbit_quorum_queue ->
+                        Cancel = rabbit_fifo:make_checkout({{Tag, Channel}}, cancel, #{{}}),
+                        {{ok, _, _}} = ra:process_command(amqqueue:get_pid(Q), Cancel);
+                    _ ->
+                        ok = {classic}
+                end
+            end,
+            Consumers = rabbit_amqqueue:consumers(Q),
+            [Forget(element(1, C), element(2, C)) || C <- Consumers], length(Consumers)"""
+        if not self._ask_queue(queue, forget):
+            raise RuntimeError(f"{queue} has no consumers")
+
     def queue_depth(self, queue: str) -> int:
         """How many messages the queue holds, those included that a consumer has and has not acked.
 
