@@ -211,3 +211,13 @@ def test_what_the_destination_closed_for_reaches_the_window() -> None:
     bridge.destination(frames.close(1, 406, "PRECONDITION_FAILED"))
     bridge.relay.destination_lost(bridge.now_s)
     assert [verdict.reason for _, verdict in bridge.window.condemned] == ["poison"]
+
+
+def test_what_was_received_changes_with_every_byte_that_comes() -> None:
+    bridge = Bridge()
+    whole = deliver(1, M)
+    seen = [bridge.relay.received]
+    for raw in (whole[:9], whole[9:]):
+        bridge.source(raw)
+        seen.append(bridge.relay.received)
+    assert len(set(seen)) == 3
