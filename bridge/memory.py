@@ -59,6 +59,8 @@ class Memory:
         """When, in seconds heard, the last ack was dropped that could still have been forgotten by the broker."""
         self._remembered: dict[bytes, int] = {}
         """Confirmed copies at the destination, by identity, that cover a redelivery each."""
+        self._given_back: dict[bytes, int] = {}
+        """Deliveries that were given back and have not been forwarded since, by identity."""
         self._expires_s: float | None = None
         self._looked_s = 0.0
         """When time was last let pass."""
@@ -76,9 +78,20 @@ class Memory:
         self._last_heard_s = now_s
 
     def acked(self, deliveries: list[Delivery], size_bytes: int) -> None:
-        """Note deliveries as acked just now; `size_bytes` is the size of their contents together."""
+        """Note deliveries as forwarded and acked just now; `size_bytes` is the size of their contents together."""
         if not self.enabled:
             return
+        if self._given_back:
+            for delivery in deliveries:
+                if delivery.redelivered:
+                    _use_up(self._given_back, identity(delivery.content))
+        self._note(deliveries, size_bytes)
+
+    def suppressed(self, delivery: Delivery) -> None:
+        """Note a redelivery as acked and not forwarded: this ack may be forgotten like the one before it."""
+        self._note([delivery], len(delivery.content))
+
+    def _note(self, deliveries: list[Delivery], size_bytes: int) -> None:
         identified = size_bytes > KEPT_BYTES * len(deliveries)
         if identified:
             batch = [key for delivery in deliveries if (key := identity(delivery.content)) is not None]
@@ -94,11 +107,18 @@ class Memory:
             if self._heard_s - dropped_s < ACKED_S:
                 self._overflowed_s = self._heard_s
 
-    def source_lost(self, unforwarded: Iterable[bytes] = ()) -> None:
+    def given_back(self, content: bytes) -> None:
+        """Note a delivery that returns to the queue and was not forwarded for certain: nothing covers its like now."""
+        key = identity(content) if self.enabled else None
+        if key is not None:
+            _add(self._given_back, key)
+            self._uncover(key)
+
+    def source_lost(self, unforwarded: Iterable[bytes]) -> None:
         """The source generation ended: its last acks may have been lost.
 
-        `unforwarded` are the contents of which the generation held deliveries. They will be redelivered for certain;
-        where one is like a message that was acked, no redelivery of either is suppressed.
+        `unforwarded` are the contents of deliveries that were held. They, and what was given back, will be redelivered
+        for certain; the like of them that was acked perhaps. A redelivery could then be either, so none is covered.
         """
         self._generations += 1
         self._expires_s = None
@@ -108,49 +128,33 @@ class Memory:
             if self._heard_s - acked_s >= ACKED_S:
                 continue
             for item in batch:
-                if identified:
-                    self._add(item)
-                else:
-                    self.remember(item)
+                key = item if identified else identity(item)
+                if key is not None and not _add(self._remembered, key):
+                    self._complete = False
         self._acked.clear()
         self._acked_messages = 0
         if self._remembered:
-            for content in unforwarded:
-                if self.recall(content):
-                    self._complete = False
+            for key in (*map(identity, unforwarded), *self._given_back):
+                self._uncover(key)
 
     def consuming(self, now_s: float) -> None:
         """Consuming begins (again): from now on the redeliveries can be expected."""
         if self._expires_s is None:
             self._expires_s = now_s + REMEMBERED_S
 
-    def remember(self, content: bytes) -> bool:
-        """Remember that the destination confirmed this message; False when it has no identity to know it by."""
+    def remember(self, content: bytes) -> None:
+        """Remember that the destination confirmed this message, where it has an identity to know it by."""
         key = identity(content) if self.enabled else None
-        if key is None:
-            return False
-        self._add(key)
-        return True
+        if key is not None and not _add(self._remembered, key):
+            self._complete = False
 
-    def _add(self, key: bytes) -> None:
-        self._remembered[key] = self._remembered.pop(key, 0) + 1
-        if len(self._remembered) > REMEMBERED_MESSAGES:
-            del self._remembered[next(iter(self._remembered))]
+    def _uncover(self, key: bytes | None) -> None:
+        if key is not None and self._remembered.pop(key, 0):
             self._complete = False
 
     def recall(self, content: bytes) -> bool:
         """Whether this redelivery is covered by a copy at the destination; uses that copy up."""
-        if not self._remembered:
-            return False
-        key = identity(content)
-        copies = self._remembered.get(key, 0) if key is not None else 0
-        if key is None or not copies:
-            return False
-        if copies == 1:
-            del self._remembered[key]
-        else:
-            self._remembered[key] = copies - 1
-        return True
+        return bool(self._remembered) and _use_up(self._remembered, identity(content))
 
     def vouches_for(self, content: bytes) -> bool:
         """Whether a redelivery that is not remembered is known not to be this process's own publish."""
@@ -165,3 +169,22 @@ class Memory:
             self._remembered.clear()
             self._complete = True
             self._expires_s = None
+
+
+def _add(counts: dict[bytes, int], key: bytes) -> bool:
+    """Count one more; return whether there was room for all: else the oldest is forgotten."""
+    counts[key] = counts.pop(key, 0) + 1
+    if len(counts) <= REMEMBERED_MESSAGES:
+        return True
+    del counts[next(iter(counts))]
+    return False
+
+
+def _use_up(counts: dict[bytes, int], key: bytes | None) -> bool:
+    """Count one less; return whether there was one."""
+    if key is None or key not in counts:
+        return False
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]
+    return True

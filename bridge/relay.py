@@ -54,8 +54,9 @@ class Relay:
         """Why the consumer is being cancelled and what is held given back; empty when it is not."""
         self._consumer_tag = ""
         self._consumer_prefetch = 0
-        self._probing = False
-        """Given back once: one single message tries whether the destination takes messages again."""
+        self._probing_since: int | None = None
+        """How many verdicts there had been when all was given back, since when a single message tries whether the
+        destination takes messages again; None when it is not so."""
         self._source_open = False
         self._source_frame_max = 0
         self._source_cutter = Cutter(ContentPreparer(policy))
@@ -157,10 +158,6 @@ class Relay:
                 case _:
                     message = f"a {type(event).__name__} from the destination"
                     raise MalformedFrameError(message)
-        if self._probing and window.last_forward_s == now_s:
-            # Before its ack is written: that would have the source set out the next message for a consumer that is
-            # gone, and a quorum queue of 4.3 puts such a message behind all that were given back (4.3.6).
-            self._end_probe()
         self._settle()
 
     # --- Bytes out ---------------------------------------------------------------------------------------
@@ -185,6 +182,10 @@ class Relay:
 
     def _settle(self) -> None:
         """Encode what the window decided for the source."""
+        if self._probing_since is not None and self.window.verdicts != self._probing_since:
+            # Before its ack is written: that would have the source set out the next message for a consumer that is
+            # gone, and a quorum queue of 4.3 puts such a message behind all that were given back (4.3.6).
+            self._end_probe()
         self._release()
         if self._lingers:
             return
@@ -209,7 +210,7 @@ class Relay:
         ready = self._source_open and self.consumer is Consumer.OFF and not self.stopping
         if not ready or not window.destination_ready or window.orphans:
             return 0
-        return 1 if self._probing else window.limits.prefetch
+        return window.limits.prefetch if self._probing_since is None else 1
 
     @property
     def received(self) -> tuple[int, ...]:
@@ -315,8 +316,8 @@ class Relay:
                 window.released()
 
     def _end_probe(self) -> None:
-        """The single message was taken: consume as before."""
-        self._probing = False
+        """The destination took the single message, or said that it is at fault: consume as before."""
+        self._probing_since = None
         if self.consumer is Consumer.ON and self._consumer_prefetch < self.window.limits.prefetch:
             self._cancel()
 
@@ -332,7 +333,7 @@ class Relay:
         window.tick(now_s)
         if window.pace.refuses_since(now_s) >= window.limits.hold_timeout_s and self._source_open and window.books.held:
             window.pace.trouble_since_s = now_s
-            self._probing = True
+            self._probing_since = window.verdicts
             self._give_back("hold-timeout")
         if self.stopping and self.consumer is Consumer.ON:
             self._end_lingering()

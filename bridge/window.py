@@ -97,6 +97,8 @@ class Window:
         self.pace = Pace(limits.prefetch, chance)
         self._aside = Aside(self.pace)
         self._blame = Blame(own_keys=limits.own_keys, quarantine=limits.quarantine)
+        self.verdicts = 0
+        """How often the destination said of a message that it takes it, or that it is the message which it refuses."""
         self.last_forward_s: float | None = None
         """When it last took a message, in monotonic seconds."""
 
@@ -183,8 +185,7 @@ class Window:
             books.received_redelivered += 1
             if self.memory.recall(delivery.content):
                 books.suppressed += 1
-                # This ack may be forgotten like the one before it.
-                self.memory.acked([delivery], len(delivery.content))
+                self.memory.suppressed(delivery)
                 self._leave(delivery)
                 self.settlement.ack(delivery.delivery_tag)
                 return
@@ -205,6 +206,7 @@ class Window:
         books.stale_held += books.held
         books.stale_published += books.published
         books.held = books.published = books.bytes_in_flight = 0
+        unforwarded = [*self._held, *self._aside.deliveries, *(d for d, _ in self.condemned)]
         self._held.clear()
         self._aside.source_lost()
         self.condemned.clear()
@@ -213,7 +215,7 @@ class Window:
         self._releasing = ""
         self.settlement.begin_anew()
         self._orphaned = bool(self._published)
-        self.memory.source_lost()
+        self.memory.source_lost(delivery.content for delivery in unforwarded)
 
     def release(self, reason: str) -> None:
         """Give back whatever is not published, and what still comes: the consumer is being cancelled.
@@ -276,6 +278,8 @@ class Window:
         if self._orphaned:
             # Whether they arrived will never be known: their redeliveries are forwarded as any message.
             self._orphaned = False
+            for delivery in published:
+                self.memory.given_back(delivery.content)
             published = []
         if published:
             count(self.books.publish_retries, "destination-lost", len(published))
@@ -363,6 +367,7 @@ class Window:
         books.bytes_in_flight -= content_bytes
         self.memory.acked(confirmed, content_bytes)
         self.last_forward_s = now_s
+        self.verdicts += 1
         self.pace.taken()
         if self._aside.returns_in_a_row:
             self._hold(self._aside.taken())
@@ -375,9 +380,11 @@ class Window:
             returned = accepted and self._published.was_returned(delivery)
             self._blame.answered(delivery.delivery_tag)
             if self._orphaned:
-                if accepted and not returned and not self.memory.remember(delivery.content):
-                    # Its redelivery cannot be told from another message; `receive` counts it.
-                    continue
+                if accepted and not returned:
+                    # Without an id its redelivery cannot be told from another message; `receive` counts it.
+                    self.memory.remember(delivery.content)
+                else:
+                    self.memory.given_back(delivery.content)
             elif returned:
                 self._unpublish()
                 self._set_aside(delivery, now_s)
@@ -425,6 +432,7 @@ class Window:
             self._aside.park(delivery, verdict, now_s, RETRY_MAX_S)
 
     def _condemn(self, delivery: Delivery, verdict: Verdict, now_s: float) -> None:
+        self.verdicts += 1
         if self.limits.quarantine:
             self.condemned.append((delivery, verdict))
         else:
@@ -434,7 +442,7 @@ class Window:
 
     def tick(self, now_s: float) -> None:
         """Let time pass: try again what is due, give back what was aside for too long."""
-        self.memory.expire(now_s)
+        self.memory.expire(now_s, taking=self.pace.trouble_since_s is None)
         self._blame.expire(now_s)
         if self._open and not self.blocked and not self.in_flight:
             self.pace.well()
@@ -461,6 +469,7 @@ class Window:
 
     def _set_aside(self, delivery: Delivery, now_s: float) -> None:
         """The destination has no route for it: try it again later, let the others pass."""
+        self.verdicts += 1
         if self._aside.returned(delivery, now_s):
             self._refused("returned", "no queue is bound for them", now_s)
 
@@ -485,4 +494,5 @@ class Window:
         count(self.books.requeued, reason)
         self._leave(delivery)
         self.settlement.requeue(delivery.delivery_tag)
+        self.memory.given_back(delivery.content)
         self._aside.settled(delivery.delivery_tag)

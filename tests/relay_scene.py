@@ -41,6 +41,11 @@ class Bridge:
         self._destination = self.relay.destination_connecting()
         self.relay.destination_opened(self.frame_max[1], self.now_s)
 
+    def lose_destination(self) -> None:
+        """The destination's generation ends, and another one begins."""
+        self.relay.destination_lost(self.now_s)
+        self.open_destination()
+
     def consume(self) -> None:
         """`basic.consume`, and its answer."""
         self.relay.consume("ct", self.relay.wanted_prefetch, self.now_s)

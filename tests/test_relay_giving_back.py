@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
 from bridge.consumer import Consumer
 from bridge.window import WindowLimits
 from tests import frames
-from tests.frames import confirm, content, deliver
+from tests.frames import close, confirm, content, deliver, returned
 from tests.relay_scene import CANCEL, Bridge, M, ack, condemned, publish, quarantining, requeue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def stop(bridge: Bridge) -> None:
@@ -154,6 +162,53 @@ def test_what_is_held_too_long_is_given_back_and_consumed_again_when_the_destina
     bridge.source(frames.CANCEL_OK)
     assert bridge.relay.wanted_prefetch == 10
     bridge.consume()
+    assert bridge.to_source() == b""
+
+
+def has_no_route(bridge: Bridge) -> None:
+    bridge.destination(returned(M), confirm(1))
+
+
+def is_poison(bridge: Bridge) -> None:
+    bridge.destination(close(1, 406, "poison"))
+    bridge.lose_destination()
+
+
+@pytest.mark.parametrize(("fault", "own_keys"), ((has_no_route, True), (is_poison, False)))
+def test_a_probe_that_is_itself_at_fault_does_not_keep_the_others_waiting(
+    fault: Callable[[Bridge], None], *, own_keys: bool
+) -> None:
+    """Else it would be given back and come first again, for ever: with the quarantine off, nothing takes it."""
+    bridge = Bridge(replace(HOLD, own_keys=own_keys, quarantine=False), own_keys=own_keys)
+    bridge.source(deliver(1, M))
+    bridge.destination(frames.BLOCKED)
+    bridge.wait(60.0)
+    bridge.source(frames.CANCEL_OK)
+    bridge.destination(frames.UNBLOCKED)
+    bridge.consume()
+    bridge.source(deliver(2, M, redelivered=1))
+    bridge.to_destination()
+    bridge.to_source()
+    fault(bridge)
+    bridge.wait(0.05)
+    assert bridge.to_source() == CANCEL
+    bridge.source(frames.CANCEL_OK)
+    assert bridge.relay.wanted_prefetch == 10
+
+
+def test_a_destination_that_refuses_the_probe_as_any_other_message_is_probed_on() -> None:
+    bridge = Bridge(HOLD)
+    bridge.source(deliver(1, M))
+    bridge.destination(frames.BLOCKED)
+    bridge.wait(60.0)
+    bridge.source(frames.CANCEL_OK)
+    bridge.destination(frames.UNBLOCKED)
+    bridge.consume()
+    bridge.source(deliver(2, M, redelivered=1))
+    bridge.to_destination()
+    bridge.to_source()
+    bridge.destination(confirm(1, accepted=False))
+    bridge.wait(0.05)
     assert bridge.to_source() == b""
 
 

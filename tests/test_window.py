@@ -326,6 +326,31 @@ def test_a_suppressed_redelivery_is_known_again_when_its_ack_was_lost_too() -> N
     assert (scene.books.forwarded, scene.books.suppressed) == (1, 3)
 
 
+@pytest.mark.parametrize("fate", ("held", "given back", "orphan nacked", "orphan's destination lost"))
+def test_a_message_that_came_round_again_is_not_suppressed_in_the_place_of_its_first_copy(fate: str) -> None:
+    """Somebody sent it back to the source with its id, to be tried again: that was not forwarded, and must be."""
+    scene = Scene()
+    scene.receive_each(identified(1, "a"))
+    scene.take()
+    scene.confirm(1)
+    scene.receive_each(identified(2, "a"))
+    if fate.startswith("orphan"):
+        scene.take()
+    if fate == "given back":
+        scene.window.release("hold-timeout")
+    scene.window.source_lost()
+    if fate == "orphan nacked":
+        scene.confirm(2, accepted=False)
+    elif fate == "orphan's destination lost":
+        scene.lose_destination()
+        scene.reopen_destination()
+    scene.window.source_opened()
+    scene.receive_each(identified(1, "a", redelivered=1))
+    scene.wait(10.0)
+    assert scene.take() == [1]
+    assert scene.books.duplicates_possible > 0, "it may be the first copy, whose ack was forgotten"
+
+
 def test_nothing_is_published_while_orphans_wait() -> None:
     scene = Scene()
     scene.receive(1)

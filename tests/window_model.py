@@ -68,6 +68,7 @@ class Source:
     """Confirmed copies that allow an ack, by content: a return cannot tell equal contents apart."""
     may_ack: set[int] = field(default_factory=set)
     """Delivery tags that may be acked without a copy of this generation: suppressed or quarantined."""
+    in_quarantine: set[int] = field(default_factory=set)
     may_requeue: set[int] = field(default_factory=set)
     retry_tags: set[int] = field(default_factory=set)
 
@@ -93,7 +94,13 @@ class WindowMachine(RuleBasedStateMachine):
         # The memory, naively.
         self.acked: list[tuple[float, bytes]] = []
         self.copies: Counter[bytes] = Counter()
+        self.given_back: Counter[bytes] = Counter()
+        # By body and id: how many messages there have been, and how many copies at the destination or in quarantine.
+        self.sent: Counter[tuple[bytes, bytes]] = Counter()
+        self.arrived: Counter[tuple[bytes, bytes]] = Counter()
+        self.known: dict[bytes, tuple[bytes, bytes]] = {}
         self.expires_s: float | None = None
+        self.ticked_s = 0.0
         self.heard_s = self.received_s = 0.0
 
     @initialize(messages=st.integers(0, 60))
@@ -148,7 +155,14 @@ class WindowMachine(RuleBasedStateMachine):
         """At the source, by whoever uses the bridge; some without an id, many alike."""
         for body, has_id in bodies:
             number = next(self.numbers)
-            self.queue.append(Message(number, body, b"m-%d" % number if has_id else b""))
+            self._send(Message(number, body, b"m-%d" % number if has_id else b""))
+
+    @precondition(lambda self: self.arrived)
+    @rule(data=st.data())
+    def a_message_comes_round_again(self, data: st.DataObject) -> None:
+        """With its id and its body: somebody at the destination sends it back to the source, to be tried again."""
+        again = data.draw(st.sampled_from(sorted(self.arrived)))
+        self._send(Message(next(self.numbers), *again))
 
     @precondition(lambda self: self.source and self.source.consuming and self.queue)
     @rule(number=st.integers(1, 40), counts=st.sampled_from((0, 0, 0, 1, 16, 17)))
@@ -174,6 +188,7 @@ class WindowMachine(RuleBasedStateMachine):
                 )
             )
             source.unsettled[source.next_tag] = (message, run[-1])
+            self.known[run[-1].content] = message.body, message.message_id
             in_memory += len(run[-1].content)
             source.next_tag += 1
         self.received += len(run)
@@ -201,6 +216,7 @@ class WindowMachine(RuleBasedStateMachine):
         source = self.source
         assert source is not None
         self.stale += len(source.unsettled)
+        published = {publish.delivery.delivery_tag for publish in self._live()}
         self._give_back(list(source.unsettled))
         self.source = None
         for publish in self.pending.values():
@@ -210,6 +226,9 @@ class WindowMachine(RuleBasedStateMachine):
             if self.heard_s - acked_s < ACKED_S:
                 self.copies[key] += 1
         self.acked.clear()
+        held = [d for tag, (_, d) in source.unsettled.items() if tag not in published]
+        for unforwarded in (*(identity(d.content) for d in held), *+self.given_back):
+            del self.copies[unforwarded or b""]
         self.expires_s = None
         self.window.source_lost()
 
@@ -269,6 +288,9 @@ class WindowMachine(RuleBasedStateMachine):
             if close is not None and "max size" in close.reply_text:
                 self.source.passed |= {p.delivery.delivery_tag for p in live if p.delivery.body_size > 2}
         self.destination = self.blocked = False
+        for publish in self.pending.values():
+            if publish.orphan and (key := identity(publish.delivery.content)) is not None:
+                self._uncover(key)
         self.pending.clear()
         self.window.destination_lost(close, self.now_s)
 
@@ -357,7 +379,9 @@ class WindowMachine(RuleBasedStateMachine):
         self.source.passed.add(tag)
         if taken:
             self.source.may_ack.add(tag)
+            self.source.in_quarantine.add(tag)
             self.quarantined += 1
+            self.arrived[self.known[self.window.condemned[0][0].content]] += 1
             assert self.window.quarantined()[0].delivery_tag == tag
         else:
             self.window.quarantine_refused(self.now_s)
@@ -368,6 +392,9 @@ class WindowMachine(RuleBasedStateMachine):
         self.now_s += seconds
         if self.source is not None:
             self.source.may_requeue |= self.source.passed
+        if self.expires_s is not None and self.window.pace.trouble_since_s is not None:
+            self.expires_s += self.now_s - self.ticked_s  # nothing was taken, so nothing was redelivered
+        self.ticked_s = self.now_s
         if self.expires_s is not None and self.now_s >= self.expires_s:
             self.copies.clear()
             self.expires_s = None
@@ -393,23 +420,11 @@ class WindowMachine(RuleBasedStateMachine):
             covered = sorted(t for t in source.unsettled if t == tag or (multiple and t < tag))
             assert tag in covered, f"invariant 1: acks {tag}, which is not unsettled"
             for acked in covered:
-                _, d = source.unsettled.pop(acked)
-                key = identity(d.content)
-                if acked in source.may_ack:
-                    source.may_ack.discard(acked)
-                else:
-                    source.credits[d.content] -= 1
-                    assert source.credits[d.content] >= 0, f"invariant 1: acks {acked}, of which no copy arrived"
-                    self.forwarded += 1
-                if key is not None:
-                    self.acked.append((self.heard_s, key))
+                self._ack(acked)
         for tag in window.settlement.requeues:
             assert tag in source.unsettled, f"invariant 6: gives back {tag}, which is not unsettled"
             assert tag in source.may_requeue, f"invariant 6: gives back {tag} without need"
-        self._give_back(window.settlement.requeues)
-        self.requeued += len(window.settlement.requeues)
-        for tag in window.settlement.requeues:
-            del source.unsettled[tag]
+        self._requeue(window.settlement.requeues)
         window.settlement.acks.clear()
         window.settlement.requeues.clear()
         assert not source.may_ack, "suppressed or quarantined, and not acked"
@@ -451,6 +466,7 @@ class WindowMachine(RuleBasedStateMachine):
             self._heal()
         assert not self.queue, "messages are stuck at the source"
         assert self.source is None or not self.source.unsettled, "messages are stuck in the window"
+        assert not self.sent - self.arrived, "lost: suppressed in the place of another that is like them"
 
     def _heal(self) -> None:
         self.now_s += HEALING_S
@@ -484,6 +500,40 @@ class WindowMachine(RuleBasedStateMachine):
     def _live(self) -> list[Publish]:
         return [publish for publish in self.pending.values() if not publish.stale]
 
+    def _send(self, message: Message) -> None:
+        self.sent[message.body, message.message_id] += 1
+        self.queue.append(message)
+
+    def _ack(self, tag: int) -> None:
+        assert self.source is not None
+        source = self.source
+        _, d = source.unsettled.pop(tag)
+        key = identity(d.content)
+        if tag in source.may_ack:
+            source.may_ack.discard(tag)
+        else:
+            source.credits[d.content] -= 1
+            assert source.credits[d.content] >= 0, f"invariant 1: acks {tag}, of which no copy arrived"
+            self.forwarded += 1
+            if d.redelivered and key is not None and self.given_back[key]:
+                self.given_back[key] -= 1
+        if key is not None and tag not in source.in_quarantine:
+            self.acked.append((self.heard_s, key))
+
+    def _requeue(self, tags: list[int]) -> None:
+        assert self.source is not None
+        self._give_back(tags)
+        self.requeued += len(tags)
+        for tag in tags:
+            _, d = self.source.unsettled.pop(tag)
+            if (key := identity(d.content)) is not None:
+                self._uncover(key)
+
+    def _uncover(self, key: bytes) -> None:
+        """One like this comes back and has not been forwarded."""
+        self.given_back[key] += 1
+        del self.copies[key]
+
     def _give_back(self, tags: list[int]) -> None:
         assert self.source is not None
         messages = [self.source.unsettled[tag][0] for tag in tags]
@@ -502,9 +552,12 @@ class WindowMachine(RuleBasedStateMachine):
                 publish.returned = True
             key = identity(d.content)
             arrived = accepted and not publish.returned
+            self.arrived[self.known[d.content]] += arrived
             if publish.orphan:
                 if arrived and key is not None:
                     self.copies[key] += 1
+                elif key is not None:
+                    self._uncover(key)
             elif publish.stale:
                 continue
             elif arrived:
