@@ -105,8 +105,8 @@ class Blame:
         text = f"message size {delivery.body_size} is larger than the destination's limit {self.size_limit:.0f}"
         return Verdict("too-large", 406, text)
 
-    def answered(self, delivery_tag: int) -> None:
-        """The destination confirmed or nacked this one and closed no channel for it."""
+    def judged(self, delivery_tag: int) -> None:
+        """What there was to find out about this one is known: it was confirmed, nacked or convicted."""
         self.suspects = max(0, self.suspects - 1)
         self.strikes.pop(delivery_tag, None)
 

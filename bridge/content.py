@@ -370,3 +370,13 @@ def with_headers(content: bytes, fields: dict[bytes, bytes]) -> bytes:
     properties = split_properties(header)
     properties[HEADERS] = table_with(properties.get(HEADERS, EMPTY_TABLE), fields)
     return join_properties(header, properties) + content[len(header) :]
+
+
+def without_expiration(content: bytes) -> tuple[bytes, bytes]:
+    """Return the content without its `expiration`, and what that was; empty where there was none."""
+    header = header_frame(content)
+    properties = split_properties(header)
+    expiration = properties.pop(EXPIRATION, b"")
+    if not expiration:
+        return content, b""
+    return join_properties(header, properties) + content[len(header) :], expiration[1:]

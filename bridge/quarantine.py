@@ -1,8 +1,8 @@
 """The quarantine's channel, sans-I/O: where messages go that the destination can never take.
 
 It is a channel of the source's connection, beside the one that consumes. Messages are published one at a
-time, so that an answer cannot be mistaken for that of another, each with the reason in its headers. A message
-that the quarantine does not take goes back to the window.
+time, so that an answer cannot be mistaken for that of another, each with the reason in its headers; none expires
+there. A message that the quarantine does not take goes back to the window.
 
 What it does not do: condemn messages, and account for them, which is `window`'s.
 """
@@ -11,7 +11,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from bridge.content import ContentPreparer, HeaderPolicy, header_frame, long_string, reframe, with_headers
+from bridge.content import (
+    ContentPreparer,
+    HeaderPolicy,
+    header_frame,
+    long_string,
+    reframe,
+    with_headers,
+    without_expiration,
+)
 from bridge.frames import QUARANTINE_CHANNEL, publish_frame, route, split_route
 from bridge.wire import Confirm, Delivery, Return
 
@@ -39,6 +47,8 @@ class Quarantine:
         self._window = window
         self._publish = publish_frame(QUARANTINE_CHANNEL, route("", queue))
         self._open = False
+        self.opening = False
+        """Whether the channel is being opened just now: the broker's answers are waited for."""
         self._returned = False
         """Whether what was published last came back: its confirm, which follows, is none."""
 
@@ -49,16 +59,16 @@ class Quarantine:
 
     def opened(self) -> None:
         """The queue is there, and the channel is open with confirms."""
-        self._open = True
+        self._open, self.opening = True, False
 
     def source_lost(self) -> None:
         """The connection is gone; the window forgets what was condemned by itself."""
-        self._open = False
+        self._open = self.opening = False
 
     def closed(self, now_s: float) -> None:
-        """The channel was closed, or could not be opened: hold what it was for."""
-        self._open = False
-        if self._window.condemned:
+        """The channel was closed, or could not be opened: hold all that it was for."""
+        self._open = self.opening = False
+        for _ in range(len(self._window.condemned)):
             self._window.quarantine_refused(now_s)
 
     def publishes(self, frame_max: int, now_s: float, unix_s: float) -> list[bytes]:
@@ -82,6 +92,8 @@ class Quarantine:
             pass  # time was up, and what it is about was given back
         elif event.accepted and not self._returned:
             self.confirmed.append(Quarantined(*self._window.quarantined()))
+        elif self._returned:
+            self.closed(now_s)  # its queue is gone: it is declared when the channel is opened anew
         else:
             self._window.quarantine_refused(now_s)
 
@@ -100,4 +112,7 @@ def _with_reasons(delivery: Delivery, verdict: Verdict, frame_max: int, unix_s: 
     header = header_frame(content)
     if (prepared := PREPARER.prepare(header)) is not None:
         content = prepared.header + content[len(header) :]
+    content, expiration = without_expiration(content)
+    if expiration:
+        reasons[b"x-bridge-expiration"] = long_string(expiration)
     return reframe(with_headers(content, reasons), QUARANTINE_CHANNEL, frame_max)

@@ -231,9 +231,9 @@ class Relay:
     def paused(self) -> bool:
         """Whether the source must not be read from: memory is full (invariant 4).
 
-        Not while the quarantine is to be opened: the broker's answers come on the same connection.
+        Not while the quarantine is being opened: the broker's answers come on the same connection.
         """
-        return self.window.full and not self.quarantine.wanted
+        return self.window.full and not self.quarantine.opening
 
     @property
     def _lingers(self) -> bool:

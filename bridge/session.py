@@ -235,6 +235,8 @@ class SourceSession(Session):
                 control = await self._channel_number(CONTROL_CHANNEL)
                 await control.declare_queue(name, durable=True)
             await control.close()
+            if self._quarantine is not None:
+                await self._quarantine.close()
             # Kept, since aio-pika lets go of a channel that nobody holds.
             self._quarantine = await self._channel_number(QUARANTINE_CHANNEL, publisher_confirms=True)
         if self.end is None:

@@ -1,8 +1,8 @@
 """Settling at the source, sans-I/O: what is acked and what is given back, in as few frames as is safe.
 
 An ack with `multiple` covers every delivery tag up to its own, so it may only be written when all below have been
-settled already (invariant 1 of `window`). For that the lowest unsettled delivery tag is kept, and those above
-it that are settled: they are few, since most are settled in their order.
+settled already (invariant 1 of `window`). For that the highest settled delivery tag is kept, and the gaps below
+it: those are deliveries in flight, so never more than the prefetch, however long one of them lasts.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ class Settlement:
         """(delivery_tag, multiple)."""
         self.requeues: list[int] = []
         """Delivery tags."""
-        self._lowest = 1
-        """The lowest delivery tag that is not settled."""
-        self._ahead: set[int] = set()
-        """Those above it that are."""
+        self._highest = 0
+        """The highest delivery tag that is settled."""
+        self._gaps: set[int] = set()
+        """Those below it that are not."""
 
     def begin_anew(self) -> None:
         """A source generation begins or ends: delivery tags start at 1, and nothing is written for the last one."""
         self.acks.clear()
         self.requeues.clear()
-        self._lowest = 1
-        self._ahead.clear()
+        self._highest = 0
+        self._gaps.clear()
 
     def ack(self, delivery_tag: int) -> None:
         """Ack one delivery."""
@@ -41,9 +41,11 @@ class Settlement:
     def ack_rising(self, deliveries: list[Delivery]) -> None:
         """Ack deliveries whose delivery tags rise: with one ack when no gap is left below the last."""
         first, last = deliveries[0].delivery_tag, deliveries[-1].delivery_tag
-        if first == self._lowest and last - first == len(deliveries) - 1:
-            self._lowest = last + 1
-            self._catch_up()
+        lowest = min(self._gaps) if self._gaps else self._highest + 1
+        if first == lowest and last - first == len(deliveries) - 1:
+            if self._gaps:
+                self._gaps.difference_update(range(first, last + 1))
+            self._highest = max(self._highest, last)
             self.acks.append((last, True))
         else:
             for delivery in deliveries:
@@ -55,14 +57,8 @@ class Settlement:
         self.requeues.append(delivery_tag)
 
     def _settled(self, delivery_tag: int) -> None:
-        if delivery_tag == self._lowest:
-            self._lowest += 1
-            self._catch_up()
+        if delivery_tag > self._highest:
+            self._gaps.update(range(self._highest + 1, delivery_tag))
+            self._highest = delivery_tag
         else:
-            self._ahead.add(delivery_tag)
-
-    def _catch_up(self) -> None:
-        ahead = self._ahead
-        while ahead and self._lowest in ahead:
-            ahead.discard(self._lowest)
-            self._lowest += 1
+            self._gaps.discard(delivery_tag)

@@ -173,6 +173,7 @@ class Supervisor:
             delivery_limit=settings.delivery_limit,
             quarantine=bool(settings.quarantine_queue_name),
             own_keys=own_keys,
+            fans_out=settings.destination_queue is None,
         )
         self.window = Window(limits, self.books, Memory(enabled=settings.deduplication == "message-id"), random.random)
         policy = HeaderPolicy(
@@ -315,6 +316,7 @@ class Supervisor:
             self._consumer_lost_s = None
 
     async def _open_quarantine(self, session: SourceSession, now_s: float) -> None:
+        self.relay.quarantine.opening = True
         try:
             await session.open_quarantine()
         except BridgeError as error:

@@ -67,6 +67,8 @@ class WindowLimits:
     quarantine: bool = True
     own_keys: bool = False
     """Each message keeps its own routing key: a route is then a matter of the message."""
+    fans_out: bool = False
+    """An exchange may bring a message to several queues: when one of them refuses it, others may have taken it."""
 
 
 class Window:
@@ -378,7 +380,7 @@ class Window:
             if delivery is None:
                 continue
             returned = accepted and self._published.was_returned(delivery)
-            self._blame.answered(delivery.delivery_tag)
+            self._blame.judged(delivery.delivery_tag)
             if self._orphaned:
                 if accepted and not returned:
                     # Without an id its redelivery cannot be told from another message; `receive` counts it.
@@ -395,6 +397,8 @@ class Window:
                 refused.append(delivery)
         if refused:
             count(self.books.publish_retries, "nack", len(refused))
+            if self.limits.fans_out:
+                self.books.duplicates_possible += len(refused)
             self._unpublish(len(refused))
             self._hold(refused)
             self._refused("nack", "its queue may be full (reject-publish)", now_s)

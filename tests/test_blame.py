@@ -37,11 +37,11 @@ def test_of_several_each_is_a_suspect_until_one_closes_the_channel_alone(code: i
     close = Close(1, code, "why")
     assert blame.convict([ONE, TWO, THREE], close, 0.0) == Ruling([ONE, TWO, THREE])
     assert blame.suspects == 3
-    blame.answered(1)
+    blame.judged(1)
     assert blame.convict([TWO], close, 0.0) == Ruling([], [TWO], Verdict("poison", code, "why"))
     assert blame.suspects == 1
-    blame.answered(3)
-    blame.answered(4)
+    blame.judged(3)
+    blame.judged(4)
     assert blame.suspects == 0
 
 
@@ -51,10 +51,11 @@ def test_an_internal_error_convicts_at_the_third_time_in_a_row() -> None:
     for _ in range(2):
         assert blame.convict([ONE], close, 0.0) == Ruling([ONE])
         assert blame.suspects == 1
-    blame.answered(1)
+    blame.judged(1)
     for _ in range(2):
         assert blame.convict([ONE], close, 0.0) == Ruling([ONE])
     assert blame.convict([ONE], close, 0.0).guilty == [ONE]
+    assert not blame.strikes
 
 
 def test_a_refused_permission_is_the_messages_only_with_keys_of_their_own() -> None:

@@ -436,3 +436,10 @@ def test_headers_are_set_where_there_were_none_and_replaced_where_there_were() -
     before = PERSISTENT | {"headers": table({"x-bridge-reason": text("too-large"), "k": b"V"})}
     after = PERSISTENT | {"headers": table({"k": b"V", "x-bridge-reason": text("poison")})}
     assert content.with_headers(frames.content(b"body", before), reasons) == frames.content(b"body", after)
+
+
+def test_an_expiration_is_taken_out_and_told() -> None:
+    before = frames.content(b"body", EVERY_PROPERTY | {"expiration": b"60000"})
+    after = frames.content(b"body", {name: value for name, value in EVERY_PROPERTY.items() if name != "expiration"})
+    assert content.without_expiration(before) == (after, b"60000")
+    assert content.without_expiration(after) == (after, b"")

@@ -104,3 +104,32 @@ def test_a_header_that_leaves_no_room_for_the_reasons_is_not_published_to_the_qu
     bridge.wait(0.1)
     assert bridge.to_source() == b""
     assert bridge.to_destination() != b""
+
+
+def test_a_quarantine_that_cannot_be_opened_gives_back_all_that_it_was_for() -> None:
+    """They have a hold timeout of their own, and do not wait for as many tries as there are messages."""
+    bridge = Bridge()
+    condemned(bridge, 1, 2, 3)
+    bridge.relay.quarantine.opening = True
+    bridge.relay.quarantine.closed(bridge.now_s)
+    assert not bridge.relay.quarantine.opening
+    assert not bridge.relay.quarantine.wanted
+    assert len(bridge.to_destination()) > 3 * len(M), "they came back too often: to be forwarded is their best chance"
+
+
+def test_a_return_means_that_the_queue_is_gone_and_the_channel_is_opened_anew() -> None:
+    bridge = quarantining(1)
+    bridge.source(returned(content(b"m", channel=2), channel=2), confirm(1, channel=2))
+    condemned(bridge, 2)
+    assert bridge.relay.quarantine.wanted
+
+
+def test_nothing_expires_in_the_quarantine() -> None:
+    bridge = Bridge()
+    often = PERSISTENT | {"headers": table({"x-delivery-count": b"l" + pack(">q", 17)}), "expiration": b"60000"}
+    bridge.source(deliver(1, content(b"m", often), redelivered=1))
+    bridge.relay.quarantine.opened()
+    bridge.wait(0.1)
+    headers = table(reasons() | {"x-bridge-expiration": text("60000")})
+    expected = content(b"m", PERSISTENT | {"headers": headers}, channel=2)
+    assert bridge.to_source() == publish("sq.quarantine", channel=2) + expected

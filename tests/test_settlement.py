@@ -54,3 +54,13 @@ def test_a_new_generation_starts_at_one_and_nothing_is_written_for_the_last() ->
     assert (settlement.acks, settlement.requeues) == ([], [])
     assert acked(settlement, 1, 2) == [(2, True)]
     assert acked(settlement, 4) == [(4, False)], "3 is another delivery now"
+
+
+def test_one_that_lasts_costs_no_memory_for_those_that_pass_it() -> None:
+    settlement = Settlement()
+    for tag in range(2, 10_000):
+        settlement.ack(tag)
+    assert settlement._gaps == {1}
+    settlement.acks.clear()
+    assert acked(settlement, 1) == [(1, True)]
+    assert acked(settlement, 10_000) == [(10_000, True)]

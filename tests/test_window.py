@@ -326,6 +326,15 @@ def test_a_suppressed_redelivery_is_known_again_when_its_ack_was_lost_too() -> N
     assert (scene.books.forwarded, scene.books.suppressed) == (1, 3)
 
 
+@pytest.mark.parametrize("fans_out", (False, True))
+def test_a_nack_of_an_exchange_may_stand_for_copies_that_other_queues_took(*, fans_out: bool) -> None:
+    scene = Scene(fans_out=fans_out)
+    scene.receive(1, 2)
+    scene.take()
+    scene.confirm(2, multiple=True, accepted=False)
+    assert scene.books.duplicates_possible == (2 if fans_out else 0)
+
+
 @pytest.mark.parametrize("fate", ("held", "given back", "orphan nacked", "orphan's destination lost"))
 def test_a_message_that_came_round_again_is_not_suppressed_in_the_place_of_its_first_copy(fate: str) -> None:
     """Somebody sent it back to the source with its id, to be tried again: that was not forwarded, and must be."""

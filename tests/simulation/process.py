@@ -245,6 +245,7 @@ class Process:
             session.write_method(1, (60, 10), b"\0\0\0\0" + prefetch.to_bytes(2, "big") + b"\0")
         elif relay.quarantine.wanted and now_s >= self._quarantine_at_s:
             session.answers.clear()
+            relay.quarantine.opening = True
             session.step = "declaring"
             session.write_method(3, (50, 10), b"")
         if relay.consumer is Consumer.LOST:
