@@ -95,7 +95,7 @@ class Blame:
             self.strikes[alone.delivery_tag] = strikes
             self.suspects = 1
             return Ruling(published)
-        self.suspects = max(0, self.suspects - 1)
+        self.judged(alone.delivery_tag)
         return Ruling([], published, Verdict("poison", code, close.reply_text))
 
     def too_large(self, delivery: Delivery, now_s: float) -> Verdict | None:
