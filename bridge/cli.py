@@ -1,7 +1,7 @@
 """The command line: the composition root, signals and exit codes.
 
-Exit codes: 0 after a drained SIGTERM or SIGINT, 78 (EX_CONFIG) for a wrong configuration, 130 at once after a
-second signal. An unreachable broker, a refused login or a missing queue is no reason to exit: see `/readyz`;
+Exit codes: 0 after a drained SIGTERM or SIGINT, 78 (EX_CONFIG) for a wrong configuration, 130 at once after another
+signal a second later. An unreachable broker, a refused login or a missing queue is no reason to exit: see `/readyz`;
 `amqp-bridge check` exits 1 for one.
 """
 
@@ -15,6 +15,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from importlib.metadata import version
 
 from bridge.check import as_json, as_table, check, failed
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 
 EX_CONFIG = 78
 EX_SECOND_SIGNAL = 130
+SECOND_SIGNAL_AFTER_S = 1.0
+"""A signal sooner than this after the first is no second one."""
 GC_THRESHOLD = 50_000
 """The young generation's: a message is some tuples that die young, and none of them is in a cycle."""
 
@@ -117,8 +120,9 @@ def show(settings: Settings, *, in_json: bool) -> int:
 async def _serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     supervisor = Supervisor(settings)
+    signals = Signals(supervisor)
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _signalled, supervisor, number)
+        loop.add_signal_handler(number, signals.received, number)
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 100)
     with Endpoint(settings.http_host, settings.http_port, supervisor.snapshot, loop) as endpoint:
@@ -137,11 +141,22 @@ async def _serve(settings: Settings) -> None:
         await supervisor.run()
 
 
-def _signalled(supervisor: Supervisor, number: int) -> None:
-    if supervisor.status.stopping:
-        log.warning("second signal: ending at once; what is in flight will be redelivered by the source")
-        logging.shutdown()
-        os._exit(EX_SECOND_SIGNAL)
-    log.info("%s received", signal.Signals(number).name)
-    supervisor.status.stopping = True
-    supervisor.stop()
+class Signals:
+    """SIGTERM and SIGINT: the first drains, another one ends the process at once."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._first_s = 0.0
+
+    def received(self, number: int) -> None:
+        """Handle a signal. One that comes with the first, from a wrapper that signals its whole group, is the same."""
+        now_s = time.monotonic()
+        if not self._supervisor.status.stopping:
+            log.info("%s received", signal.Signals(number).name)
+            self._first_s = now_s
+            self._supervisor.status.stopping = True
+            self._supervisor.stop()
+        elif now_s - self._first_s >= SECOND_SIGNAL_AFTER_S:
+            log.warning("second signal: ending at once; what is in flight will be redelivered by the source")
+            logging.shutdown()
+            os._exit(EX_SECOND_SIGNAL)

@@ -56,7 +56,10 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     """Return the checked settings. Raises `ConfigurationError` with every mistake at once."""
     found = _Environment(Settings, environ)()
     given = {field: text for field, text in found.items() if text is not None}
-    problems: dict[str, str] = {}
+    problems = {
+        field: f"{variable(field)}: is not valid UTF-8 text" for field, text in given.items() if not _is_utf8(text)
+    }
+    given = {field: text for field, text in given.items() if field not in problems}
     try:
         settings = Settings(**given)
     except ValidationError as error:
@@ -69,3 +72,8 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     if lines:
         raise ConfigurationError(lines)
     return settings
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether the variable's bytes were UTF-8: Python keeps others as lone surrogates, which nothing can encode."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)

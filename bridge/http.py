@@ -99,7 +99,10 @@ class Endpoint:
 
     def metrics(self, accept: str) -> tuple[HTTPStatus, str, bytes]:
         """Return status, content type and body of `/metrics`; the last copy where the loop is stuck."""
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # prometheus-client 0.26, of a version that is no number
+            encode, content_type = choose_encoder("")
         self.refresh()
         return HTTPStatus.OK, content_type, encode(self._registry)
 

@@ -23,11 +23,11 @@ REQUEUE_REASONS = ("shutdown", "hold-timeout", "unroutable", *QUARANTINE_REASONS
 RETRY_REASONS = ("nack", "returned", "destination-lost")
 CONNECT_RESULTS = (
     *("ok", "unreachable", "unresolvable", "timeout", "connection-lost", "tls", "credentials", "login-refused"),
-    *("vhost", "missing", "forbidden", "locked", "mismatch", "refused", "protocol"),
+    *("vhost", "missing", "forbidden", "locked", "mismatch", "refused", "protocol", "bug"),
 )
 END_REASONS = (
     *("connection-lost", "connection-closed", "channel-closed", "heartbeat", "confirm-timeout"),
-    *("consumer-cancelled", "closed-by-us", "malformed", "bug"),
+    *("consumer-cancelled", "stalled", "cancel-timeout", "quarantine-timeout", "closed-by-us", "malformed", "bug"),
 )
 """Label values that are there from the start, so that a rate over the first one counts it."""
 

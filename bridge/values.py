@@ -153,7 +153,9 @@ def readable_file(check: Callable[[Path], None] | None = None) -> PlainValidator
                 file.read(1)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not a path"
-            raise ValueError(f"{quoted(text)} cannot be read ({reason}); expected a readable file") from None
+            # A value that is no path at all may be the secret itself, in the wrong variable.
+            shown = quoted(text) if "/" in text else "this file"
+            raise ValueError(f"{shown} cannot be read ({reason}); expected the path of a readable file") from None
         if check is not None:
             check(path)
         return path

@@ -8,13 +8,16 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from bridge import cli
 from bridge.settings import options
+from bridge.status import Status
 from tests.rig.bridge_process import BridgeProcess, StartBridge
 from tests.rig.waiting import wait_until
 
@@ -105,14 +108,39 @@ def test_a_signal_ends_a_bridge_that_is_not_connected(
     assert "Traceback" not in bridge.logs
 
 
-def test_a_second_signal_ends_it_at_once(silent_broker: socket.socket, start_bridge: StartBridge) -> None:
-    """Both come while it is stopped, so that it sees the second before it can be done with the first."""
+def test_two_signals_at_once_are_one(silent_broker: socket.socket, start_bridge: StartBridge) -> None:
+    """As when a wrapper passes a signal on that its whole group has got. Both wait for a bridge that is stopped."""
     bridge = start_bridge(settings_for(silent_broker))
     assert bridge.http_port
     for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGINT, signal.SIGCONT):
         os.kill(bridge.pid, number)
-    assert bridge.wait() == cli.EX_SECOND_SIGNAL
-    assert "second signal" in bridge.logs
+    assert bridge.wait() == 0
+
+
+def test_a_second_signal_ends_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    stops: list[None] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    monkeypatch.setattr(time, "monotonic", iter((100.0, 100.9, 101.0)).__next__)
+    supervisor = SimpleNamespace(status=Status(), stop=lambda: stops.append(None))
+    signals = cli.Signals(supervisor)  # type: ignore[arg-type]  # what it needs of one
+    for number in (signal.SIGTERM, signal.SIGTERM):
+        signals.received(number)
+        assert ended == []
+    signals.received(signal.SIGINT)
+    assert (ended, len(stops)) == ([cli.EX_SECOND_SIGNAL], 1)
+
+
+def test_text_that_is_not_utf8_is_a_mistake_of_the_configuration() -> None:
+    wrong = {b"BRIDGE_SOURCE_QUEUE": b"\xff", b"BRIDGE_SOURCE_PASSWORD": b"s3cr3t\xff", b"BRIDGE_HTTP_HOST": b"\xff"}
+    run = subprocess.run(
+        [sys.executable, "-m", "bridge", "run"], env=os.environb | wrong, capture_output=True, timeout=60, check=False
+    )
+    assert run.returncode == cli.EX_CONFIG
+    for name in wrong:
+        assert name + b": is not valid UTF-8 text" in run.stderr
+    assert b"Traceback" not in run.stderr
+    assert b"s3cr3t" not in run.stderr
 
 
 def test_a_sigterm_while_the_bridge_is_being_imported_is_not_lost(silent_broker: socket.socket) -> None:

@@ -118,6 +118,8 @@ def test_metrics_are_prometheus_text_and_openmetrics_for_who_asks(service: Servi
     openmetrics = service.ask("/metrics", Accept="application/openmetrics-text; version=1.0.0")
     assert openmetrics.headers["content-type"].startswith("application/openmetrics-text")
     assert openmetrics.body.endswith(b"# EOF\n")
+    odd = service.ask("/metrics", Accept="application/openmetrics-text; version=abc")
+    assert odd.headers["content-type"].startswith("text/plain")
 
 
 def test_the_processes_own_metrics_are_there_too(service: Service) -> None:

@@ -194,6 +194,7 @@ def test_booleans(text: str, value: bool) -> None:  # noqa: FBT001 - a test's pa
         ("LOG_FORMAT", "xml", '"xml" is not known; expected one of json, console'),
         ("SOURCE_PASSWORD_FILE", "/nowhere/password", '"/nowhere/password" cannot be read (No such file or directory)'),
         ("SOURCE_PASSWORD_FILE", "a\0b", "not a path"),
+        ("SOURCE_PASSWORD_FILE", "s3cret", "BRIDGE_SOURCE_PASSWORD_FILE: this file cannot be read"),
     ),
 )
 def test_a_wrong_value_is_named_with_what_is_expected(name: str, text: str, complaint: str) -> None:
