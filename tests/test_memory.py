@@ -167,6 +167,20 @@ def test_what_was_given_back_is_not_taken_for_its_first_copy_until_it_was_forwar
     assert memory.recall(again.content), "it is back, and was forwarded"
 
 
+def test_another_of_the_same_id_that_is_forwarded_is_not_what_was_given_back(memory: Memory) -> None:
+    memory.given_back(message("a").content)
+    acked(memory, message("a"))
+    memory.source_lost([])
+    assert not memory.recall(message("a").content), "what was given back is still to come"
+
+
+def test_more_acks_than_can_be_remembered_are_not_vouched_for(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REMEMBERED_MESSAGES", 1)
+    acked(memory, message("a"), message("b"))
+    memory.source_lost([])
+    assert not memory.vouches_for(message("a").content)
+
+
 def test_what_is_given_back_takes_the_cover_from_its_like(memory: Memory) -> None:
     acked(memory, message("a"))
     memory.source_lost([])

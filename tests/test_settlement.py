@@ -64,3 +64,10 @@ def test_one_that_lasts_costs_no_memory_for_those_that_pass_it() -> None:
     settlement.acks.clear()
     assert acked(settlement, 1) == [(1, True)]
     assert acked(settlement, 10_000) == [(10_000, True)]
+
+
+def test_a_gap_that_is_closed_at_once_is_none_any_more() -> None:
+    settlement = Settlement()
+    settlement.requeue(4)
+    assert acked(settlement, 1, 2, 3) == [(3, True)]
+    assert acked(settlement, 5) == [(5, True)]
