@@ -71,3 +71,10 @@ def test_a_gap_that_is_closed_at_once_is_none_any_more() -> None:
     settlement.requeue(4)
     assert acked(settlement, 1, 2, 3) == [(3, True)]
     assert acked(settlement, 5) == [(5, True)]
+
+
+def test_a_gap_that_is_given_back_is_none_any_more() -> None:
+    settlement = Settlement()
+    settlement.ack(2)
+    settlement.requeue(1)
+    assert acked(settlement, 3, 4) == [(4, True)]
