@@ -42,7 +42,8 @@ class Faults:
 
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule
-        self.source_losses = 0
+        self.returns_to_source = 0
+        """How often what was unacked may have returned to the source's queue without the bridge's doing."""
         self.no_quarantine = False
         """Whether the quarantine has failed."""
         self.may_duplicate = False
@@ -81,7 +82,7 @@ class Faults:
 
     def _source(self, hit: Callable[[SourceConnection], bool]) -> bool:
         connections = self._schedule.source.connections
-        self.source_losses += 1
+        self.returns_to_source += 1
         return bool(connections) and hit(self._schedule.rng.choice(connections))
 
     def _destination(self, hit: Callable[[DestinationConnection], bool]) -> bool:
@@ -117,7 +118,7 @@ class Faults:
         return True
 
     def _crash_source(self) -> bool:
-        self.source_losses += 1
+        self.returns_to_source += 1
         self._schedule.source.now_s = self._schedule.now_s
         self._schedule.source.crash()
         return True
@@ -164,13 +165,14 @@ class Faults:
         return True
 
     def _kill(self) -> bool:
-        self.source_losses += 1
+        self.returns_to_source += 1
         process = self._schedule.rng.choice(self._schedule.processes)
         process.kill()
         self._schedule.bridge_ended(process)
         return True
 
     def _other(self, *, keep: bool) -> bool:
+        self.returns_to_source += not keep  # each gives every message back that waits
         source = self._schedule.source
         if not source.waiting:
             return False

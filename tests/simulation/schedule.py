@@ -382,10 +382,10 @@ class Schedule:
     @property
     def _may_drop(self) -> bool:
         """Whether the brokers' faults alone explain that a message reached the delivery limit."""
-        losses, quarantine = self._faults.source_losses, self.setup.limits.quarantine and not self._faults.no_quarantine
+        returns, quarantine = self._faults.returns_to_source, self.setup.limits.quarantine and not self._faults.no_quarantine
         if self.source.kind == "quorum-4.3" or not quarantine:
-            return losses > self.source.delivery_limit or (self.source.kind == "quorum-3.10" and not quarantine)
-        return losses > LIMIT_MARGIN
+            return returns > self.source.delivery_limit or (self.source.kind == "quorum-3.10" and not quarantine)
+        return returns > LIMIT_MARGIN
 
 
 EVENTS: tuple[Callable[[Schedule], None], ...] = (
