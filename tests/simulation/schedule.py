@@ -382,7 +382,8 @@ class Schedule:
     @property
     def _may_drop(self) -> bool:
         """Whether the brokers' faults alone explain that a message reached the delivery limit."""
-        returns, quarantine = self._faults.returns_to_source, self.setup.limits.quarantine and not self._faults.no_quarantine
+        returns = self._faults.returns_to_source
+        quarantine = self.setup.limits.quarantine and not self._faults.no_quarantine
         if self.source.kind == "quorum-4.3" or not quarantine:
             return returns > self.source.delivery_limit or (self.source.kind == "quorum-3.10" and not quarantine)
         return returns > LIMIT_MARGIN
