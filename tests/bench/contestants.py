@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -64,12 +64,13 @@ def _bridge(
     if tls:
         authority = route.node.folder / "ca.pem"
         settings |= {"BRIDGE_SOURCE_CA_FILE": authority, "BRIDGE_DESTINATION_CA_FILE": authority}
-    with BridgeProcess(settings) as process:
-        if not scraped:
+    with BridgeProcess(settings) as process, _scraping(process) if scraped else nullcontext():
+        try:
             yield process.pid
-            return
-        with _scraping(process):
-            yield process.pid
+        except TimeoutError as error:
+            if process.is_running:
+                raise
+            raise RuntimeError(f"the bridge has ended:\n{process.logs}") from error
 
 
 @contextmanager
