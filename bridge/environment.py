@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource
 from bridge.conflicts import conflicts
 from bridge.errors import ConfigurationError
 from bridge.settings import PREFIX, Settings, options, variable
+from bridge.values import is_utf8
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,7 +58,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     found = _Environment(Settings, environ)()
     given = {field: text for field, text in found.items() if text is not None}
     problems = {
-        field: f"{variable(field)}: is not valid UTF-8 text" for field, text in given.items() if not _is_utf8(text)
+        field: f"{variable(field)}: is not valid UTF-8 text" for field, text in given.items() if not is_utf8(text)
     }
     given = {field: text for field, text in given.items() if field not in problems}
     try:
@@ -72,8 +73,3 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     if lines:
         raise ConfigurationError(lines)
     return settings
-
-
-def _is_utf8(text: str) -> bool:
-    """Whether the variable's bytes were UTF-8: Python keeps others as lone surrogates, which nothing can encode."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)

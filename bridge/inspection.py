@@ -145,6 +145,7 @@ class Inspection(Session):
 
     async def look(self) -> None:
         """Connect and look at everything; what goes wrong is a finding. `close` is the caller's."""
+        self._look_at_own_certificate()
         try:
             await self.open(self._index)
         except BridgeError as error:
@@ -178,6 +179,12 @@ class Inspection(Session):
         else:
             self.found("warning", "server", f"{product} is not RabbitMQ: types and permissions were not looked at")
 
+    def _look_at_own_certificate(self) -> None:
+        """Done before connecting: a broker that refuses it may not say why."""
+        if self._side.addresses[self._index].scheme == "amqps":
+            for not_after in self._side.tls.client_not_after():
+                self._look_at_expiry(f"the client certificate {self._side.tls.cert_file}", not_after, ended="error")
+
     def _look_at_certificates(self) -> None:
         assert self.tap is not None  # noqa: S101 - open() has run
         assert self.tap.transport is not None  # noqa: S101
@@ -188,11 +195,13 @@ class Inspection(Session):
         for certificate in tls.context.get_ca_certs() if self._side.tls.ca_file else ():
             self._look_at_expiry(f"a CA in {self._side.tls.ca_file}", certificate["notAfter"])
 
-    def _look_at_expiry(self, whose: str, not_after: str) -> None:
+    def _look_at_expiry(self, whose: str, not_after: str, ended: Level = "warning") -> None:
+        """`ended` is the level of one that has: a connection that is open needed no such CA."""
         days = (ssl.cert_time_to_seconds(not_after) - time.time()) / 86400
         soon = days < EXPIRES_SOON_DAYS
-        text = f"{whose} is good until {not_after} ({days:.0f} days)"
-        self.found("warning" if soon else "ok", "certificate", text + ("; renew it" if soon else ""))
+        text = f"{whose} {'was' if days < 0 else 'is'} good until {not_after} ({days:.0f} days)"
+        level: Level = ended if days < 0 else "warning" if soon else "ok"
+        self.found(level, "certificate", text + ("; renew it" if soon else ""))
 
     async def _look_at_source(self) -> None:
         settings = self._settings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 HIDDEN = "***"
 _OWN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 """What every record has; anything else was given as `extra`."""
+_NOT_AFTER_THESE = r"(?<!://)(?<!user ')"
+"""A user stands there, in a URL or in what RabbitMQ says, and may be named like the password: `guest`."""
 
 
 def _timestamp(record: logging.LogRecord) -> str:
@@ -37,7 +40,7 @@ class _Formatter(logging.Formatter):
         # The longest first: one secret may be a part of another.
         forms = {form for secret in self._secrets() for form in _forms(secret)}
         for form in sorted(forms, key=len, reverse=True):
-            text = text.replace(form, HIDDEN)
+            text = re.sub(_NOT_AFTER_THESE + re.escape(form), HIDDEN, text)
         return text
 
     def _fields(self, record: logging.LogRecord) -> dict[str, object]:

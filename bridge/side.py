@@ -6,8 +6,11 @@ used from the next connect on. What is printable here (`repr`, `safe_urls`) neve
 
 from __future__ import annotations
 
+import base64
+import re
 import ssl
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote
 
@@ -30,6 +33,10 @@ DEFAULT_HEARTBEAT_S = 10
 MAX_HEARTBEAT_S = 3600
 PORTS = {"amqp": 5672, "amqps": 5671}
 EXAMPLE = "amqp://user:password@host:5672/vhost, or amqps://"
+
+_CERTIFICATE = re.compile(rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----([^-]+)-----END")
+_VALIDITY = re.compile(rb"(?:\x17\x0d\d{12}|\x18\x0f\d{14})Z(?:\x17\x0d(\d{12})|\x18\x0f(\d{14}))Z")
+"""RFC 5280, 4.1.2.5, in DER: two times, one right after the other as nowhere before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,21 @@ class Tls:
                 reason = f"{error.strerror or error} (an unencrypted PEM certificate and its key are needed)"
                 raise CredentialsError(f"client certificate {self.cert_file}{key}: {reason}") from None
         return context
+
+    def client_not_after(self) -> list[str]:
+        """Return when each certificate of the client's file ends, written as `getpeercert` writes it.
+
+        The `ssl` module tells it of a peer's certificate and of CAs alone.
+        """
+        if self.cert_file is None:
+            return []
+        ends = []
+        for block in _CERTIFICATE.findall(self.cert_file.read_bytes()):
+            for short, long in _VALIDITY.findall(base64.b64decode(block))[:1]:
+                year = "%y" if short else "%Y"
+                end = datetime.strptime((short or long).decode(), f"{year}%m%d%H%M%S").replace(tzinfo=UTC)
+                ends.append(f"{end:%b %d %H:%M:%S %Y} GMT")
+        return ends
 
 
 @dataclass(frozen=True, slots=True)

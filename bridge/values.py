@@ -35,6 +35,11 @@ def quoted(text: str) -> str:
     return shown if len(shown) <= 80 else f'{shown[:76]}..."'  # noqa: PLR2004 - a line on a terminal
 
 
+def is_utf8(text: str) -> bool:
+    """Whether the text can be written in UTF-8: of bytes that were none, Python keeps lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def whole(minimum: int, maximum: int, *, or_zero: bool = False, hint: str = "") -> PlainValidator:
     """Whole numbers in a range; `or_zero` where 0 switches something off."""
     expected = f"{'0, or ' if or_zero else ''}{minimum} to {maximum}{hint}"
@@ -111,7 +116,7 @@ def short_string(what: str) -> PlainValidator:
     """A name or key as AMQP limits it."""
 
     def parse(text: str) -> str:
-        length = len(text.encode("utf-8", "surrogateescape"))
+        length = len(text.encode())
         if length > MAX_SHORTSTR_BYTES:
             raise ValueError(f"{quoted(text)} is {length} bytes long; expected {what} of at most 255 bytes")
         return text
@@ -128,19 +133,34 @@ def table() -> PlainValidator:
     def parse(text: str) -> dict[str, object]:
         try:
             value = json.loads(text, parse_constant=refuse)
+            misfit = _misfit(value)
         except (ValueError, RecursionError):
             raise ValueError(f'{quoted(text)} is not JSON; expected an object such as {{"x-name": "value"}}') from None
         if not isinstance(value, dict):
             # A ValueError, since pydantic takes no other for an answer.
             raise ValueError(f'{quoted(text)} is not a JSON object; expected one such as {{"x-name": "value"}}')  # noqa: TRY004
-        for key, entry in value.items():
-            if len(key.encode()) > MAX_SHORTSTR_BYTES:
-                raise ValueError(f"{quoted(text)} has a name of more than 255 bytes; expected shorter names")
-            if isinstance(entry, int) and not -(2**63) <= entry < 2**63:
-                raise ValueError(f"{quoted(text)} has a number of more than 64 bits; expected a smaller one")
+        if misfit:
+            raise ValueError(f"{quoted(text)} has {misfit}")
         return value
 
     return PlainValidator(parse)
+
+
+def _misfit(value: object) -> str:
+    """Return what of a value from JSON AMQP cannot carry, and what is expected; empty where it carries everything."""
+    match value:
+        case str() if not is_utf8(value):
+            return "half a surrogate pair, which is no text; expected text"
+        case int() if not -(2**63) <= value < 2**63:
+            return "a number of more than 64 bits; expected a smaller one"
+        case dict() if any(len(name.encode("utf-8", "surrogatepass")) > MAX_SHORTSTR_BYTES for name in value):
+            return "a name of more than 255 bytes; expected shorter names"
+        case dict():
+            return _misfit([*value, *value.values()])
+        case list():
+            return next(filter(None, map(_misfit, value)), "")
+        case _:
+            return ""
 
 
 def readable_file(check: Callable[[Path], None] | None = None) -> PlainValidator:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import time
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trustme
 from pamqp import commands
 from pamqp.header import ProtocolHeader
 
@@ -20,6 +22,7 @@ from tests.scripted import CAPABILITIES, ScriptedBroker, eventually, hang_up, re
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from tests.scripted import Peer
 
@@ -235,7 +238,7 @@ async def test_without_a_quarantine_it_is_said_what_becomes_of_poison() -> None:
         assert len(source.peer.got(commands.Queue.Declare)) == 1
 
 
-@pytest.mark.parametrize(("days", "level"), ((29, "warning"), (31, "ok")))
+@pytest.mark.parametrize(("days", "level"), ((-1, "warning"), (29, "warning"), (31, "ok")))
 async def test_a_certificate_that_ends_soon_is_a_warning(days: int, level: str) -> None:
     async with brokers() as (source, destination):
         environ = {"SOURCE_URL": source.url, "SOURCE_QUEUE": "in", "DESTINATION_URL": destination.url}
@@ -244,6 +247,24 @@ async def test_a_certificate_that_ends_soon_is_a_warning(days: int, level: str) 
         not_after = time.strftime("%b %d %H:%M:%S %Y GMT", time.gmtime(time.time() + days * 86400))
         inspection._look_at_expiry("the broker's certificate", not_after)
         assert inspection.findings[0].level == level
+
+
+@pytest.mark.parametrize(("days", "level"), ((-1, "error"), (29, "warning"), (31, "ok"), (365 * 40, "ok")))
+async def test_the_end_of_the_clients_certificate_is_shown_though_no_broker_answers(
+    tmp_path: Path, days: int, level: str
+) -> None:
+    """Beyond 2050 a certificate writes its dates in another form."""
+    end = datetime.now(UTC).replace(microsecond=0) + timedelta(days=days)
+    issued = trustme.CA().issue_cert("client@localhost", not_before=datetime(2000, 1, 1, tzinfo=UTC), not_after=end)
+    file = tmp_path / "client.pem"
+    file.write_bytes(issued.private_key_and_cert_chain_pem.bytes())
+    environ = {"SOURCE_URL": "amqps://guest:guest@127.0.0.1:1", "SOURCE_QUEUE": "in", "DESTINATION_QUEUE": "out"}
+    environ["SOURCE_CERT_FILE"] = str(file)
+    findings = await check(load_settings({f"BRIDGE_{name}": text for name, text in environ.items()}))
+    found = about(findings, "certificate", "source")
+    assert (found.level, "renew it" in found.text) == (level, level != "ok")
+    assert found.text.startswith(f"the client certificate {file} ")
+    assert end.strftime("%b %d %H:%M:%S %Y GMT") in found.text
 
 
 def test_the_answer_is_a_line_each_or_json() -> None:

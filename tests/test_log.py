@@ -153,6 +153,19 @@ def test_a_secret_that_is_part_of_another_does_not_uncover_it() -> None:
     assert render_json(record("x hunter2hunter y"), "hunter", "hunter2hunter")["event"] == f"x {HIDDEN} y"
 
 
+def test_a_user_that_is_named_like_a_password_is_shown() -> None:
+    """In its own place, where no password can stand: the example of all examples is guest, guest."""
+    shown = "amqp://guest@h refused for user 'guest'"
+    assert render_json(record(shown, url="amqp://guest:guest@h", plain="\0guest\0guest"), "guest") | {"time": ""} == {
+        "time": "",
+        "level": "warning",
+        "logger": "bridge.x",
+        "event": shown,
+        "url": f"amqp://guest:{HIDDEN}@h",
+        "plain": f"\0{HIDDEN}\0{HIDDEN}",
+    }
+
+
 def test_a_short_secret_does_not_break_the_line() -> None:
     found = render_json(record("level 1 of e", number=1), "e", "1", '"')
     assert found["level"] == "warning"

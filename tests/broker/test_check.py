@@ -188,12 +188,14 @@ def test_an_alarm_is_a_warning(source: Node, destination: Node) -> None:
 
 def test_tls_and_the_certificates_end_are_shown(source: Node, destination: Node, certificates: Certificates) -> None:
     tls = {"SOURCE_CA_FILE": certificates.ca, "DESTINATION_CA_FILE": certificates.ca}
+    tls |= {"SOURCE_CERT_FILE": certificates.client_cert, "SOURCE_KEY_FILE": certificates.client_key}
     status, findings = checked(
         source, destination, SOURCE_URL=source.tls_url, DESTINATION_URL=destination.tls_url, **tls
     )
     assert status == 0
     texts = [each["text"] for each in findings if each["subject"] == "certificate" and each["side"] == "source"]
     assert [text.partition(" is good until ")[0] for text in texts] == [
+        f"the client certificate {certificates.client_cert}",
         "the broker's certificate",
         f"a CA in {certificates.ca}",
     ]
