@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from bridge.check import as_json, as_table, check, failed
 from bridge.environment import load_settings, unknown_variables
@@ -25,6 +26,9 @@ from bridge.http import Endpoint
 from bridge.log import configure_logging
 from bridge.settings import Settings, effective, settings_help
 from bridge.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from bridge.inspection import Finding
 
 if sys.platform == "win32":
     new_event_loop = asyncio.new_event_loop
@@ -97,9 +101,13 @@ def run(settings: Settings) -> int:
 
 
 def look(settings: Settings, *, in_json: bool) -> int:
-    """Check what the settings lead to; return the exit code: 1 for an error."""
+    """Check what the settings lead to; return the exit code: 1 for an error, a signal's as a shell tells it."""
+    received: list[int] = []
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        findings = runner.run(check(settings))
+        try:
+            findings = runner.run(_check(settings, received))
+        except asyncio.CancelledError:
+            return 128 + received[0]
     sys.stdout.write(as_json(findings) if in_json else as_table(findings))
     return int(failed(findings))
 
@@ -115,6 +123,19 @@ def show(settings: Settings, *, in_json: bool) -> int:
         origin = "the source's" if entry.origin == "source" else entry.origin
         sys.stdout.write(f"{entry.variable:{names}}  {entry.value:{values}}  {origin}\n")
     return 0
+
+
+async def _check(settings: Settings, received: list[int]) -> list[Finding]:
+    """Check until a signal, which is noted: it cancels, since an exception out of nowhere would leave a traceback."""
+    checking = asyncio.ensure_future(check(settings))
+
+    def end(number: int) -> None:
+        received.append(number)
+        checking.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, end, number)
+    return await checking
 
 
 async def _serve(settings: Settings) -> None:

@@ -160,9 +160,13 @@ def test_a_sigterm_while_the_bridge_is_being_imported_is_not_lost(silent_broker:
     assert "Traceback" not in rest
 
 
-def test_a_check_that_is_ended_by_a_signal_does_not_say_that_all_is_well(silent_broker: socket.socket) -> None:
+@pytest.mark.parametrize("number", (signal.SIGTERM, signal.SIGINT))
+def test_a_check_that_is_ended_by_a_signal_does_not_say_that_all_is_well(
+    silent_broker: socket.socket, number: signal.Signals
+) -> None:
     with BridgeProcess(settings_for(silent_broker), "check") as bridge, silent_broker.accept()[0]:
-        assert bridge.terminate() == 128 + signal.SIGTERM
+        os.kill(bridge.pid, number)
+        assert bridge.wait() == 128 + number
     assert "Traceback" not in bridge.logs
 
 
