@@ -33,9 +33,8 @@ BASIC_DELIVER = 60 << 16 | 60
 BASIC_ACK = 60 << 16 | 80
 BASIC_NACK = 60 << 16 | 120
 
-frame_head = Struct(">BHI")
-"""Type, channel, and size of the payload."""
-method_id = Struct(">I")
+_frame_head = Struct(">BHI")
+_method_id = Struct(">I")
 _settlement = Struct(">BHIIQBB")
 
 
@@ -57,7 +56,9 @@ def split_route(value: bytes) -> tuple[bytes, bytes]:
 
 def method_frame(channel: int, method: int, arguments: bytes) -> bytes:
     """Encode a method frame."""
-    return b"".join((frame_head.pack(METHOD, channel, 4 + len(arguments)), method_id.pack(method), arguments, b"\xce"))
+    return b"".join(
+        (_frame_head.pack(METHOD, channel, 4 + len(arguments)), _method_id.pack(method), arguments, b"\xce")
+    )
 
 
 def publish_frame(channel: int, to: bytes) -> bytes:
