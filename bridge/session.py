@@ -8,11 +8,13 @@ sends heartbeats; deliveries, publishes, confirms and acks pass it by (see `tap`
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import aio_pika
 from aiormq import exceptions as amqp
+from pamqp.constants import DOMAIN_REGEX
 
 from bridge.diagnosis import CONTROL_PLANE_ERRORS, VAGUE, explained
 from bridge.errors import ConnectError
@@ -41,6 +43,10 @@ NOT_ALLOWED = 530
 """AMQP 0-9-1's reply code for a virtual host that is missing or not the user's."""
 CONTROL_CHANNEL = 3
 """For questions of which a refusal closes the channel, or that may never be answered."""
+
+# pamqp 4.0 lets the name of a queue or an exchange be of ASCII letters, digits and some signs alone, as AMQP 0-9-1
+# says. RabbitMQ takes any UTF-8.
+DOMAIN_REGEX.update(dict.fromkeys(DOMAIN_REGEX, re.compile(".*", re.DOTALL)))
 
 
 class TappedConnection(aio_pika.Connection):

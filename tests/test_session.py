@@ -61,6 +61,20 @@ async def test_a_queue_is_verified_and_not_declared(kind: type[Any], queue: str)
         assert len(broker.peer.got(commands.Confirm.Select)) == (kind is DestinationSession)
 
 
+@pytest.mark.parametrize("name", ('Aufträge (100%) "neu"', "ü" * 127 + "x", "two\nlines"))
+@on_both_loops
+async def test_a_name_may_be_whatever_rabbitmq_takes(name: str) -> None:
+    """RabbitMQ's names are any UTF-8 of at most 255 bytes; pamqp's are some ASCII, and an exchange's 127 characters."""
+    exchange = name[:127]
+    names = {"source_queue": name, "destination_queue": None, "destination_exchange": exchange, "quarantine_queue": "q"}
+    async with session_of(SourceSession, **names) as (session, broker):
+        await session.open(0)
+        assert only(broker.peer.got(commands.Queue.Declare)).queue == name
+    async with session_of(DestinationSession, **names) as (session, broker):
+        await session.open(0)
+        assert only(broker.peer.got(commands.Exchange.Declare)).exchange == exchange
+
+
 @pytest.mark.parametrize(("kind", "side"), ((SourceSession, "source"), (DestinationSession, "destination")))
 @on_both_loops
 async def test_a_queue_is_declared_durable_with_its_type_where_the_settings_say_so(kind: type[Any], side: str) -> None:

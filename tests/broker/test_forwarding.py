@@ -10,7 +10,7 @@ import pytest
 
 from tests.broker.scene import alice, scene, settings
 from tests.rig.bridge_process import BridgeProcess
-from tests.rig.client import decode_properties, drain, encode_properties, publish_numbered
+from tests.rig.client import decode_properties, drain, drain_and_audit, encode_properties, publish_numbered
 from tests.rig.node import Node
 from tests.rig.raw import RawClient, short_string
 
@@ -142,6 +142,17 @@ def test_bodies_are_cut_anew_for_a_smaller_frame_max(broker_version: str, source
             this.publish(50, size=8184)
             this.wait_done()
         assert this.audit().is_perfect
+
+
+def test_names_may_be_any_text(source: Node, destination: Node, queue_name: str) -> None:
+    """RabbitMQ takes more than the letters and signs of AMQP 0-9-1."""
+    name = f'{queue_name} Aufträge (100%) "neu"\t{{?a=b#c}}'
+    source.declare(name)
+    destination.declare(name)
+    publish_numbered(source.url, name, 100)
+    with BridgeProcess(settings(source, destination, name, name)) as bridge:
+        bridge.wait_for(lambda m: m.total("bridge_messages_forwarded_total") == 100)
+    assert drain_and_audit(destination.url, name, 100).is_perfect
 
 
 def test_an_exchange_keeps_each_messages_own_key(source: Node, destination: Node, queue_name: str) -> None:
