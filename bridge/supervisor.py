@@ -38,6 +38,9 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.05
 """How often time is let pass in the relay."""
+STANDSTILL_S = 1.0
+"""After a longer pause it was the bridge that stood still (SIGSTOP, a machine that was suspended): what came
+meanwhile is read first, before anybody is blamed for silence. The confirms among it prevent duplicates."""
 LOG_AGAIN_S = 300.0
 """A reason that has not changed is logged again after so long."""
 QUARANTINE_AGAIN_S = 300.0
@@ -48,15 +51,21 @@ class News:
     """What was last logged of something that may last: it is told once for each change, and now and then."""
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Whatever comes next is new."""
+        self.repeated = False
+        """Whether the last was not worth a line."""
         self._text = ""
         self._logged_s = 0.0
 
     def is_due(self, text: str, now_s: float) -> bool:
         """Whether to log it now."""
-        due = text != self._text or now_s - self._logged_s >= LOG_AGAIN_S
-        if due:
+        self.repeated = text == self._text and now_s - self._logged_s < LOG_AGAIN_S
+        if not self.repeated:
             self._text, self._logged_s = text, now_s
-        return due
+        return not self.repeated
 
 
 class Keeper:
@@ -72,7 +81,8 @@ class Keeper:
         self._status = status
         self._make = make
         self._backoff = Backoff(settings.reconnect_min, settings.reconnect_max, random.random)
-        self._news = News()
+        self._news = [News() for _ in side.addresses]
+        """Each URL has its own, as in a list where all are down the reasons take turns."""
 
     async def keep(self) -> None:
         """Run until cancelled."""
@@ -87,12 +97,12 @@ class Keeper:
             except ConnectError as error:
                 useful = False
                 count(self._status.connect_attempts, error.result)
-                self._hindered(str(error), loop.time())
+                self._hindered(index, str(error), loop.time())
             except Exception as error:  # noqa: BLE001 - ours or the library's: it is logged with its traceback
                 # The process must not end by it: it remembers what it has forwarded.
                 useful = False
                 count(self._status.connect_attempts, "bug")
-                self._hindered(f"a bug in the bridge: {error!r}", loop.time(), error)
+                self._hindered(index, f"a bug in the bridge: {error!r}", loop.time(), error)
             if not useful:
                 # Also where it could be opened: a node that is up and of no use must not be the only one tried.
                 index = (index + 1) % len(self._side.addresses)
@@ -103,6 +113,9 @@ class Keeper:
     async def _live(self, index: int) -> None:
         """Open a generation and wait for its end. Raises `ConnectError` when it cannot be opened."""
         status = self._status
+        news = self._news[index]
+        loop = asyncio.get_running_loop()
+        bug: Exception | None = None
         session = self.session = self._make()
         try:
             await session.open(index)
@@ -110,35 +123,47 @@ class Keeper:
             count(status.connect_attempts, "ok")
             status.up = True
             status.reason = ""
-            self._news = News()
-            log.info(
-                "%s generation %d began", self._side.name, status.generation, extra={"url": self._side.safe_urls[index]}
-            )
+            if not news.repeated:
+                self._tell_began(index)
             self._supervisor.wake()
+            began_s, progress, lasts = loop.time(), self._supervisor.progress, False
             while session.end is None:
                 await self._supervisor.steer(session)
+                if not lasts and (self._supervisor.progress != progress or loop.time() - began_s >= STABLE_S):
+                    lasts = True
+                    if news.repeated:
+                        self._tell_began(index)
+                    news.forget()
         except Exception as error:
+            bug = error
             if status.up:
-                session.ended("bug", f"a bug in the bridge: {error!r}", asyncio.get_running_loop().time())
+                session.ended("bug", f"a bug in the bridge: {error!r}", loop.time())
             raise
         finally:
             if status.up and session.end is not None:
                 reason, text = session.end
-                self._ended(reason, text)
+                self._ended(reason, text, bug, tell=news.is_due(text, loop.time()))
             # Shielded, so that a shutdown in the middle of it still closes the connection.
             await asyncio.shield(asyncio.ensure_future(session.close()))
 
-    def _ended(self, reason: str, text: str) -> None:
+    def _tell_began(self, index: int) -> None:
+        url = self._side.safe_urls[index]
+        log.info("%s generation %d began", self._side.name, self._status.generation, extra={"url": url})
+
+    def _ended(self, reason: str, text: str, bug: Exception | None, *, tell: bool) -> None:
         status = self._status
         status.up = status.blocked = False
         status.reason = text
         count(status.generations_ended, reason)
+        if not tell:
+            return
         books = self._supervisor.books
         log.warning(
             "%s generation %d ended: %s",
             self._side.name,
             status.generation,
             text,
+            exc_info=bug,
             extra={
                 "reason": reason,
                 "forwarded": books.forwarded,
@@ -150,10 +175,10 @@ class Keeper:
             },
         )
 
-    def _hindered(self, text: str, now_s: float, error: Exception | None = None) -> None:
+    def _hindered(self, index: int, text: str, now_s: float, error: Exception | None = None) -> None:
         """Say what keeps the side down; with the traceback of an `error` that is a bug."""
         self._status.reason = text
-        if self._news.is_due(text, now_s):
+        if self._news[index].is_due(text, now_s):
             log.warning("%s not connected: %s; trying again", self._side.name, text, exc_info=error)
 
 
@@ -256,9 +281,13 @@ class Supervisor:
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
+        now_s = loop.time()
         while True:
+            before_s = now_s
             await asyncio.sleep(TICK_S)
             now_s = loop.time()
+            if now_s - before_s > STANDSTILL_S:
+                continue
             self.relay.tick(now_s, time.time())
             self._watch(now_s)
             for tap in (self._pump.source, self._pump.destination):
@@ -326,7 +355,7 @@ class Supervisor:
             self.relay.quarantine.closed(now_s)
         else:
             self._quarantine_backoff.reset()
-            self._quarantine_news = News()
+            self._quarantine_news.forget()
 
     # --- The watchdog ------------------------------------------------------------------------------------
 
