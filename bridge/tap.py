@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from aiormq.connection import TransportFactory
@@ -19,6 +21,10 @@ from aiormq.exceptions import AMQPConnectionError
 
 from bridge.errors import MalformedFrameError
 from bridge.frames import HEARTBEAT_FRAME
+
+if sys.platform == "linux":
+    from fcntl import ioctl
+    from termios import TIOCOUTQ
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +38,8 @@ log = logging.getLogger(__name__)
 
 WRITE_HIGH_WATER_BYTES = 1 << 20
 """Bytes in a socket's write buffer above which nothing more is published to it."""
+UNSENT_STEP_BYTES = 4096
+"""What is unsent is told in such steps: more than all heartbeats that may wait."""
 HEARTBEAT_FEED_S = 1.0
 """How often aiormq is fed a heartbeat while data that it does not see flows, or while reading is paused."""
 DEAD_AFTER_HEARTBEATS = 2.5
@@ -127,8 +135,15 @@ class Tap(asyncio.StreamReaderProtocol):
 
     @property
     def unsent_bytes(self) -> int:
-        """What was written and the kernel has not taken."""
-        return 0 if self.transport is None else self.transport.get_write_buffer_size()
+        """What was written and the peer's kernel has not taken; ours holds megabytes. Heartbeats do not show in it."""
+        if self.transport is None or self.transport.is_closing():
+            return 0
+        unsent = self.transport.get_write_buffer_size()
+        if sys.platform == "linux":
+            descriptor = self.transport.get_extra_info("socket").fileno()
+            with suppress(OSError):  # it may have been broken off just now
+                unsent += int.from_bytes(ioctl(descriptor, TIOCOUTQ, bytes(4)), sys.byteorder)
+        return unsent // UNSENT_STEP_BYTES * UNSENT_STEP_BYTES
 
     def pause(self, *, pause: bool) -> None:
         """Pause or resume reading from the socket."""

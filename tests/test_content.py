@@ -297,6 +297,13 @@ def test_a_header_that_does_not_hold_what_its_flags_say_is_malformed(flags: int)
         ContentPreparer(HeaderPolicy()).prepare(raw)
 
 
+def test_headers_that_only_the_queue_added_go_also_where_more_has_to_change() -> None:
+    counted = {"delivery_mode": b"\x01", "headers": table({"x-delivery-count": b"l" + pack(">q", 3)})}
+    prepared = ContentPreparer(HeaderPolicy()).prepare(frames.header(0, counted))
+    assert prepared is not None
+    assert prepared == (frames.header(0, PERSISTENT), 3)
+
+
 @pytest.mark.parametrize("size", range(15))
 def test_a_header_cut_short_is_malformed(size: int) -> None:
     whole = pack(">HHQH", 60, 0, 0, 0x1000) + b"\x02"

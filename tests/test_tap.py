@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -382,3 +383,22 @@ async def test_a_full_socket_is_not_written_to_until_it_has_room() -> None:
     assert not tap.writable
     tap.resume_writing()
     assert tap.writable
+
+
+@on_both_loops
+async def test_what_the_kernel_holds_for_a_slow_peer_is_unsent_and_heartbeats_are_not() -> None:
+    """The kernel takes megabytes at once: with those gone from sight, a slow way would look like no confirm."""
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as nobody_accepts:
+        tap = make_tap(asyncio.StreamReader(loop=loop), RecordingSide())
+        await loop.create_connection(lambda: tap, *nobody_accepts.getsockname())
+        assert tap.transport is not None
+        tap.write([HEARTBEAT_FRAME])
+        assert tap.unsent_bytes == 0
+        written = 0
+        while not tap.transport.get_write_buffer_size():
+            tap.write([bytes(100_000)])
+            written += 100_000
+        assert tap.transport.get_write_buffer_size() < tap.unsent_bytes <= written
+        tap.abort()
+        assert tap.unsent_bytes == 0
