@@ -7,7 +7,7 @@ import pytest
 from bridge.books import Histogram
 from bridge.errors import MalformedFrameError
 from bridge.publishes import Publishes
-from bridge.wire import Return
+from bridge.wire import Delivery, Return
 from tests.frames import PERSISTENT, Properties, content, delivery, table, text
 
 
@@ -123,6 +123,34 @@ def test_each_return_counts_for_one_confirm_of_those_that_are_alike() -> None:
     scene.returned(b"same")
     scene.returned(b"same")
     assert [scene.publishes.was_returned(d) for d in alike[1:]] == [True, True, False]
+
+
+def test_returns_in_the_order_of_the_publishes_are_found_right_after_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands may come before their confirms: a search from the first each time stops the bridge for seconds."""
+    looked_at: list[Delivery] = []
+    alike = Publishes._alike
+
+    def noted(publishes: Publishes, delivery: Delivery) -> tuple[bytes, bytes]:
+        looked_at.append(delivery)
+        return alike(publishes, delivery)
+
+    monkeypatch.setattr(Publishes, "_alike", noted)
+    scene = Scene(*range(101, 200))
+    scene.confirm(10, multiple=True)
+    for tag in range(111, 200):
+        scene.returned(b"%d" % tag)
+    assert [d.delivery_tag for d in looked_at] == [*range(111, 200)]
+
+
+def test_returns_in_another_order_are_found_too() -> None:
+    scene = Scene()
+    several = [delivery(1, b"same"), delivery(2, b"same"), delivery(3, b"other"), delivery(4, b"same")]
+    scene.publishes.add(several, 0.0)
+    scene.returned(b"other")
+    scene.publishes.confirm(4, 0.0, multiple=False)
+    scene.returned(b"same")
+    scene.returned(b"same")
+    assert [scene.publishes.was_returned(d) for d in several] == [True, True, True, False]
 
 
 def test_a_return_is_matched_by_properties_and_the_set_of_headers() -> None:
