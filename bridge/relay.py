@@ -99,6 +99,7 @@ class Relay:
         """A connection to the destination begins: return its cutter, to be fed from the first byte on."""
         self._destination_cutter = Cutter(ContentPreparer(HeaderPolicy()))
         self.destination_close = None
+        self.window.destination_connecting()
         return self._destination_cutter
 
     def destination_opened(self, frame_max: int, now_s: float) -> None:

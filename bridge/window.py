@@ -250,10 +250,13 @@ class Window:
 
     # --- The destination ---------------------------------------------------------------------------------
 
+    def destination_connecting(self) -> None:
+        """A connection to the destination begins: the broker may block it before a generation begins on it."""
+        self.blocked = False
+
     def destination_opened(self, now_s: float) -> None:
         """A destination generation begins: publish sequence numbers start at 1."""
         self._open = True
-        self.blocked = False
         self._published.begin_anew()
         self.pace.opened(careful=bool(self._blame.suspects))
         self._published.progress_s = now_s

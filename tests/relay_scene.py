@@ -36,9 +36,13 @@ class Bridge:
         self._source = self.relay.source_connecting()
         self.relay.source_opened(self.frame_max[0])
 
-    def open_destination(self) -> None:
-        """A destination generation begins."""
+    def connect_destination(self) -> None:
+        """A connection to the destination begins."""
         self._destination = self.relay.destination_connecting()
+
+    def open_destination(self) -> None:
+        """A destination generation begins, on a connection of its own."""
+        self.connect_destination()
         self.relay.destination_opened(self.frame_max[1], self.now_s)
 
     def lose_destination(self) -> None:

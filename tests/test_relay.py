@@ -182,6 +182,23 @@ def test_a_blocked_source_is_no_matter_and_a_blocked_destination_gets_nothing() 
     assert bridge.to_destination() == publish() + M
 
 
+def test_a_connection_that_is_blocked_before_it_is_of_use_stays_so_and_the_next_one_is_not() -> None:
+    bridge = Bridge()
+    bridge.source(deliver(1, M))
+    bridge.relay.destination_lost(bridge.now_s)
+    bridge.connect_destination()
+    bridge.destination(frames.BLOCKED)
+    bridge.relay.destination_opened(0, bridge.now_s)
+    assert bridge.to_destination() == b""
+    bridge.destination(frames.UNBLOCKED)
+    assert bridge.to_destination() == publish() + M
+    bridge.relay.destination_lost(bridge.now_s)
+    bridge.connect_destination()
+    bridge.destination(frames.BLOCKED)
+    bridge.open_destination()
+    assert bridge.to_destination() == publish() + M
+
+
 @pytest.mark.parametrize("raw", (confirm(1), returned(M)), ids=("confirm", "return"))
 def test_the_source_confirms_and_returns_nothing_on_the_data_channel(raw: bytes) -> None:
     with pytest.raises(MalformedFrameError, match="from the source"):

@@ -272,8 +272,15 @@ class WindowMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: not self.destination)
     @rule()
+    def destination_connects(self) -> None:
+        """A connection begins, after one that failed, too."""
+        self.blocked = False
+        self.window.destination_connecting()
+
+    @precondition(lambda self: not self.destination)
+    @rule()
     def destination_opens(self) -> None:
-        """A generation begins."""
+        """A generation begins, blocked or not."""
         self.destination, self.next_seqno = True, 1
         self.window.destination_opened(self.now_s)
 
@@ -294,10 +301,10 @@ class WindowMachine(RuleBasedStateMachine):
         self.pending.clear()
         self.window.destination_lost(close, self.now_s)
 
-    @precondition(lambda self: self.destination and not self.blocked)
+    @precondition(lambda self: not self.blocked)
     @rule()
     def destination_is_blocked(self) -> None:
-        """`connection.blocked`."""
+        """`connection.blocked`, perhaps before the generation begins."""
         self.blocked = True
         self.window.destination_blocked(self.now_s)
 
