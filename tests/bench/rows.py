@@ -139,11 +139,15 @@ def _throughput(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> M
             samples += load.watch_arrivals(client, route, count, pid, _ROUND_TIMEOUT_S)
     begin, end = load.steady_part(samples, count)
     elapsed_s, messages = end.at - begin.at, end.arrived - begin.arrived
+    own_cpu_s = end.contestant_cpu_s - begin.contestant_cpu_s
+    broker_cpu_s = end.broker_cpu_s - begin.broker_cpu_s
     measured = {
         "msg/s": messages / elapsed_s,
         "MB/s": messages / elapsed_s * cell.size / 1e6,
-        "own CPU µs/msg": (end.contestant_cpu_s - begin.contestant_cpu_s) / messages * 1e6,
-        "broker CPU µs/msg": (end.broker_cpu_s - begin.broker_cpu_s) / messages * 1e6,
+        "own CPU µs/msg": own_cpu_s / messages * 1e6,
+        "broker CPU µs/msg": broker_cpu_s / messages * 1e6,
+        "own cores": own_cpu_s / elapsed_s,
+        "broker cores": broker_cpu_s / elapsed_s,
     }
     if cell.round_trip_ms:
         measured["of window ÷ round trip"] = measured["msg/s"] * cell.round_trip_ms / 1000 / cell.prefetch
