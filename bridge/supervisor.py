@@ -1,8 +1,8 @@
-"""The supervisor: both sides' generations one after the other, and the bridge's state as one value.
+"""The supervisor: what a generation is to do, how to stop, and the bridge's state as one value.
 
-Each side is kept up by a task of its own and reconnects by itself; what a lost generation means for the
-messages in flight was decided by the window when the loss was seen (see `session`). The supervisor decides
-when to connect where, when to consume, when a generation that makes no progress must go, and how to stop.
+Each side is kept up by a `keeper` of its own; what a lost generation means for the messages in flight was
+decided by the window when the loss was seen (see `session`). The supervisor decides when to consume, when to open
+the quarantine, when a generation that makes no progress must go, and how to stop.
 """
 
 from __future__ import annotations
@@ -14,25 +14,23 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-from bridge.backoff import STABLE_S, Backoff
-from bridge.books import Books, count
+from bridge.backoff import Backoff
+from bridge.books import Books
 from bridge.consumer import Consumer
 from bridge.content import HeaderPolicy, message_id
 from bridge.errors import BridgeError, ConnectError
 from bridge.frames import route
+from bridge.keeper import Keeper, News
 from bridge.memory import Memory
 from bridge.relay import Relay
 from bridge.session import DestinationSession, Session, SourceSession
-from bridge.status import SideStatus, Status
+from bridge.status import Status
 from bridge.tap import Pump
 from bridge.watchdog import Watchdog
 from bridge.window import Window, WindowLimits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from bridge.settings import Settings
-    from bridge.side import SideSettings
 
 log = logging.getLogger(__name__)
 
@@ -41,145 +39,8 @@ TICK_S = 0.05
 STANDSTILL_S = 1.0
 """After a longer pause it was the bridge that stood still (SIGSTOP, a machine that was suspended): what came
 meanwhile is read first, before anybody is blamed for silence. The confirms among it prevent duplicates."""
-LOG_AGAIN_S = 300.0
-"""A reason that has not changed is logged again after so long."""
 QUARANTINE_AGAIN_S = 300.0
 """How long a quarantine that did not answer is left alone: a publish to a broker with an alarm stops the connection."""
-
-
-class News:
-    """What was last logged of something that may last: it is told once for each change, and now and then."""
-
-    def __init__(self) -> None:
-        self.forget()
-
-    def forget(self) -> None:
-        """Whatever comes next is new."""
-        self.repeated = False
-        """Whether the last was not worth a line."""
-        self._text = ""
-        self._logged_s = 0.0
-
-    def is_due(self, text: str, now_s: float) -> bool:
-        """Whether to log it now."""
-        self.repeated = text == self._text and now_s - self._logged_s < LOG_AGAIN_S
-        if not self.repeated:
-            self._text, self._logged_s = text, now_s
-        return not self.repeated
-
-
-class Keeper:
-    """Keeps one side up: a generation after the other, over its URLs in turn, with backoff."""
-
-    def __init__(
-        self, supervisor: Supervisor, side: SideSettings, status: SideStatus, make: Callable[[], Session]
-    ) -> None:
-        settings = supervisor.settings
-        self.session: Session | None = None
-        self._supervisor = supervisor
-        self._side = side
-        self._status = status
-        self._make = make
-        self._backoff = Backoff(settings.reconnect_min, settings.reconnect_max, random.random)
-        self._news = [News() for _ in side.addresses]
-        """Each URL has its own, as in a list where all are down the reasons take turns."""
-
-    async def keep(self) -> None:
-        """Run until cancelled."""
-        index = 0
-        loop = asyncio.get_running_loop()
-        while True:
-            began_s = loop.time()
-            progress = self._supervisor.progress
-            try:
-                await self._live(index)
-                useful = self._supervisor.progress != progress
-            except ConnectError as error:
-                useful = False
-                count(self._status.connect_attempts, error.result)
-                self._hindered(index, str(error), loop.time())
-            except Exception as error:  # noqa: BLE001 - ours or the library's: it is logged with its traceback
-                # The process must not end by it: it remembers what it has forwarded.
-                useful = False
-                count(self._status.connect_attempts, "bug")
-                self._hindered(index, f"a bug in the bridge: {error!r}", loop.time(), error)
-            if not useful:
-                # Also where it could be opened: a node that is up and of no use must not be the only one tried.
-                index = (index + 1) % len(self._side.addresses)
-            if useful or loop.time() - began_s >= STABLE_S:
-                self._backoff.reset()
-            await asyncio.sleep(self._backoff.delay_s(loop.time()))
-
-    async def _live(self, index: int) -> None:
-        """Open a generation and wait for its end. Raises `ConnectError` when it cannot be opened."""
-        status = self._status
-        news = self._news[index]
-        loop = asyncio.get_running_loop()
-        bug: Exception | None = None
-        session = self.session = self._make()
-        try:
-            await session.open(index)
-            status.generation += 1
-            count(status.connect_attempts, "ok")
-            status.up = True
-            status.reason = ""
-            if not news.repeated:
-                self._tell_began(index)
-            self._supervisor.wake()
-            began_s, progress, lasts = loop.time(), self._supervisor.progress, False
-            while session.end is None:
-                await self._supervisor.steer(session)
-                if not lasts and (self._supervisor.progress != progress or loop.time() - began_s >= STABLE_S):
-                    lasts = True
-                    if news.repeated:
-                        self._tell_began(index)
-                    news.forget()
-        except Exception as error:
-            bug = error
-            if status.up:
-                session.ended("bug", f"a bug in the bridge: {error!r}", loop.time())
-            raise
-        finally:
-            if status.up and session.end is not None:
-                reason, text = session.end
-                self._ended(reason, text, bug, tell=news.is_due(text, loop.time()))
-            # Shielded, so that a shutdown in the middle of it still closes the connection.
-            await asyncio.shield(asyncio.ensure_future(session.close()))
-
-    def _tell_began(self, index: int) -> None:
-        url = self._side.safe_urls[index]
-        log.info("%s generation %d began", self._side.name, self._status.generation, extra={"url": url})
-
-    def _ended(self, reason: str, text: str, bug: Exception | None, *, tell: bool) -> None:
-        status = self._status
-        status.up = status.blocked = False
-        status.reason = text
-        count(status.generations_ended, reason)
-        if not tell:
-            return
-        books = self._supervisor.books
-        log.warning(
-            "%s generation %d ended: %s",
-            self._side.name,
-            status.generation,
-            text,
-            exc_info=bug,
-            extra={
-                "reason": reason,
-                "forwarded": books.forwarded,
-                "held": books.held,
-                "published": books.published,
-                "stale_held": books.stale_held,
-                "stale_published": books.stale_published,
-                "duplicates_possible": books.duplicates_possible,
-            },
-        )
-
-    def _hindered(self, index: int, text: str, now_s: float, error: Exception | None = None) -> None:
-        """Say what keeps the side down; with the traceback of an `error` that is a bug."""
-        self._status.reason = text
-        if self._news[index].is_due(text, now_s):
-            log.warning("%s not connected: %s; trying again", self._side.name, text, exc_info=error)
 
 
 class Supervisor:
@@ -216,14 +77,19 @@ class Supervisor:
         )
         self._watchdog = Watchdog(self.relay, stream=settings.source_is_stream)
         self._pump = Pump(self.relay)
-        self._source = Keeper(self, settings.source, self.status.source, self._source_session)
-        self._destination = Keeper(self, settings.destination, self.status.destination, self._destination_session)
+        self._source = Keeper(self, settings.source, self.status.source, self._backoff(), self._source_session)
+        self._destination = Keeper(
+            self, settings.destination, self.status.destination, self._backoff(), self._destination_session
+        )
         self._stop = asyncio.Event()
         self._quarantine_at_s = 0.0
-        self._quarantine_backoff = Backoff(settings.reconnect_min, settings.reconnect_max, random.random)
+        self._quarantine_backoff = self._backoff()
         self._quarantine_news = News()
         self._trouble_logged = ""
         self._consumer_lost_s: float | None = None
+
+    def _backoff(self) -> Backoff:
+        return Backoff(self.settings.reconnect_min, self.settings.reconnect_max, random.random)
 
     def _source_session(self) -> SourceSession:
         return SourceSession(self.relay, self._pump, self.settings)
@@ -404,8 +270,9 @@ class Supervisor:
             )
         self.relay.quarantine.confirmed.clear()
         status = self.status.destination
-        if self.window.blocked is not status.blocked:
-            status.blocked = self.window.blocked
+        blocked = status.up and self.window.blocked
+        if blocked is not status.blocked:
+            status.blocked = blocked
             log.warning("destination %s", "blocked by the broker (an alarm)" if status.blocked else "no longer blocked")
         trouble = self.window.hindrance
         if bool(trouble) is not bool(self._trouble_logged):

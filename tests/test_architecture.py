@@ -17,7 +17,7 @@ ORDER = (
     *("settlement", "publishes", "blame", "pace", "aside", "window"),
     *("consumer", "quarantine", "relay", "watchdog", "backoff"),
     *("status", "values", "side", "settings", "conflicts", "environment", "log", "metrics", "http"),
-    *("diagnosis", "tap", "session", "supervisor", "inspection", "check", "cli", "__main__"),
+    *("diagnosis", "tap", "session", "keeper", "supervisor", "inspection", "check", "cli", "__main__"),
 )
 """Each module imports only from those before it."""
 
