@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 ASIDE_RETRY_MAX_S = 30.0
 """The longest backoff of a message that was returned."""
 RETURNS_IN_A_ROW = 3
-"""So many different messages returned and none taken: it is the destination that has no route."""
+"""So many returned and none taken: it is the destination that has no route. Of messages with keys of their own, so many
+different ones."""
 
 
 @dataclass(slots=True)
@@ -41,8 +42,10 @@ class Waiting:
 class Aside:
     """The deliveries of one source generation that are set aside, by delivery tag."""
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, pace: Pace, *, own_keys: bool) -> None:
+        """`own_keys` as in `WindowLimits`."""
         self._pace = pace
+        self._own_keys = own_keys
         self.waiting: dict[int, Waiting] = {}
         self.retried: dict[int, Waiting] = {}
         """Those that were aside and are being tried again, until they are settled."""
@@ -80,7 +83,9 @@ class Aside:
         since_s = before.since_s if before else now_s
         retry_at_s = now_s + self._pace.delay_s(attempts, ASIDE_RETRY_MAX_S)
         self.waiting[delivery.delivery_tag] = Waiting(delivery, since_s, retry_at_s, attempts)
-        self.returns_in_a_row += 1
+        if before is None or self._routeless or not self._own_keys:
+            # Else it says the same again of a key of its own, and nothing of the destination.
+            self.returns_in_a_row += 1
         self._routeless |= self.returns_in_a_row >= RETURNS_IN_A_ROW
         return self.returns_in_a_row >= RETURNS_IN_A_ROW
 
@@ -119,6 +124,9 @@ class Aside:
         """Return those that have been refused for so long, each with the reason."""
         late = [t for t, w in self.waiting.items() if now_s - w.since_s >= hold_timeout_s]
         gone = [self.waiting.pop(tag) for tag in late]
+        if self._own_keys and not self._routeless:
+            # They come back as others.
+            self.returns_in_a_row = max(0, self.returns_in_a_row - sum(w.verdict is None for w in gone))
         return [(w.delivery, "unroutable" if w.verdict is None else w.verdict.reason) for w in gone]
 
     def offered(self, now_s: float) -> list[tuple[Delivery, Verdict]]:

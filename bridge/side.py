@@ -31,6 +31,8 @@ QueueType = Literal["classic", "quorum", "stream"]
 
 DEFAULT_HEARTBEAT_S = 10
 MAX_HEARTBEAT_S = 3600
+MAX_PASSWORD_BYTES = 1 << 16
+"""More than the longest token that RabbitMQ takes for a password; a file may be a device that never ends."""
 PORTS = {"amqp": 5672, "amqps": 5671}
 EXAMPLE = "amqp://user:password@host:5672/vhost, or amqps://"
 
@@ -56,11 +58,15 @@ class Credentials:
         if self.password_file is None:
             return None
         try:
-            text = self.password_file.read_text("utf-8")
+            with self.password_file.open("rb") as file:
+                data = file.read(MAX_PASSWORD_BYTES + 1)
+            text = data.decode()
         except OSError as error:
             raise CredentialsError(f"password file {self.password_file}: {error.strerror}") from None
         except UnicodeDecodeError:
             raise CredentialsError(f"password file {self.password_file}: not UTF-8 text") from None
+        if len(data) > MAX_PASSWORD_BYTES:
+            raise CredentialsError(f"password file {self.password_file}: longer than {MAX_PASSWORD_BYTES} bytes")
         text = text.removesuffix("\n").removesuffix("\r")
         if not text:
             raise CredentialsError(f"password file {self.password_file}: empty")

@@ -98,7 +98,7 @@ class Window:
 
         # What the destination has taught.
         self.pace = Pace(limits.prefetch, chance)
-        self._aside = Aside(self.pace)
+        self._aside = Aside(self.pace, own_keys=limits.own_keys)
         self._blame = Blame(own_keys=limits.own_keys, quarantine=limits.quarantine)
         self.verdicts = 0
         """How often the destination said of a message that it takes it, or that it is the message which it refuses."""

@@ -15,8 +15,8 @@ POISON = Verdict("poison", 406, "why")
 class Scene:
     """Nothing is aside yet; shorthands by delivery tag."""
 
-    def __init__(self) -> None:
-        self.aside = Aside(Pace(1000, lambda: 1.0))
+    def __init__(self, *, own_keys: bool = False) -> None:
+        self.aside = Aside(Pace(1000, lambda: 1.0), own_keys=own_keys)
 
     def returned(self, *delivery_tags: int, now_s: float = 0.0) -> list[bool]:
         """What each return says of the destination."""
@@ -105,6 +105,41 @@ def test_a_message_taken_between_returns_says_that_there_is_a_route() -> None:
     scene.returned(1, 2)
     assert scene.taken() == [], "each waits for its own next try"
     assert scene.returned(3, 4) == [False, False]
+
+
+def test_one_message_with_a_key_of_its_own_that_is_returned_again_and_again_says_nothing_of_the_destination() -> None:
+    scene = Scene(own_keys=True)
+    for number in range(10):
+        assert scene.returned(1, now_s=100.0 * number) == [False]
+        assert scene.due(100.0 * number + 50.0) == [1]
+    assert scene.returned(2, now_s=1000.0) == [False]
+    assert scene.returned(3, now_s=1000.0) == [True], "these are different ones"
+
+
+def test_a_message_to_the_one_queue_that_is_returned_again_and_again_tells_that_the_queue_is_gone() -> None:
+    scene = Scene()
+    found = []
+    for number in range(RETURNS_IN_A_ROW):
+        found += scene.returned(1, now_s=100.0 * number)
+        scene.due(100.0 * number + 50.0)
+    assert found == [False, False, True]
+
+
+def test_probes_with_keys_of_their_own_that_are_returned_again_keep_the_others_back() -> None:
+    scene = Scene(own_keys=True)
+    scene.returned(3, 2, 1)
+    for now_s, other in ((10.0, 3), (20.0, 2), (30.0, 3)):
+        scene.aside.waiting[other].retry_at_s = 0.0
+        assert scene.probes(alone=True) == [1, other]
+        assert scene.returned(1, other, now_s=now_s) == [False, True]
+    assert sorted(scene.taken()) == [1, 2, 3]
+
+
+def test_a_message_with_a_key_of_its_own_that_was_given_up_may_come_back_as_another() -> None:
+    scene = Scene(own_keys=True)
+    for tag in range(1, 10):
+        assert scene.returned(tag, now_s=1000.0 * tag) == [False]
+        assert scene.given_up(1000.0 * tag + 100.0) == [(tag, "unroutable")]
 
 
 def test_where_only_parked_ones_are_left_nothing_tells_of_a_route() -> None:

@@ -18,7 +18,7 @@ from yarl import URL
 from bridge.environment import load_settings, unknown_variables
 from bridge.errors import ConfigurationError, CredentialsError
 from bridge.settings import Option, Settings, effective, options, settings_help
-from bridge.side import SideSettings, mask
+from bridge.side import MAX_PASSWORD_BYTES, SideSettings, mask
 from tests import bridge_env
 from tests.rig.certificates import Certificates, make_certificates
 
@@ -349,7 +349,15 @@ def test_a_password_file_is_read_anew_each_time(tmp_path: Path) -> None:
     assert {"first", "second\n", "third"} <= side.secrets()
 
 
-@pytest.mark.parametrize(("content", "reason"), ((b"", "empty"), (b"\n", "empty"), (b"\xff", "not UTF-8 text")))
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    (
+        (b"", "empty"),
+        (b"\n", "empty"),
+        (b"\xff", "not UTF-8 text"),
+        (bytes(MAX_PASSWORD_BYTES + 1), "longer than 65536 bytes"),
+    ),
+)
 def test_a_useless_password_file_is_named_when_it_is_needed(tmp_path: Path, content: bytes, reason: str) -> None:
     file = tmp_path / "password"
     file.write_bytes(content)

@@ -123,6 +123,19 @@ def test_so_many_returns_in_a_row_blame_the_destination_and_the_oldest_is_tried_
     assert scene.window.hindrance == ""
 
 
+def test_a_single_message_whose_own_key_leads_nowhere_does_not_make_others_wait() -> None:
+    scene = Scene(own_keys=True)
+    scene.receive(1)
+    for seqno in range(1, 8):
+        assert scene.take() == [1]
+        scene.refuse_route(1, seqno)
+        scene.wait(ASIDE_RETRY_MAX_S)
+    assert scene.take() == [1]
+    scene.refuse_route(1, 8)
+    scene.receive(2)
+    assert scene.take() == [2]
+
+
 def test_while_everything_is_returned_a_second_message_tries_too() -> None:
     """The oldest may have no route for ever, and the destination may have one for all others."""
     scene = Scene()
