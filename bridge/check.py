@@ -13,6 +13,7 @@ from bridge.supervisor import Supervisor
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from bridge.inquiry import Broker, Inquiry
     from bridge.settings import Settings
 
 LEVELS: tuple[Level, ...] = ("ok", "warning", "error")
@@ -28,28 +29,31 @@ async def check(settings: Settings) -> list[Finding]:
     inspections = [inspection for side in sides for inspection in side]
     try:
         await asyncio.gather(*(inspection.look() for inspection in inspections))
-        source, destination = (next((each for each in side if each.is_open), None) for side in sides)
+        source, destination = (next((each for each in side if each.inquiry.is_open), None) for side in sides)
         findings = [finding for side in sides for finding in _of_side(side)]
         if source is not None and destination is not None:
-            findings += [*_sizes(source, destination), *await _loop(settings, source, destination)]
+            findings += [
+                *_sizes(source.inquiry.broker, destination.inquiry.broker),
+                *await _loop(settings, source.inquiry, destination.inquiry),
+            ]
     finally:
-        await asyncio.gather(*(inspection.close() for inspection in inspections))
+        await asyncio.gather(*(inspection.inquiry.close() for inspection in inspections))
     return findings
 
 
 def _of_side(inspections: list[Inspection]) -> list[Finding]:
     """Return a side's findings; a URL that is down is only a warning where another one is up."""
-    some_open = any(inspection.is_open for inspection in inspections)
+    some_open = any(inspection.inquiry.is_open for inspection in inspections)
     return [
         Finding("warning", finding.side, finding.subject, finding.text)
-        if some_open and not inspection.is_open
+        if some_open and not inspection.inquiry.is_open
         else finding
         for inspection in inspections
         for finding in inspection.findings
     ]
 
 
-def _sizes(source: Inspection, destination: Inspection) -> Iterable[Finding]:
+def _sizes(source: Broker, destination: Broker) -> Iterable[Finding]:
     if source.version and destination.version >= RABBITMQ_4:
         if source.version < RABBITMQ_4:
             text = "the source may hold messages of up to 128 MiB, the destination takes 16 MiB by default (4.x): "
@@ -61,11 +65,11 @@ def _sizes(source: Inspection, destination: Inspection) -> Iterable[Finding]:
         yield Finding("ok", "bridge", "largest message", "128 MiB by default at the destination (3.x)")
 
 
-async def _loop(settings: Settings, source: Inspection, destination: Inspection) -> Iterable[Finding]:
+async def _loop(settings: Settings, source: Inquiry, destination: Inquiry) -> Iterable[Finding]:
     queue = settings.destination_queue
     if queue is not None and queue not in {settings.source_queue, settings.quarantine_queue_name}:
         return [Finding("ok", "bridge", "loop", "none: the queues have different names")]
-    same = await source.is_broker_of(destination)
+    same = await source.is_to_broker_of(destination)
     if same is False:
         return [Finding("ok", "bridge", "loop", "none: the two sides are different brokers or virtual hosts")]
     if queue is None:
@@ -73,7 +77,7 @@ async def _loop(settings: Settings, source: Inspection, destination: Inspection)
         return [Finding("ok", "bridge", "loop", text)]
     what = "source" if queue == settings.source_queue else "quarantine"
     if same is None:
-        text = f'both sides may be one broker (cluster {source.cluster}), and the {what} queue is "{queue}" too'
+        text = f'both sides may be one broker (cluster {source.broker.cluster}), and the {what} queue is "{queue}" too'
         return [Finding("warning", "bridge", "loop", f"{text}; make sure that they are two")]
     text = f'both sides are one broker: "{queue}" is the destination and the {what} queue; choose another queue'
     return [Finding("error", "bridge", "loop", text)]

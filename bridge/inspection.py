@@ -1,41 +1,21 @@
-"""An inspection: connects to one URL of a side as the bridge would, and looks; consumes, publishes and creates nothing.
+"""An inspection: what one URL of a side leads to, as findings for an operator; moves no message and creates nothing.
 
-AMQP 0-9-1 answers few questions, but a refusal tells much. Each trick here was measured on RabbitMQ 3.10.8 and
-4.3.6, is used on RabbitMQ alone, and runs on a channel of its own, since the refusal closes it:
-
-- the type of a queue, and its delivery limit: it is declared with a type that does not exist. The broker says what
-  it is instead, or that the user may not declare it; where the queue is missing, that there is no such type;
-- the permission to consume: a consumer with an `x-priority` that is no number. 403, or a refusal of that argument;
-- the permission to publish, and that the exchange is there: an empty message in a transaction (`tx`), which is
-  rolled back. No queue ever sees it, and nobody is told whether its key has a route;
-- whether both sides are one broker: a nameless exclusive queue of one connection is looked for by the other.
+What is asked, and how, is `inquiry`'s.
 """
 
 from __future__ import annotations
 
-import re
 import ssl
 import time
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from bridge.content import ContentPreparer, HeaderPolicy
 from bridge.errors import BridgeError, ConnectError
-from bridge.frames import DATA_CHANNEL
-from bridge.session import CONTROL_CHANNEL, Session
-from bridge.tap import Pump
-from bridge.wire import Blocked, Close, Cutter
+from bridge.inquiry import Inquiry, Queue
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from aiormq.abc import AbstractChannel
-    from pamqp.common import FieldTable
-
     from bridge.side import SideSettings
     from bridge.supervisor import Supervisor
-    from bridge.wire import Event
 
 Level = Literal["ok", "warning", "error"]
 
@@ -46,15 +26,6 @@ QUORUM_MAX_PREFETCH = 2000
 RABBITMQ_4 = (4, 0)
 DEFAULT_DELIVERY_LIMIT = 20
 """A quorum queue's since 4.0; before, there was none by default."""
-MAX_QUESTIONS = 20
-"""About one queue: more arguments than a queue can have."""
-UNKNOWN = "unknown"
-"""No type of queue, no number."""
-
-_DIFFERS = re.compile(
-    r"inequivalent arg '([^']+)' for queue .*received .* but current is (?:none|(?:the value )?'([^']*)')"
-)
-"""The broker's refusal to declare a queue that is there and is another: the argument, and its value in the queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,85 +40,26 @@ class Finding:
     """A sentence; of a warning or an error, also what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """What a queue is, as far as the broker said."""
-
-    queue_type: str = ""
-    """Empty where it is not known."""
-    delivery_limit: int | None = None
-    durable: bool = True
-
-
-class Inspection(Session):
-    """One URL of one side: its connection, and what was found there."""
+class Inspection:
+    """One URL of one side, and what was found there."""
 
     def __init__(self, supervisor: Supervisor, side: SideSettings, index: int) -> None:
-        super().__init__(supervisor.relay, Pump(supervisor.relay), supervisor.settings, side)
+        self.inquiry = Inquiry(supervisor, side, index)
         self.findings: list[Finding] = []
-        self.is_open = False
-        self.version: tuple[int, ...] = ()
-        """RabbitMQ's; empty where the broker is another."""
-        self.cluster = ""
-        self.vhost = side.addresses[index].path.rstrip("/")
+        self._settings = supervisor.settings
+        self._side = side
         self._index = index
-        self._url = side.safe_urls[index]
-        self._closed: Close | None = None
         self._label = side.name if len(side.addresses) == 1 else f"{side.name} {index + 1}"
 
     def found(self, level: Level, subject: str, text: str) -> None:
         """Note a finding."""
         self.findings.append(Finding(level, self._label, subject, text))
 
-    # --- The session: nothing is forwarded ---------------------------------------------------------------
-
-    def _relay_events(self, events: list[Event], now_s: float) -> None:  # noqa: ARG002 - the bridge's need it
-        for event in events:
-            if isinstance(event, Close) and event.channel in {0, DATA_CHANNEL}:
-                self._closed = self._closed or event
-            elif isinstance(event, Blocked) and self.tap is not None:
-                # The broker reads no more from this connection: an answer would never come.
-                self.end = "blocked", f"the broker blocks publishers ({event.reason})"
-                self.tap.abort()
-
-    def _relay_lost(self, now_s: float) -> None:
-        """Nothing is in flight."""
-
-    def _close_by_broker(self) -> Close | None:
-        return self._closed
-
-    async def open(self, index: int) -> None:
-        """Connect and log in. Raises `BridgeError`."""
-        async with self._explained(index):
-            await self._connect(index, Cutter(ContentPreparer(HeaderPolicy())))
-        self.is_open = True
-
-    @asynccontextmanager
-    async def _question(self) -> AsyncIterator[AbstractChannel]:
-        """A channel that a refusal may close. Raises `ConnectError` for what is refused within."""
-        assert self._connection is not None  # noqa: S101 - open() has run
-        try:
-            async with self._explained(self._index):
-                channel = self._connection.channel(channel_number=CONTROL_CHANNEL, publisher_confirms=False)
-                await channel.initialize()
-                yield await channel.get_underlay_channel()
-                await channel.close()
-        except BridgeError:
-            raise
-        except Exception as error:
-            # aiormq 7.2.4 may raise a bare Exception in what waits while the connection is lost; the tap knows why.
-            if self.end is None:
-                raise
-            reason, text = self.end
-            raise ConnectError(reason, f"{self._url}: {text}") from error
-
-    # --- Looking -----------------------------------------------------------------------------------------
-
     async def look(self) -> None:
-        """Connect and look at everything; what goes wrong is a finding. `close` is the caller's."""
+        """Connect and look at everything; what goes wrong is a finding. To close the inquiry is the caller's."""
         self._look_at_own_certificate()
         try:
-            await self.open(self._index)
+            await self.inquiry.open(self._index)
         except BridgeError as error:
             self.found("error", "connection", str(error))
             return
@@ -162,22 +74,13 @@ class Inspection(Session):
             self.found("error", "connection", str(error))
 
     def _look_at_connection(self) -> None:
-        assert self._connection is not None  # noqa: S101 - open() has run
-        assert self._connection.transport is not None  # noqa: S101
-        connection = self._connection.transport.connection
-        properties, tune = connection.server_properties, connection.connection_tune
-        product, version = str(properties.get("product", "a nameless broker")), str(properties.get("version", ""))
-        self.cluster = str(properties.get("cluster_name", ""))
-        self.found(
-            "ok",
-            "connection",
-            f"{self._url}: {product} {version}, cluster {self.cluster or 'unknown'}; logged in",
-        )
-        self.found("ok", "tuning", f"heartbeat {tune.heartbeat} s, frame_max {tune.frame_max} bytes")
-        if product == "RabbitMQ":
-            self.version = tuple(int(number) for number in re.findall(r"\d+", version)[:3])
-        else:
-            self.found("warning", "server", f"{product} is not RabbitMQ: types and permissions were not looked at")
+        broker, url = self.inquiry.broker, self._side.safe_urls[self._index]
+        name = f"{broker.product} {broker.version_text}, cluster {broker.cluster or 'unknown'}"
+        self.found("ok", "connection", f"{url}: {name}; logged in")
+        self.found("ok", "tuning", f"heartbeat {broker.heartbeat_s} s, frame_max {broker.frame_max} bytes")
+        if not broker.version:
+            text = f"{broker.product} is not RabbitMQ: types and permissions were not looked at"
+            self.found("warning", "server", text)
 
     def _look_at_own_certificate(self) -> None:
         """Done before connecting: a broker that refuses it may not say why."""
@@ -186,14 +89,11 @@ class Inspection(Session):
                 self._look_at_expiry(f"the client certificate {self._side.tls.cert_file}", not_after, ended="error")
 
     def _look_at_certificates(self) -> None:
-        assert self.tap is not None  # noqa: S101 - open() has run
-        assert self.tap.transport is not None  # noqa: S101
-        tls = self.tap.transport.get_extra_info("ssl_object")
-        if tls is None:
-            return
-        self._look_at_expiry("the broker's certificate", tls.getpeercert()["notAfter"])
-        for certificate in tls.context.get_ca_certs() if self._side.tls.ca_file else ():
-            self._look_at_expiry(f"a CA in {self._side.tls.ca_file}", certificate["notAfter"])
+        brokers, authorities = self.inquiry.certificate_ends()
+        for not_after in brokers:
+            self._look_at_expiry("the broker's certificate", not_after)
+        for not_after in authorities if self._side.tls.ca_file else ():
+            self._look_at_expiry(f"a CA in {self._side.tls.ca_file}", not_after)
 
     def _look_at_expiry(self, whose: str, not_after: str, ended: Level = "warning") -> None:
         """`ended` is the level of one that has: a connection that is open needed no such CA."""
@@ -222,8 +122,7 @@ class Inspection(Session):
             return
         exchange, key = settings.destination_exchange or "", settings.destination_routing_key
         try:
-            async with self._question() as channel:
-                await channel.exchange_declare(exchange, passive=True)
+            await self.inquiry.find_exchange(exchange)
         except ConnectError as error:
             self.found("error", "exchange", str(error))
             return
@@ -236,13 +135,9 @@ class Inspection(Session):
     async def _look_at_queue(self, name: str) -> Queue | None:
         """Return what is known of the side's queue, None where it cannot be used."""
         try:
-            async with self._question() as channel:
-                declared = await channel.queue_declare(name, passive=True)
+            state = await self.inquiry.state_of(name)
             if self._side.declare:
-                # As `run` does: of a queue that is there, it changes nothing.
-                async with self._question() as channel:
-                    arguments = {"x-queue-type": self._side.queue_type, **self._side.queue_arguments}
-                    await channel.queue_declare(name, durable=True, arguments=arguments)  # type: ignore[arg-type]  # JSON
+                await self.inquiry.declare(name)
         except ConnectError as error:
             if error.result != "missing" or not self._side.declare:
                 self.found("error", "queue", str(error))
@@ -253,8 +148,8 @@ class Inspection(Session):
             else:
                 self.found("ok", "queue", f'queue "{name}" is missing; the bridge will declare it')
             return None
-        queue = await self._ask_queue(name) if self.version else Queue()
-        counts = f"{declared.message_count} messages ready, {declared.consumer_count} consumers"
+        queue = await self.inquiry.kind_of(name) if self.inquiry.broker.version else Queue()
+        counts = f"{state.ready} messages ready, {state.consumers} consumers"
         kind = queue.queue_type or "of unknown type (the user may not declare it)"
         self.found("ok", "queue", f'queue "{name}", {kind}: {counts}')
         if not queue.durable:
@@ -262,76 +157,24 @@ class Inspection(Session):
             self.found("warning", "durability", text)
         return queue
 
-    async def _ask_queue(self, name: str) -> Queue:
-        """Ask what the queue is: the broker names one difference in each refusal, which the next question repeats.
-
-        Type and delivery limit of a question are never both valid, so that no question can create a queue.
-        """
-        arguments: FieldTable = {"x-queue-type": UNKNOWN, "x-delivery-limit": UNKNOWN}
-        flags = {"durable": True, "auto_delete": False}
-        queue_type = ""
-        for _ in range(MAX_QUESTIONS):
-            difference = await self._difference(name, flags, arguments)
-            if difference is None:
-                break
-            argument, value = difference
-            if argument == "x-queue-type":
-                queue_type = value or "classic"
-                if queue_type != "quorum":
-                    break
-                arguments[argument] = queue_type
-            elif argument == "x-delivery-limit":
-                return Queue(queue_type, int(value) if value else None)
-            elif argument in flags:
-                flags[argument] = value == "true"
-            else:
-                arguments[argument] = _argument(value)
-        return Queue(queue_type, durable=flags["durable"])
-
-    async def _difference(self, name: str, flags: dict[str, bool], arguments: FieldTable) -> tuple[str, str] | None:
-        """Return the first argument in which the queue is another, and its value there, empty for none."""
-        try:
-            async with self._question() as channel:
-                await channel.queue_declare(
-                    name, durable=flags["durable"], auto_delete=flags["auto_delete"], arguments=arguments
-                )
-        except ConnectError as error:
-            if (found := _DIFFERS.search(str(error))) is not None:
-                return found[1], found[2] or ""
-        return None
-
     async def _refusal_to_declare(self, name: str) -> str | None:
-        """Return why the user may not declare a queue that is missing; None where nothing speaks against it."""
-        if not self.version:
-            return None
-        try:
-            async with self._question() as channel:
-                await channel.queue_declare(name, durable=True, arguments={"x-queue-type": UNKNOWN})
-        except ConnectError as error:
-            if error.result != "mismatch":
-                return str(error)
-        return None
+        return await self.inquiry.refusal_to_declare(name) if self.inquiry.broker.version else None
 
     async def _look_at_reading(self) -> None:
-        if not self.version:
+        if not self.inquiry.broker.version:
             return
         try:
-            async with self._question() as channel:
-                await channel.basic_consume(self._side.queue or "", _never, arguments={"x-priority": UNKNOWN})
+            await self.inquiry.may_consume(self._side.queue or "")
         except ConnectError as error:
-            if error.result != "mismatch":
-                self.found("error", "consuming", str(error))
-                return
-        self.found("ok", "consuming", "the user may consume; nothing was consumed")
+            self.found("error", "consuming", str(error))
+        else:
+            self.found("ok", "consuming", "the user may consume; nothing was consumed")
 
     async def _look_at_publishing(self, subject: str, exchange: str, key: str, text: str) -> None:
-        if not self.version:
+        if not self.inquiry.broker.version:
             return
         try:
-            async with self._question() as channel:
-                await channel.tx_select()
-                await channel.basic_publish(b"", exchange=exchange, routing_key=key)
-                await channel.tx_rollback()
+            await self.inquiry.may_publish(exchange, key)
         except ConnectError as error:
             # An alarm is not the configuration's fault, and a quarantine is not needed to forward.
             mild = error.result == "blocked" or subject == "quarantine"
@@ -355,9 +198,10 @@ class Inspection(Session):
             self.found("warning", "offset", text + "so that messages are missed or come again; a queue has neither")
 
     def _look_at_delivery_limit(self, queue: Queue) -> None:
-        if queue.queue_type not in {"quorum", ""} or not self.version:
+        version = self.inquiry.broker.version
+        if queue.queue_type not in {"quorum", ""} or not version:
             return
-        default = DEFAULT_DELIVERY_LIMIT if self.version >= RABBITMQ_4 else -1
+        default = DEFAULT_DELIVERY_LIMIT if version >= RABBITMQ_4 else -1
         limit = default if queue.delivery_limit is None else queue.delivery_limit
         ours = self._settings.delivery_limit
         if limit < 0:
@@ -376,8 +220,7 @@ class Inspection(Session):
             self.found("ok", "quarantine", text)
             return
         try:
-            async with self._question() as channel:
-                await channel.queue_declare(name, passive=True)
+            await self.inquiry.state_of(name)
         except ConnectError as error:
             if error.result != "missing":
                 self.found("warning", "quarantine", str(error))
@@ -391,32 +234,3 @@ class Inspection(Session):
         else:
             text = f'queue "{name}" is there; publishing to it is allowed'
         await self._look_at_publishing("quarantine", "", name, text)
-
-    # --- Both sides --------------------------------------------------------------------------------------
-
-    async def is_broker_of(self, other: Inspection) -> bool | None:
-        """Return whether both are connected to one virtual host of one broker; None where that is not known."""
-        if (self.vhost, self.cluster) != (other.vhost, other.cluster) or not self.version:
-            return False
-        try:
-            async with self._question() as channel:
-                marker = await channel.queue_declare("", exclusive=True)
-                try:
-                    async with other._question() as their_channel:
-                        await their_channel.queue_declare(marker.queue or "", passive=True)
-                except ConnectError as error:
-                    return {"missing": False, "locked": True}.get(error.result)
-        except ConnectError:
-            return None
-        return None
-
-
-def _argument(value: str) -> int | bool | str:
-    """Return a queue's argument as it has to be written to be the same."""
-    if value in {"true", "false"}:
-        return value == "true"
-    return int(value) if re.fullmatch(r"-?\d+", value) else value
-
-
-async def _never(_: object) -> None:
-    """The callback of a consumer that the broker refuses."""

@@ -17,7 +17,7 @@ ORDER = (
     *("settlement", "publishes", "blame", "pace", "aside", "window"),
     *("consumer", "quarantine", "relay", "watchdog", "backoff"),
     *("status", "values", "side", "settings", "conflicts", "environment", "log", "metrics", "http"),
-    *("diagnosis", "tap", "session", "keeper", "supervisor", "inspection", "check", "cli", "__main__"),
+    *("diagnosis", "tap", "session", "keeper", "supervisor", "inquiry", "inspection", "check", "cli", "__main__"),
 )
 """Each module imports only from those before it."""
 
@@ -26,7 +26,7 @@ PURE = set(ORDER[1 : ORDER.index("status")])
 IMPURE_LIBRARIES = {"asyncio", "datetime", "logging", "os", "random", "secrets", "selectors", "socket", "ssl"}
 IMPURE_LIBRARIES |= {"subprocess", "threading", "time", "uvloop"}
 AMQP_LIBRARIES = {"aio_pika", "aiormq", "pamqp"}
-KNOW_AMQP_LIBRARIES = {"tap", "session", "diagnosis", "inspection"}
+KNOW_AMQP_LIBRARIES = {"tap", "session", "diagnosis", "inquiry"}
 
 modules = pytest.mark.parametrize("module", sorted(MODULES))
 
