@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from bridge.blame import Verdict
+    from bridge.events import Delivery
     from bridge.pace import Pace
-    from bridge.wire import Delivery
 
 ASIDE_RETRY_MAX_S = 30.0
 """The longest backoff of a message that was returned."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bridge.wire import Close, Delivery
+    from bridge.events import Close, Delivery
 
 LIMIT_TTL_S = 600.0
 """A size limit that the destination taught is believed for so long: an operator may have raised it."""

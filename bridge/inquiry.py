@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING
 
 from bridge.content import ContentPreparer, HeaderPolicy
 from bridge.errors import BridgeError, ConnectError
+from bridge.events import Blocked, Close
 from bridge.frames import DATA_CHANNEL
 from bridge.session import CONTROL_CHANNEL, Session
 from bridge.tap import Pump
 from bridge.watchdog import QueueState
-from bridge.wire import Blocked, Close, Cutter
+from bridge.wire import Cutter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -34,9 +35,9 @@ if TYPE_CHECKING:
     from aiormq.abc import AbstractChannel
     from pamqp.common import FieldTable
 
+    from bridge.events import Event
     from bridge.side import SideSettings
     from bridge.supervisor import Supervisor
-    from bridge.wire import Event
 
 MAX_QUESTIONS = 20
 """About one queue: more arguments than a queue can have."""

@@ -24,7 +24,7 @@ from bridge.content import identity
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from bridge.wire import Delivery
+    from bridge.events import Delivery
 
 ACKED_MESSAGES = 40_000
 ACKED_S = 10.0

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bridge.books import Histogram
-    from bridge.wire import Delivery, Return
+    from bridge.events import Delivery, Return
 
 
 class Publishes:

@@ -20,8 +20,8 @@ from bridge.content import (
     with_headers,
     without_expiration,
 )
+from bridge.events import Confirm, Delivery, Return
 from bridge.frames import QUARANTINE_CHANNEL, publish_frame, route, split_route
-from bridge.wire import Confirm, Delivery, Return
 
 if TYPE_CHECKING:
     from bridge.blame import Verdict

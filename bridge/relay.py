@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 from bridge.consumer import Consumer, ConsumerEvent
 from bridge.content import ContentPreparer, HeaderPolicy, reframe
 from bridge.errors import MalformedFrameError
+from bridge.events import Blocked, Close, Confirm, ConsumerCancelled, Deliveries, Event, Return, Unblocked
 from bridge.frames import DATA_CHANNEL, QUARANTINE_CHANNEL, ack_frame, cancel_frame, publish_frame, requeue_frame
 from bridge.quarantine import Quarantine
-from bridge.wire import Blocked, Close, Confirm, ConsumerCancelled, Cutter, Deliveries, Event, Return, Unblocked
+from bridge.wire import Cutter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

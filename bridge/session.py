@@ -30,10 +30,11 @@ if TYPE_CHECKING:
     from pamqp.common import FieldTable
     from yarl import URL
 
+    from bridge.events import Close, Event
     from bridge.relay import Relay
     from bridge.settings import Settings
     from bridge.side import SideSettings
-    from bridge.wire import Close, Cutter, Event
+    from bridge.wire import Cutter
 
 CONNECT_TIMEOUT_S = 10.0
 """For connecting, logging in and opening the channel together."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bridge.wire import Delivery
+    from bridge.events import Delivery
 
 
 class Settlement:

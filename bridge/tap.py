@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
+    from bridge.events import Event
     from bridge.relay import Relay
-    from bridge.wire import Cutter, Event
+    from bridge.wire import Cutter
 
 log = logging.getLogger(__name__)
 

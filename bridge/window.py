@@ -49,8 +49,8 @@ from bridge.settlement import Settlement
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from bridge.events import Close, Delivery, Return
     from bridge.memory import Memory
-    from bridge.wire import Close, Delivery, Return
 
 LIMIT_MARGIN = 3
 """A delivery that has come back within so many of the delivery limit is quarantined."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import pack
 from typing import TYPE_CHECKING
 
-from bridge.wire import Delivery
+from bridge.events import Delivery
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

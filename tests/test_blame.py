@@ -7,7 +7,7 @@ from math import inf
 import pytest
 
 from bridge.blame import DESTINATION_REPLIES, LIMIT_TTL_S, POISON_AT_ONCE, Blame, Ruling, Verdict
-from bridge.wire import Close
+from bridge.events import Close
 from tests.frames import delivery
 
 ONE, TWO, THREE = (delivery(tag, b"x" * tag) for tag in (1, 2, 3))

@@ -12,7 +12,7 @@ from bridge.memory import ACKED_S, KEPT_BYTES, REMEMBERED_S, Memory
 from tests.frames import PERSISTENT, Properties, delivery
 
 if TYPE_CHECKING:
-    from bridge.wire import Delivery
+    from bridge.events import Delivery
 
 _numbers = count(1)
 

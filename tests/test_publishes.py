@@ -6,8 +6,8 @@ import pytest
 
 from bridge.books import Histogram
 from bridge.errors import MalformedFrameError
+from bridge.events import Delivery, Return
 from bridge.publishes import Publishes
-from bridge.wire import Delivery, Return
 from tests.frames import PERSISTENT, Properties, content, delivery, table, text
 
 

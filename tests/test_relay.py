@@ -6,9 +6,9 @@ import pytest
 
 from bridge.consumer import Consumer
 from bridge.errors import MalformedFrameError
+from bridge.events import Close
 from bridge.relay import JOIN_BYTES
 from bridge.window import WindowLimits
-from bridge.wire import Close
 from tests import frames
 from tests.frames import PERSISTENT, confirm, content, deliver, returned
 from tests.relay_scene import Bridge, M, ack, publish, quarantining

@@ -20,10 +20,11 @@ from yarl import URL
 
 from bridge import tap as tap_module
 from bridge.content import ContentPreparer, HeaderPolicy
+from bridge.events import Blocked, Close, Confirm, Deliveries, Event, Unblocked
 from bridge.frames import HEARTBEAT_FRAME
 from bridge.session import TappedConnection
 from bridge.tap import Pump, Tap, TapFactory
-from bridge.wire import Blocked, Close, Confirm, Cutter, Deliveries, Event, Unblocked
+from bridge.wire import Cutter
 from tests import frames
 from tests.scripted import ScriptedBroker, bridge, eventually, keep, on_both_loops
 

@@ -15,7 +15,7 @@ from tests.window_model import LIMITS, WindowMachine
 from tests.window_scene import Scene
 
 if TYPE_CHECKING:
-    from bridge.wire import Delivery
+    from bridge.events import Delivery
 
 
 class NoQuarantine(WindowMachine):

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge import wire
 from bridge.content import ContentPreparer, HeaderPolicy
 from bridge.errors import MalformedFrameError
+from bridge.events import Blocked, Close, Confirm, ConsumerCancelled, Deliveries, Delivery, Return, Unblocked
+from bridge.wire import Cutter
 from tests import frames
 from tests.frames import PERSISTENT, confirm, content, deliver, method, returned, short
 
@@ -48,18 +49,18 @@ class Sample:
     ) -> Sample:
         """A delivery that is published as it comes."""
         route = short("ex") + short(key)
-        delivery = wire.Delivery(delivery_tag, redelivered, 0, route, message, size, NOW_S)
+        delivery = Delivery(delivery_tag, redelivered, 0, route, message, size, NOW_S)
         return self.add(deliver(delivery_tag, message, redelivered=redelivered, routing_key=key), delivery)
 
 
 def feed(chunks: Iterable[bytes], frame_max: int = 0) -> tuple[list[object], list[bytes]]:
     """Events, runs of deliveries taken apart, and control frames."""
-    cutter = wire.Cutter(ContentPreparer(HeaderPolicy()))
+    cutter = Cutter(ContentPreparer(HeaderPolicy()))
     cutter.frame_max = frame_max
     events: list[object] = []
     for chunk in chunks:
         for event in cutter.feed(chunk, NOW_S):
-            if isinstance(event, wire.Deliveries):
+            if isinstance(event, Deliveries):
                 assert event.notable == any(d.redelivered or d.delivery_count for d in event.items)
                 events += event.items
             else:
@@ -99,11 +100,11 @@ def changed_on_the_way() -> Sample:
     route = short("ex") + short("key")
     for tag in (1, 2, 3):
         expected = content(b"body", WITHOUT_COUNT)
-        sample.add(deliver(tag, content(b"body", COUNTED)), wire.Delivery(tag, 0, 3, route, expected, 4, NOW_S))
+        sample.add(deliver(tag, content(b"body", COUNTED)), Delivery(tag, 0, 3, route, expected, 4, NOW_S))
     for tag, properties in ((4, {"delivery_mode": b"\x01"}), (5, {}), (6, {"user_id": b"eve"})):
         user = {"headers": frames.table({"x-bridge-user-id": frames.text("eve")})} if "user_id" in properties else {}
         expected = content(b"body", PERSISTENT | user)
-        sample.add(deliver(tag, content(b"body", properties)), wire.Delivery(tag, 0, 0, route, expected, 4, NOW_S))
+        sample.add(deliver(tag, content(b"body", properties)), Delivery(tag, 0, 0, route, expected, 4, NOW_S))
     return sample
 
 
@@ -112,7 +113,7 @@ def changing_routes_and_consumers() -> Sample:
     for tag, key in enumerate(["a", "a", "b", "longer", "longer", "", "a"], 1):
         sample.deliver(tag, content(b"m"), 1, key=key)
     other = deliver(8, content(b"m"), consumer_tag="another")
-    return sample.add(other, wire.Delivery(8, 0, 0, short("ex") + short("key"), content(b"m"), 1, NOW_S))
+    return sample.add(other, Delivery(8, 0, 0, short("ex") + short("key"), content(b"m"), 1, NOW_S))
 
 
 def confirms() -> Sample:
@@ -124,7 +125,7 @@ def confirms() -> Sample:
         (0, True, True, 1),
     ):
         raw = confirm(seqno, multiple=multiple, accepted=accepted, channel=channel)
-        sample.add(raw, wire.Confirm(channel, seqno, multiple, accepted))
+        sample.add(raw, Confirm(channel, seqno, multiple, accepted))
     return sample
 
 
@@ -132,19 +133,19 @@ def returns() -> Sample:
     sample = Sample()
     for body, channel in ((b"", 1), (b"lost", 1), (b"q" * 256, 2)):
         message = content(body, IDENTIFIED, channel=channel, step=100)
-        event = wire.Return(channel, 312, "NO_ROUTE", short("ex") + short("key"), message, len(body))
+        event = Return(channel, 312, "NO_ROUTE", short("ex") + short("key"), message, len(body))
         sample.add(returned(message, channel=channel), event)
-        sample.add(confirm(1, channel=channel), wire.Confirm(channel, 1, multiple=False, accepted=True))
+        sample.add(confirm(1, channel=channel), Confirm(channel, 1, multiple=False, accepted=True))
     return sample
 
 
 def notices() -> Sample:
     sample = Sample()
     sample.add_control(frames.HEARTBEAT)
-    sample.add_control(frames.BLOCKED, wire.Blocked("low on memory"))
-    sample.add_control(frames.UNBLOCKED, wire.Unblocked())
-    sample.add_control(frames.CANCEL, wire.ConsumerCancelled(by_us=False))
-    sample.add(frames.CANCEL_OK, wire.ConsumerCancelled(by_us=True))
+    sample.add_control(frames.BLOCKED, Blocked("low on memory"))
+    sample.add_control(frames.UNBLOCKED, Unblocked())
+    sample.add_control(frames.CANCEL, ConsumerCancelled(by_us=False))
+    sample.add(frames.CANCEL_OK, ConsumerCancelled(by_us=True))
     sample.add_control(frames.QUEUE_DECLARE_OK)
     # The control plane's own channels: nothing on them is the data plane's.
     sample.add_control(confirm(4, channel=3))
@@ -155,8 +156,8 @@ def notices() -> Sample:
     ):
         for frame in (raw,) if raw[0] == 1 else (frames.header(3, PERSISTENT, 3), frames.frame(3, 3, b"got")):
             sample.add_control(frame)
-    sample.add_control(frames.close(1, 406, "PRECONDITION_FAILED"), wire.Close(1, 406, "PRECONDITION_FAILED"))
-    return sample.add_control(frames.close(0, 320, "CONNECTION_FORCED é"), wire.Close(0, 320, "CONNECTION_FORCED é"))
+    sample.add_control(frames.close(1, 406, "PRECONDITION_FAILED"), Close(1, 406, "PRECONDITION_FAILED"))
+    return sample.add_control(frames.close(0, 320, "CONNECTION_FORCED é"), Close(0, 320, "CONNECTION_FORCED é"))
 
 
 def control_in_the_middle_of_a_message() -> Sample:
@@ -171,11 +172,11 @@ def control_in_the_middle_of_a_message() -> Sample:
         start = 0
         for number, cut in enumerate(cuts):
             route = short("ex") + short("key")
-            done = [wire.Delivery(tag, 0, 0, route, message, 50, NOW_S)] if cut == len(raw) else []
+            done = [Delivery(tag, 0, 0, route, message, 50, NOW_S)] if cut == len(raw) else []
             sample.add(raw[start:cut], *done)
             start = cut
             sample.add_control(between[number % 3])
-        sample.add(confirm(tag, channel=2), wire.Confirm(2, tag, multiple=False, accepted=True))
+        sample.add(confirm(tag, channel=2), Confirm(2, tag, multiple=False, accepted=True))
     return sample
 
 
@@ -251,7 +252,7 @@ class Tail(list[bytes]):
 )
 def test_the_work_is_linear_in_the_bytes(stream: bytes, size: int) -> None:
     """What a chunk leaves over is joined with the next ones when its frame is there, not at every chunk."""
-    cutter = wire.Cutter(ContentPreparer(HeaderPolicy()))
+    cutter = Cutter(ContentPreparer(HeaderPolicy()))
     tail = Tail()
     cutter._tail = tail
     for chunk in chunked(stream, size):
@@ -261,7 +262,7 @@ def test_the_work_is_linear_in_the_bytes(stream: bytes, size: int) -> None:
 
 def test_a_body_is_let_through_piece_by_piece() -> None:
     """The pieces of a body frame are kept as they come: none is joined before the message is whole."""
-    cutter = wire.Cutter(ContentPreparer(HeaderPolicy()))
+    cutter = Cutter(ContentPreparer(HeaderPolicy()))
     tail = Tail()
     cutter._tail = tail
     stream = deliver(1, content(b"x" * 100_000))
@@ -273,11 +274,11 @@ def test_a_body_is_let_through_piece_by_piece() -> None:
 
 def test_deliveries_of_one_chunk_come_as_one_run() -> None:
     """The first of its kind by itself, then all that begin alike together."""
-    cutter = wire.Cutter(ContentPreparer(HeaderPolicy()))
+    cutter = Cutter(ContentPreparer(HeaderPolicy()))
     stream = b"".join(deliver(tag, content(b"m" * 100)) for tag in range(1, 101))
     runs = cutter.feed(stream, NOW_S)
-    assert [len(run.items) for run in runs if isinstance(run, wire.Deliveries)] == [1, 99]
-    assert [run.notable for run in runs if isinstance(run, wire.Deliveries)] == [False, False]
+    assert [len(run.items) for run in runs if isinstance(run, Deliveries)] == [1, 99]
+    assert [run.notable for run in runs if isinstance(run, Deliveries)] == [False, False]
 
 
 @pytest.mark.parametrize(
@@ -381,7 +382,7 @@ def test_whatever_is_changed_in_a_stream_only_malformed_is_raised(data: st.DataO
 @pytest.mark.parametrize("step", (1, 50, 333))
 def test_what_is_unfinished_changes_with_every_chunk_until_it_is_complete(step: int) -> None:
     """So that a large message on a slow way is seen to move."""
-    cutter = wire.Cutter(ContentPreparer(HeaderPolicy()))
+    cutter = Cutter(ContentPreparer(HeaderPolicy()))
     stream = deliver(1, content(b"x" * 1000, step=400))
     seen = [cutter.unfinished]
     for start in range(0, len(stream), step):

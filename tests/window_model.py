@@ -16,9 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from bridge.books import Books
 from bridge.content import identity
+from bridge.events import Close, Delivery, Return
 from bridge.memory import ACKED_S, PAUSE_S, REMEMBERED_S, Memory
 from bridge.window import Window, WindowLimits
-from bridge.wire import Close, Delivery, Return
 from tests.frames import PERSISTENT, delivery
 
 LIMITS = WindowLimits(

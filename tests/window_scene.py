@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bridge.books import Books
+from bridge.events import Close, Delivery, Return
 from bridge.memory import Memory
 from bridge.window import (
     Window,
     WindowLimits,
 )
-from bridge.wire import Close, Delivery, Return
 from tests.frames import PERSISTENT, Properties, content, delivery
 
 

@@ -26,7 +26,8 @@ from tests.simulation.witness import Witness
 if TYPE_CHECKING:
     from random import Random
 
-    from bridge.wire import Cutter, Delivery
+    from bridge.events import Delivery
+    from bridge.wire import Cutter
     from tests.simulation.destination import Destination
     from tests.simulation.ledger import Ledger
     from tests.simulation.link import Link

@@ -6,8 +6,8 @@ from collections import Counter
 from struct import unpack_from
 from typing import TYPE_CHECKING
 
+from bridge.events import Confirm, Deliveries, Delivery, Event, Return
 from bridge.frames import QUARANTINE_CHANNEL, split_route
-from bridge.wire import Confirm, Deliveries, Delivery, Event, Return
 from tests.simulation.link import FrameReader
 
 if TYPE_CHECKING:
