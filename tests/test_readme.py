@@ -10,14 +10,14 @@ import pytest
 from bridge.books import Books
 from bridge.metrics import BridgeCollector
 from bridge.status import Status
-from tests.readme import README, with_table
+from tests.readme import README, with_tables
 
 TEXT = README.read_text()
 
 
-def test_its_settings_are_those_of_the_service() -> None:
+def test_its_tables_are_those_of_the_service_and_of_the_bench() -> None:
     """`python -m tests.readme` writes them."""
-    assert with_table(TEXT) == TEXT
+    assert with_tables(TEXT) == TEXT
 
 
 def test_its_metrics_are_those_of_the_service_and_none_is_left_out() -> None:
