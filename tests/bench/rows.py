@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from tests.bench import load
+from tests.bench.busy import busy_percent
 from tests.bench.contestants import (
     AIO_PIKA_LOOP,
     BRIDGE,
     BRIDGE_OVER_TLS,
     BRIDGE_SCRAPED,
+    BRIDGE_WITH_ROOM,
     BRIDGE_WITHOUT_DEDUPLICATION,
     LOCAL_SHOVEL,
     SHOVEL,
@@ -123,10 +125,10 @@ def _between_queues(node: Node, cell: Cell) -> Iterator[Route]:
 
 
 def _message_count(cell: Cell, contestant: Contestant, plan: Plan) -> int:
-    count = min(plan.messages, plan.megabytes * 1_000_000 // cell.size, 4000 + 400 * cell.prefetch)
-    if cell.round_trip_ms:
-        count = min(count, 100 * cell.prefetch)
-    return max(10, int(count * contestant.share))
+    # Large messages are as many for all: who is slow with small ones is not with them.
+    count = min(int(plan.messages * contestant.share), plan.megabytes * 1_000_000 // cell.size)
+    count = min(count, 4000 + 400 * cell.prefetch)
+    return max(10, min(count, 100 * cell.prefetch) if cell.round_trip_ms else count)
 
 
 def _throughput(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> Measured:
@@ -152,6 +154,17 @@ def _throughput(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> M
     if cell.round_trip_ms:
         measured["of window ÷ round trip"] = measured["msg/s"] * cell.round_trip_ms / 1000 / cell.prefetch
     return measured
+
+
+def _bottleneck(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> Measured:
+    """Look at the broker's processes while it is forwarded between its queues."""
+    count = min(3 * plan.messages, 3 * plan.megabytes * 1_000_000 // cell.size)
+    with _between_queues(node, cell) as route, RawClient(node.url) as client:
+        load.fill(route.source_url, route.source_queue, count, cell.size, cell.headers)
+        with contestant.run(route):
+            wait_until(lambda: client.ready(route.destination_queue) > count // 10, "forwarding to begin")
+            busy = busy_percent(node, route.source_queue, route.destination_queue)
+    return {"busiest %": max(busy.values()), **busy}
 
 
 def _latency(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> Measured:
@@ -257,6 +270,16 @@ def _small_sizes(plan: Plan) -> Iterator[Cell]:
     return (Cell(queue_type, size) for queue_type in plan.queue_types for size in plan.sizes if 256 <= size <= 4096)
 
 
+def _sizes_up_to_100_kb(plan: Plan) -> Iterator[Cell]:
+    sizes = [size for size in plan.sizes if 256 <= size <= 100_000]
+    return (Cell(queue_type, size) for queue_type in plan.queue_types for size in sizes)
+
+
+def _large_sizes(plan: Plan) -> Iterator[Cell]:
+    sizes = [size for size in plan.sizes if size >= 1_000_000] or [max(plan.sizes)]
+    return (Cell(queue_type, size) for queue_type in plan.queue_types for size in sizes)
+
+
 def _limit_contestants(node: Node) -> tuple[Contestant, ...]:
     return (BRIDGE, SHOVEL, LOCAL_SHOVEL) if node.version != "3.10" else (BRIDGE, SHOVEL)
 
@@ -267,6 +290,13 @@ ROWS = {
         "Throughput by prefetch", lambda plan: (Cell(prefetch=n) for n in plan.prefetches), lambda _: ALL, _throughput
     ),
     "limit": Row("What the broker does by itself", _small_sizes, _limit_contestants, _throughput),
+    "bottleneck": Row("What in the broker is busy", _sizes_up_to_100_kb, lambda _: (BRIDGE, SHOVEL), _bottleneck),
+    "large": Row(
+        "Room for as much in flight as Shovel takes",
+        _large_sizes,
+        lambda _: (BRIDGE_WITH_ROOM, BRIDGE, SHOVEL),
+        _throughput,
+    ),
     "distance": Row(
         "A destination 50 ms away",
         lambda plan: (Cell(q, prefetch=n, round_trip_ms=50) for q in plan.queue_types for n in (100, 1000)),
