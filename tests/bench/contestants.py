@@ -50,16 +50,17 @@ class Contestant:
 
 
 @contextmanager
-def _bridge(route: Route, *, tls: bool = False, scraped: bool = False, **others: str) -> Iterator[int]:
-    """`others` are further settings, in lower case and without their prefix."""
+def _bridge(
+    route: Route, *, tls: bool = False, scraped: bool = False, deduplication: str = "message-id"
+) -> Iterator[int]:
     settings = {
         "BRIDGE_SOURCE_URL": route.node.tls_url if tls else route.source_url,
         "BRIDGE_SOURCE_QUEUE": route.source_queue,
         "BRIDGE_SOURCE_PREFETCH": route.prefetch,
         "BRIDGE_DESTINATION_URL": route.node.tls_url if tls else route.destination_url,
         "BRIDGE_DESTINATION_QUEUE": route.destination_queue,
+        "BRIDGE_DEDUPLICATION": deduplication,
     }
-    settings |= {f"BRIDGE_{name.upper()}": value for name, value in others.items()}
     if tls:
         authority = route.node.folder / "ca.pem"
         settings |= {"BRIDGE_SOURCE_CA_FILE": authority, "BRIDGE_DESTINATION_CA_FILE": authority}
@@ -140,7 +141,6 @@ BRIDGE = Contestant("bridge", _bridge)
 BRIDGE_OVER_TLS = Contestant("bridge, TLS", partial(_bridge, tls=True))
 BRIDGE_SCRAPED = Contestant("bridge, scraped", partial(_bridge, scraped=True))
 BRIDGE_WITHOUT_DEDUPLICATION = Contestant("bridge, no suppression", partial(_bridge, deduplication="off"))
-BRIDGE_WITH_ROOM = Contestant("bridge, 512 MiB", partial(_bridge, max_in_flight_bytes="512MiB"))
 SHOVEL = Contestant("Shovel", _shovel)
 LOCAL_SHOVEL = Contestant("local Shovel", partial(_shovel, protocol="local"))
 AIO_PIKA_LOOP = Contestant("aio-pika loop", _aio_pika_loop, share=0.2)

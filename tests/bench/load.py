@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 import threading
 import time
 from pathlib import Path
@@ -84,6 +85,23 @@ def cpu_seconds(pid: int) -> float:
 def resident_bytes(pid: int) -> int:
     """Resident memory of a process."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def round_trip_s(url: str, queue: str) -> float:
+    """How long an idle broker's answer takes: somewhat more than what a proxy was told to delay by."""
+    with RawClient(url) as client:
+        times_s = []
+        for _ in range(20):
+            begin = time.monotonic()
+            client.ready(queue)
+            times_s.append(time.monotonic() - begin)
+    return statistics.median(times_s)
+
+
+def confine(pid: int, cores: set[int]) -> None:
+    """Let the threads of a process, and what they begin, run on these cores only."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(task.name), cores)
 
 
 def first_arrival(client: RawClient) -> float:

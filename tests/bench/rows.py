@@ -7,6 +7,7 @@ the machine, as those contestants do that are a part of the broker.
 from __future__ import annotations
 
 import contextlib
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +20,6 @@ from tests.bench.contestants import (
     BRIDGE,
     BRIDGE_OVER_TLS,
     BRIDGE_SCRAPED,
-    BRIDGE_WITH_ROOM,
     BRIDGE_WITHOUT_DEDUPLICATION,
     LOCAL_SHOVEL,
     SHOVEL,
@@ -136,6 +136,7 @@ def _throughput(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> M
     count = _message_count(cell, contestant, plan)
     with _between_queues(node, cell) as route, RawClient(node.url) as client:
         load.fill(route.source_url, route.source_queue, count, cell.size, cell.headers)
+        round_trip_s = load.round_trip_s(route.destination_url, route.destination_queue) if cell.round_trip_ms else 0
         samples = [load.Sample(time.monotonic(), 0, 0, node.cpu_seconds())]
         with contestant.run(route) as pid:
             samples += load.watch_arrivals(client, route, count, pid, _ROUND_TIMEOUT_S)
@@ -152,8 +153,22 @@ def _throughput(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> M
         "broker cores": broker_cpu_s / elapsed_s,
     }
     if cell.round_trip_ms:
-        measured["of window ÷ round trip"] = measured["msg/s"] * cell.round_trip_ms / 1000 / cell.prefetch
+        measured["of window ÷ round trip"] = measured["msg/s"] * round_trip_s / cell.prefetch
+        measured["round trip ms"] = round_trip_s * 1000
     return measured
+
+
+def _apart(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> Measured:
+    """As `_throughput`, with the broker on one core and the rest on the others, as if on a machine of its own."""
+    cores = os.sched_getaffinity(0)
+    first, others = {min(cores)}, cores - {min(cores)} or cores
+    load.confine(node.pid, first)
+    load.confine(os.getpid(), others)  # a contestant that is a process of its own inherits it
+    try:
+        return _throughput(node, cell, contestant, plan)
+    finally:
+        load.confine(node.pid, cores)
+        load.confine(os.getpid(), cores)
 
 
 def _bottleneck(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> Measured:
@@ -275,11 +290,6 @@ def _sizes_up_to_100_kb(plan: Plan) -> Iterator[Cell]:
     return (Cell(queue_type, size) for queue_type in plan.queue_types for size in sizes)
 
 
-def _large_sizes(plan: Plan) -> Iterator[Cell]:
-    sizes = [size for size in plan.sizes if size >= 1_000_000] or [max(plan.sizes)]
-    return (Cell(queue_type, size) for queue_type in plan.queue_types for size in sizes)
-
-
 def _limit_contestants(node: Node) -> tuple[Contestant, ...]:
     return (BRIDGE, SHOVEL, LOCAL_SHOVEL) if node.version != "3.10" else (BRIDGE, SHOVEL)
 
@@ -290,13 +300,8 @@ ROWS = {
         "Throughput by prefetch", lambda plan: (Cell(prefetch=n) for n in plan.prefetches), lambda _: ALL, _throughput
     ),
     "limit": Row("What the broker does by itself", _small_sizes, _limit_contestants, _throughput),
+    "apart": Row("The broker on a core of its own", _small_sizes, lambda _: ALL, _apart),
     "bottleneck": Row("What in the broker is busy", _sizes_up_to_100_kb, lambda _: (BRIDGE, SHOVEL), _bottleneck),
-    "large": Row(
-        "Room for as much in flight as Shovel takes",
-        _large_sizes,
-        lambda _: (BRIDGE_WITH_ROOM, BRIDGE, SHOVEL),
-        _throughput,
-    ),
     "distance": Row(
         "A destination 50 ms away",
         lambda plan: (Cell(q, prefetch=n, round_trip_ms=50) for q in plan.queue_types for n in (100, 1000)),
