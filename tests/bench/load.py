@@ -98,6 +98,22 @@ def round_trip_s(url: str, queue: str) -> float:
     return statistics.median(times_s)
 
 
+def windowed_rate(url: str, queue: str, count: int, size: int, window: int) -> float:
+    """Publish with at most ``window`` messages unconfirmed; return the messages a second after the first window."""
+    properties = encode_properties(pika.BasicProperties(delivery_mode=2))
+    batch = max(1, window // 100)
+    with RawClient(url) as client:
+        client.confirm_select()
+        begin = time.monotonic()
+        for first in range(0, count + window, batch):
+            client.publish_many("", queue, [(properties, b"." * size)] * batch)
+            client.wait_confirms(leave=window - batch)
+            if first < window:
+                begin, counted_from = time.monotonic(), first + batch
+        elapsed_s = time.monotonic() - begin
+    return (count + window - counted_from) / elapsed_s
+
+
 def confine(pid: int, cores: set[int]) -> None:
     """Let the threads of a process, and what they begin, run on these cores only."""
     for task in Path(f"/proc/{pid}/task").iterdir():

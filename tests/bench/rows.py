@@ -34,7 +34,7 @@ from tests.rig.waiting import wait_until
 
 ALL = (BRIDGE, SHOVEL, AIO_PIKA_LOOP)
 DIRECT = Contestant("none: direct", lambda _: contextlib.nullcontext())
-"""Publish and consume without anybody between, as the measure of what the broker itself takes."""
+"""Without anybody between, as the measure of what the broker itself takes."""
 
 _ROUND_TIMEOUT_S = 300
 _OUTAGE_S = 1.0
@@ -136,7 +136,6 @@ def _throughput(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> M
     count = _message_count(cell, contestant, plan)
     with _between_queues(node, cell) as route, RawClient(node.url) as client:
         load.fill(route.source_url, route.source_queue, count, cell.size, cell.headers)
-        round_trip_s = load.round_trip_s(route.destination_url, route.destination_queue) if cell.round_trip_ms else 0
         samples = [load.Sample(time.monotonic(), 0, 0, node.cpu_seconds())]
         with contestant.run(route) as pid:
             samples += load.watch_arrivals(client, route, count, pid, _ROUND_TIMEOUT_S)
@@ -144,7 +143,7 @@ def _throughput(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> M
     elapsed_s, messages = end.at - begin.at, end.arrived - begin.arrived
     own_cpu_s = end.contestant_cpu_s - begin.contestant_cpu_s
     broker_cpu_s = end.broker_cpu_s - begin.broker_cpu_s
-    measured = {
+    return {
         "msg/s": messages / elapsed_s,
         "MB/s": messages / elapsed_s * cell.size / 1e6,
         "own CPU µs/msg": own_cpu_s / messages * 1e6,
@@ -152,10 +151,22 @@ def _throughput(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> M
         "own cores": own_cpu_s / elapsed_s,
         "broker cores": broker_cpu_s / elapsed_s,
     }
-    if cell.round_trip_ms:
-        measured["of window ÷ round trip"] = measured["msg/s"] * round_trip_s / cell.prefetch
-        measured["round trip ms"] = round_trip_s * 1000
-    return measured
+
+
+def _distance(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> Measured:
+    """The throughput as a share of what a window of `prefetch` messages each round trip comes to."""
+    with _between_queues(node, cell) as route:
+        url, queue = route.destination_url, route.destination_queue
+        round_trip_s = load.round_trip_s(url, queue)
+        if contestant is DIRECT:
+            rate = load.windowed_rate(url, queue, _message_count(cell, contestant, plan), cell.size, cell.prefetch)
+    if contestant is not DIRECT:
+        rate = _throughput(node, cell, contestant, plan)["msg/s"]
+    return {
+        "of window ÷ round trip": rate * round_trip_s / cell.prefetch,
+        "msg/s": rate,
+        "round trip ms": round_trip_s * 1000,
+    }
 
 
 def _apart(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> Measured:
@@ -305,8 +316,8 @@ ROWS = {
     "distance": Row(
         "A destination 50 ms away",
         lambda plan: (Cell(q, prefetch=n, round_trip_ms=50) for q in plan.queue_types for n in (100, 1000)),
-        lambda _: ALL,
-        _throughput,
+        lambda _: (*ALL, DIRECT),
+        _distance,
     ),
     "tls": Row("TLS on both sides", _queue_types, lambda _: (BRIDGE, BRIDGE_OVER_TLS), _throughput),
     "scrape": Row("A scrape each second", _queue_types, lambda _: (BRIDGE, BRIDGE_SCRAPED), _throughput),
