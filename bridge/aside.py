@@ -125,7 +125,7 @@ class Aside:
         late = [t for t, w in self.waiting.items() if now_s - w.since_s >= hold_timeout_s]
         gone = [self.waiting.pop(tag) for tag in late]
         if self._own_keys and not self._routeless:
-            # They come back as others.
+            # Given back, they come again with other delivery tags, and would be taken for different messages.
             self.returns_in_a_row = max(0, self.returns_in_a_row - sum(w.verdict is None for w in gone))
         return [(w.delivery, "unroutable" if w.verdict is None else w.verdict.reason) for w in gone]
 
