@@ -46,7 +46,7 @@ test: venv brokers ## the whole test suite, against real brokers
 	$(RUN) pytest --numprocesses 2 --dist loadgroup --ignore tests/deploy $(ARGS)
 
 coverage: venv ## every branch of each pure module, by that module's own tests
-	$(RUN) tests.coverage_by_file $(ARGS)
+	$(RUN) tests.programs.coverage_by_file $(ARGS)
 
 test-deploy: $(VENV_DEPLOY)/.complete brokers ## image, chart, alerts and dashboard, with the real tools
 	$(VENV_DEPLOY)/bin/python -m tests.deploy.tools
@@ -64,19 +64,19 @@ types: venv ## mypy, strict
 	$(RUN) mypy
 
 demo: venv broker ## 100,000 messages, a source broker killed on the way, and a count of what arrived
-	@$(RUN) tests.demo $(ARGS)
+	@$(RUN) tests.programs.demo $(ARGS)
 
 bench: venv brokers ## measure against Shovel and an aio-pika loop
 	$(RUN) tests.bench $(ARGS)
 
 faults: venv brokers ## the fault matrix on real brokers, as a table
-	$(RUN) tests.faults $(ARGS)
+	$(RUN) tests.programs.faults $(ARGS)
 
 simulate: venv ## a million schedules of model brokers and faults
 	$(RUN) tests.simulation $(ARGS)
 
 soak: venv brokers ## full load and random faults for MINUTES=10
-	$(RUN) tests.soak --minutes $(MINUTES) $(ARGS)
+	$(RUN) tests.programs.soak --minutes $(MINUTES) $(ARGS)
 
 fuzz: venv ## damaged and hostile bytes
 	$(RUN) tests.fuzz $(ARGS)

@@ -1,1 +1,6 @@
-"""The AMQP bridge: forwards one RabbitMQ queue to another, losing nothing. Begin with `window`."""
+"""The AMQP bridge: forwards one RabbitMQ queue to another, losing nothing.
+
+Layers are folders, and imports go down only: `check`, `connection`, `observe`, `relay`, `window`, `settings`, `amqp`.
+`amqp`, `window` and `relay` are pure: bytes, events and numbers in, bytes and decisions out. On top, `cli` and
+`__main__`; at the bottom, `errors` and `words`. Begin with `window`, which names the invariants.
+"""

@@ -19,16 +19,16 @@ import time
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from bridge.check import as_json, as_table, check, failed
-from bridge.environment import load_settings, unknown_variables
+from bridge.check.check import as_json, as_table, check, failed
+from bridge.connection.supervisor import Supervisor
 from bridge.errors import BridgeError, ConfigurationError
-from bridge.http import Endpoint
-from bridge.log import configure_logging
-from bridge.settings import Settings, effective, settings_help
-from bridge.supervisor import Supervisor
+from bridge.observe.http import Endpoint
+from bridge.observe.log import configure_logging
+from bridge.settings.environment import load_settings, unknown_variables
+from bridge.settings.settings import Settings, effective, settings_help
 
 if TYPE_CHECKING:
-    from bridge.inspection import Finding
+    from bridge.check.inspection import Finding
 
 if sys.platform == "win32":
     new_event_loop = asyncio.new_event_loop

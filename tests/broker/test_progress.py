@@ -6,7 +6,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from bridge.watchdog import LOOK_EVERY_S
+from bridge.relay.watchdog import LOOK_EVERY_S
 from tests.broker.scene import Scene, scene
 from tests.broker.test_refusals import publish_poison, quarantined
 from tests.rig.client import number_of, publish_numbered

@@ -1,7 +1,7 @@
 """What the chart says of itself and of the service's settings, kept true by `python -m tests.deploy.chart`.
 
-The README's table comes from the comments in `values.yaml`; the schema's list of settings from `bridge.settings`. The
-tests fail when either file is not what this would write.
+The README's table comes from the comments in `values.yaml`, the schema's list of settings from
+`bridge.settings.settings`. The tests fail when either file is not what this would write.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from bridge.settings import options
+from bridge.settings.settings import options
 from tests.deploy.tools import CHART
 
 if TYPE_CHECKING:

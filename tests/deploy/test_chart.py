@@ -12,8 +12,8 @@ import yaml
 from cloudcoil.models.keda.v1alpha1 import ScaledObject, TriggerAuthentication
 from cloudcoil.models.prometheus_operator.v1 import PodMonitor, PrometheusRule
 
-from bridge.environment import load_settings
-from bridge.settings import options
+from bridge.settings.environment import load_settings
+from bridge.settings.settings import options
 from tests.deploy import chart, tools
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import jsonschema
 import pytest
 import yaml
 
-from bridge.environment import load_settings
-from bridge.settings import Settings
+from bridge.settings.environment import load_settings
+from bridge.settings.settings import Settings
 from tests.deploy import tools
 
 CONFIG = tools.ROOT / "config"

@@ -12,14 +12,14 @@ import random
 import sys
 import time
 
-from bridge.books import Books
-from bridge.content import HeaderPolicy
+from bridge.amqp.content import HeaderPolicy
+from bridge.amqp.frames import BASIC_ACK, BASIC_NACK, route
 from bridge.errors import MalformedFrameError
-from bridge.frames import BASIC_ACK, BASIC_NACK, route
-from bridge.memory import Memory
-from bridge.relay import Relay
-from bridge.window import Window, WindowLimits
-from tests.frames import content, deliver, frame
+from bridge.relay.relay import Relay
+from bridge.window.books import Books
+from bridge.window.memory import Memory
+from bridge.window.window import Window, WindowLimits
+from tests.support.frames import content, deliver, frame
 
 SAMPLES = 12
 """Messages in a stream."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from struct import unpack_from
 from typing import TYPE_CHECKING
 
-from tests import frames
 from tests.simulation.link import Frame, FrameReader, Link
+from tests.support import frames
 
 if TYPE_CHECKING:
     from random import Random

@@ -7,7 +7,7 @@ from math import inf
 from struct import pack
 from typing import TYPE_CHECKING
 
-from tests import frames
+from tests.support import frames
 
 if TYPE_CHECKING:
     from random import Random

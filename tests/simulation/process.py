@@ -11,23 +11,23 @@ from dataclasses import dataclass, field
 from struct import unpack_from
 from typing import TYPE_CHECKING
 
-from bridge.books import Books
-from bridge.consumer import Consumer
-from bridge.content import HeaderPolicy
-from bridge.frames import route
-from bridge.memory import Memory
-from bridge.relay import Relay
-from bridge.watchdog import Watchdog
-from bridge.window import Window, WindowLimits
-from tests import frames
+from bridge.amqp.content import HeaderPolicy
+from bridge.amqp.frames import route
+from bridge.relay.consumer import Consumer
+from bridge.relay.relay import Relay
+from bridge.relay.watchdog import Watchdog
+from bridge.window.books import Books
+from bridge.window.memory import Memory
+from bridge.window.window import Window, WindowLimits
 from tests.simulation.destination import EXCHANGE, QUEUE
 from tests.simulation.witness import Witness
+from tests.support import frames
 
 if TYPE_CHECKING:
     from random import Random
 
-    from bridge.events import Delivery
-    from bridge.wire import Cutter
+    from bridge.amqp.cutter import Cutter
+    from bridge.amqp.events import Delivery
     from tests.simulation.destination import Destination
     from tests.simulation.ledger import Ledger
     from tests.simulation.link import Link

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING
 
-from bridge.window import LIMIT_MARGIN, WindowLimits
+from bridge.window.window import LIMIT_MARGIN, WindowLimits
 from tests.simulation.destination import Destination, DestinationConnection, Refusals
 from tests.simulation.faults import BRIDGE_FAULTS, DESTINATION_FAULTS, OTHER_FAULTS, SOURCE_FAULTS, Faults
 from tests.simulation.ledger import Ledger

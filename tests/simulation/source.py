@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from pamqp.header import ContentHeader
 
-from tests import frames
 from tests.simulation.link import Frame, FrameReader, Link
+from tests.support import frames
 
 if TYPE_CHECKING:
     from random import Random
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.simulation.messages import Key, Message
 
 FORGOTTEN_ACKS_S = 3.0
-"""A broker that dies may forget acks of the last seconds (measured: see `bridge.memory`)."""
+"""A broker that dies may forget acks of the last seconds (measured: see `bridge.window.memory`)."""
 CONTROL_ANSWERS = {(20, 10): (11, b"\0\0\0\0"), (60, 10): (11, b""), (50, 10): (11, b"\0\0\0\0\0\0\0\0\0")}
 """By class and method of what the bridge asks: the answer's method and arguments."""
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bridge.memory import Memory
-from bridge.publishes import Publishes
-from bridge.relay import Relay
-from bridge.window import Window
+from bridge.relay.relay import Relay
+from bridge.window.memory import Memory
+from bridge.window.publishes import Publishes
+from bridge.window.window import Window
 from tests.simulation.report import Report, ScheduleError
 from tests.simulation.schedule import ALL_FAULTS, Schedule
 

@@ -6,14 +6,14 @@ from collections import Counter
 from struct import unpack_from
 from typing import TYPE_CHECKING
 
-from bridge.events import Confirm, Deliveries, Delivery, Event, Return
-from bridge.frames import QUARANTINE_CHANNEL, split_route
+from bridge.amqp.events import Confirm, Deliveries, Delivery, Event, Return
+from bridge.amqp.frames import QUARANTINE_CHANNEL, split_route
 from tests.simulation.link import FrameReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from bridge.window import Window
+    from bridge.window.window import Window
     from tests.simulation.ledger import Ledger
     from tests.simulation.messages import Message
 

@@ -1,0 +1,266 @@
+"""An inquiry: a connection to one URL of a side that asks, and consumes, publishes and creates nothing.
+
+AMQP 0-9-1 answers few questions, but a refusal tells much. Each trick here was measured on RabbitMQ 3.10.8 and
+4.3.6, is for RabbitMQ alone, and runs on a channel of its own, since the refusal closes it:
+
+- the type of a queue, and its delivery limit: it is declared with a type that does not exist. The broker says what
+  it is instead, or that the user may not declare it; where the queue is missing, that there is no such type;
+- the permission to consume: a consumer with an `x-priority` that is no number. 403, or a refusal of that argument;
+- the permission to publish, and that the exchange is there: an empty message in a transaction (`tx`), which is
+  rolled back. No queue ever sees it, and nobody is told whether its key has a route;
+- whether two connections are to one broker: a nameless exclusive queue of one is looked for by the other.
+
+What it does not do: say what the answers are good for, which is `inspection`'s.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bridge.amqp.content import ContentPreparer, HeaderPolicy
+from bridge.amqp.cutter import Cutter
+from bridge.amqp.events import Blocked, Close
+from bridge.amqp.frames import DATA_CHANNEL
+from bridge.connection.session import CONTROL_CHANNEL, Session
+from bridge.connection.tap import Pump
+from bridge.errors import BridgeError, ConnectError
+from bridge.relay.watchdog import QueueState
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from aiormq.abc import AbstractChannel
+    from pamqp.common import FieldTable
+
+    from bridge.amqp.events import Event
+    from bridge.connection.supervisor import Supervisor
+    from bridge.settings.sides import SideSettings
+
+MAX_QUESTIONS = 20
+"""About one queue: more arguments than a queue can have."""
+UNKNOWN = "unknown"
+"""No type of queue, no number."""
+
+_DIFFERS = re.compile(
+    r"inequivalent arg '([^']+)' for queue .*received .* but current is (?:none|(?:the value )?'([^']*)')"
+)
+"""The broker's refusal to declare a queue that is there and is another: the argument, and its value in the queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """What the broker says of itself."""
+
+    product: str = ""
+    version_text: str = ""
+    cluster: str = ""
+    heartbeat_s: int = 0
+    frame_max: int = 0
+    """In bytes."""
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """RabbitMQ's; empty where the broker is another."""
+        if self.product != "RabbitMQ":
+            return ()
+        return tuple(int(number) for number in re.findall(r"\d+", self.version_text)[:3])
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What a queue is, as far as the broker said."""
+
+    queue_type: str = ""
+    """Empty where it is not known."""
+    delivery_limit: int | None = None
+    durable: bool = True
+
+
+class Inquiry(Session):
+    """One URL of one side. Every question may raise `ConnectError`, which says why there is no answer."""
+
+    def __init__(self, supervisor: Supervisor, side: SideSettings, index: int) -> None:
+        super().__init__(supervisor.relay, Pump(supervisor.relay), supervisor.settings, side)
+        self.broker = Broker()
+        self.is_open = False
+        self._index = index
+        self.vhost = side.addresses[index].path.rstrip("/")
+        self._closed: Close | None = None
+
+    # --- The session: nothing is forwarded ---------------------------------------------------------------
+
+    def _relay_events(self, events: list[Event], now_s: float) -> None:  # noqa: ARG002 - the bridge's need it
+        for event in events:
+            if isinstance(event, Close) and event.channel in {0, DATA_CHANNEL}:
+                self._closed = self._closed or event
+            elif isinstance(event, Blocked) and self.tap is not None:
+                # The broker reads no more from this connection: an answer would never come.
+                self.end = "blocked", f"the broker blocks publishers ({event.reason})"
+                self.tap.abort()
+
+    def _relay_lost(self, now_s: float) -> None:
+        """Nothing is in flight."""
+
+    def _close_by_broker(self) -> Close | None:
+        return self._closed
+
+    async def open(self, index: int) -> None:
+        """Connect and log in. Raises `BridgeError`."""
+        async with self._explained(index):
+            await self._connect(index, Cutter(ContentPreparer(HeaderPolicy())))
+        assert self._connection is not None  # noqa: S101 - _connect has run
+        assert self._connection.transport is not None  # noqa: S101
+        connection = self._connection.transport.connection
+        properties, tune = connection.server_properties, connection.connection_tune
+        self.broker = Broker(
+            str(properties.get("product", "a nameless broker")),
+            str(properties.get("version", "")),
+            str(properties.get("cluster_name", "")),
+            tune.heartbeat or 0,
+            tune.frame_max or 0,
+        )
+        self.is_open = True
+
+    @asynccontextmanager
+    async def _question(self) -> AsyncIterator[AbstractChannel]:
+        """A channel that a refusal may close. Raises `ConnectError` for what is refused within."""
+        assert self._connection is not None  # noqa: S101 - open() has run
+        try:
+            async with self._explained(self._index):
+                channel = self._connection.channel(channel_number=CONTROL_CHANNEL, publisher_confirms=False)
+                await channel.initialize()
+                yield await channel.get_underlay_channel()
+                await channel.close()
+        except BridgeError:
+            raise
+        except Exception as error:
+            # aiormq 7.2.4 may raise a bare Exception in what waits while the connection is lost; the tap knows why.
+            if self.end is None:
+                raise
+            reason, text = self.end
+            raise ConnectError(reason, f"{self._side.safe_urls[self._index]}: {text}") from error
+
+    # --- Questions ---------------------------------------------------------------------------------------
+
+    def certificate_ends(self) -> tuple[list[str], list[str]]:
+        """Return when the broker's certificate ends, and when each CA's does that is trusted; none without TLS.
+
+        Times are written as `ssl.cert_time_to_seconds` reads them.
+        """
+        assert self.tap is not None  # noqa: S101 - open() has run
+        assert self.tap.transport is not None  # noqa: S101
+        tls = self.tap.transport.get_extra_info("ssl_object")
+        if tls is None:
+            return [], []
+        return [tls.getpeercert()["notAfter"]], [ca["notAfter"] for ca in tls.context.get_ca_certs()]
+
+    async def state_of(self, name: str) -> QueueState:
+        """Return the state of a queue that must be there."""
+        async with self._question() as channel:
+            declared = await channel.queue_declare(name, passive=True)
+        return QueueState(declared.message_count or 0, declared.consumer_count or 0)
+
+    async def declare(self, name: str) -> None:
+        """Declare the side's queue as the bridge will: of one that is there, it changes nothing."""
+        async with self._question() as channel:
+            arguments = {"x-queue-type": self._side.queue_type, **self._side.queue_arguments}
+            await channel.queue_declare(name, durable=True, arguments=arguments)  # type: ignore[arg-type]  # JSON
+
+    async def find_exchange(self, name: str) -> None:
+        """Look for an exchange that must be there."""
+        async with self._question() as channel:
+            await channel.exchange_declare(name, passive=True)
+
+    async def kind_of(self, name: str) -> Queue:
+        """Return what the queue is: the broker names one difference in each refusal, which the next question repeats.
+
+        Type and delivery limit of a question are never both valid, so that no question can create a queue.
+        """
+        arguments: FieldTable = {"x-queue-type": UNKNOWN, "x-delivery-limit": UNKNOWN}
+        flags = {"durable": True, "auto_delete": False}
+        queue_type = ""
+        for _ in range(MAX_QUESTIONS):
+            difference = await self._difference(name, flags, arguments)
+            if difference is None:
+                break
+            argument, value = difference
+            if argument == "x-queue-type":
+                queue_type = value or "classic"
+                if queue_type != "quorum":
+                    break
+                arguments[argument] = queue_type
+            elif argument == "x-delivery-limit":
+                return Queue(queue_type, int(value) if value else None)
+            elif argument in flags:
+                flags[argument] = value == "true"
+            else:
+                arguments[argument] = _argument(value)
+        return Queue(queue_type, durable=flags["durable"])
+
+    async def _difference(self, name: str, flags: dict[str, bool], arguments: FieldTable) -> tuple[str, str] | None:
+        """Return the first argument in which the queue is another, and its value there, empty for none."""
+        try:
+            async with self._question() as channel:
+                await channel.queue_declare(
+                    name, durable=flags["durable"], auto_delete=flags["auto_delete"], arguments=arguments
+                )
+        except ConnectError as error:
+            if (found := _DIFFERS.search(str(error))) is not None:
+                return found[1], found[2] or ""
+        return None
+
+    async def refusal_to_declare(self, name: str) -> str | None:
+        """Return why the user may not declare a queue that is missing; None where nothing speaks against it."""
+        try:
+            async with self._question() as channel:
+                await channel.queue_declare(name, durable=True, arguments={"x-queue-type": UNKNOWN})
+        except ConnectError as error:
+            if error.result != "mismatch":
+                return str(error)
+        return None
+
+    async def may_consume(self, name: str) -> None:
+        """Ask whether the user may consume from a queue that is there."""
+        try:
+            async with self._question() as channel:
+                await channel.basic_consume(name, _never, arguments={"x-priority": UNKNOWN})
+        except ConnectError as error:
+            if error.result != "mismatch":
+                raise
+
+    async def may_publish(self, exchange: str, key: str) -> None:
+        """Ask whether the user may publish so, to an exchange that must be there."""
+        async with self._question() as channel:
+            await channel.tx_select()
+            await channel.basic_publish(b"", exchange=exchange, routing_key=key)
+            await channel.tx_rollback()
+
+    async def is_to_broker_of(self, other: Inquiry) -> bool | None:
+        """Return whether both are connected to one virtual host of one broker; None where that is not known."""
+        here, there = ((each.vhost, each.broker.cluster) for each in (self, other))
+        if here != there or not self.broker.version:
+            return False
+        try:
+            async with self._question() as channel:
+                marker = await channel.queue_declare("", exclusive=True)
+                try:
+                    await other.state_of(marker.queue or "")
+                except ConnectError as error:
+                    return {"missing": False, "locked": True}.get(error.result)
+        except ConnectError:
+            return None
+        return None
+
+
+def _argument(value: str) -> int | bool | str:
+    """Return a queue's argument as it has to be written to be the same."""
+    if value in {"true", "false"}:
+        return value == "true"
+    return int(value) if re.fullmatch(r"-?\d+", value) else value
+
+
+async def _never(_: object) -> None:
+    """The callback of a consumer that the broker refuses."""

@@ -1,0 +1,236 @@
+"""An inspection: what one URL of a side leads to, as findings for an operator; moves no message and creates nothing.
+
+What is asked, and how, is `inquiry`'s.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from bridge.check.inquiry import Inquiry, Queue
+from bridge.errors import BridgeError, ConnectError
+
+if TYPE_CHECKING:
+    from bridge.connection.supervisor import Supervisor
+    from bridge.settings.sides import SideSettings
+
+Level = Literal["ok", "warning", "error"]
+
+EXPIRES_SOON_DAYS = 30.0
+"""A certificate that ends sooner is a warning."""
+QUORUM_MAX_PREFETCH = 2000
+"""RabbitMQ's documentation, of quorum queues."""
+RABBITMQ_4 = (4, 0)
+DEFAULT_DELIVERY_LIMIT = 20
+"""A quorum queue's since 4.0; before, there was none by default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the answer."""
+
+    level: Level
+    side: str
+    """`source` or `destination`, with the URL's number where there are several, or `bridge`."""
+    subject: str
+    text: str
+    """A sentence; of a warning or an error, also what to do."""
+
+
+class Inspection:
+    """One URL of one side, and what was found there."""
+
+    def __init__(self, supervisor: Supervisor, side: SideSettings, index: int) -> None:
+        self.inquiry = Inquiry(supervisor, side, index)
+        self.findings: list[Finding] = []
+        self._settings = supervisor.settings
+        self._side = side
+        self._index = index
+        self._label = side.name if len(side.addresses) == 1 else f"{side.name} {index + 1}"
+
+    def found(self, level: Level, subject: str, text: str) -> None:
+        """Note a finding."""
+        self.findings.append(Finding(level, self._label, subject, text))
+
+    async def look(self) -> None:
+        """Connect and look at everything; what goes wrong is a finding. To close the inquiry is the caller's."""
+        self._look_at_own_certificate()
+        try:
+            await self.inquiry.open(self._index)
+        except BridgeError as error:
+            self.found("error", "connection", str(error))
+            return
+        try:
+            self._look_at_connection()
+            self._look_at_certificates()
+            if self._side.name == "source":
+                await self._look_at_source()
+            else:
+                await self._look_at_destination()
+        except ConnectError as error:
+            self.found("error", "connection", str(error))
+
+    def _look_at_connection(self) -> None:
+        broker, url = self.inquiry.broker, self._side.safe_urls[self._index]
+        name = f"{broker.product} {broker.version_text}, cluster {broker.cluster or 'unknown'}"
+        self.found("ok", "connection", f"{url}: {name}; logged in")
+        self.found("ok", "tuning", f"heartbeat {broker.heartbeat_s} s, frame_max {broker.frame_max} bytes")
+        if not broker.version:
+            text = f"{broker.product} is not RabbitMQ: types and permissions were not looked at"
+            self.found("warning", "server", text)
+
+    def _look_at_own_certificate(self) -> None:
+        """Done before connecting: a broker that refuses it may not say why."""
+        if self._side.addresses[self._index].scheme == "amqps":
+            for not_after in self._side.tls.client_not_after():
+                self._look_at_expiry(f"the client certificate {self._side.tls.cert_file}", not_after, ended="error")
+
+    def _look_at_certificates(self) -> None:
+        brokers, authorities = self.inquiry.certificate_ends()
+        for not_after in brokers:
+            self._look_at_expiry("the broker's certificate", not_after)
+        for not_after in authorities if self._side.tls.ca_file else ():
+            self._look_at_expiry(f"a CA in {self._side.tls.ca_file}", not_after)
+
+    def _look_at_expiry(self, whose: str, not_after: str, ended: Level = "warning") -> None:
+        """`ended` is the level of one that has: a connection that is open needed no such CA."""
+        days = (ssl.cert_time_to_seconds(not_after) - time.time()) / 86400
+        soon = days < EXPIRES_SOON_DAYS
+        text = f"{whose} {'was' if days < 0 else 'is'} good until {not_after} ({days:.0f} days)"
+        level: Level = ended if days < 0 else "warning" if soon else "ok"
+        self.found(level, "certificate", text + ("; renew it" if soon else ""))
+
+    async def _look_at_source(self) -> None:
+        settings = self._settings
+        queue = await self._look_at_queue(settings.source_queue or "")
+        if queue is not None:
+            await self._look_at_reading()
+            self._look_at_prefetch(queue)
+            self._look_at_offset(queue)
+            self._look_at_delivery_limit(queue)
+        await self._look_at_quarantine()
+
+    async def _look_at_destination(self) -> None:
+        settings = self._settings
+        if settings.destination_queue is not None:
+            if await self._look_at_queue(settings.destination_queue) is not None:
+                text = f'publishing to queue "{settings.destination_queue}" is allowed'
+                await self._look_at_publishing("route", "", settings.destination_queue, text)
+            return
+        exchange, key = settings.destination_exchange or "", settings.destination_routing_key
+        try:
+            await self.inquiry.find_exchange(exchange)
+        except ConnectError as error:
+            self.found("error", "exchange", str(error))
+            return
+        which = "each message's key" if key is None else f'key "{key}"'
+        text = (
+            f'exchange "{exchange}" is there; publishing is allowed; whether {which} has a route, a publish will show'
+        )
+        await self._look_at_publishing("route", exchange, key or "", text)
+
+    async def _look_at_queue(self, name: str) -> Queue | None:
+        """Return what is known of the side's queue, None where it cannot be used."""
+        try:
+            state = await self.inquiry.state_of(name)
+            if self._side.declare:
+                await self.inquiry.declare(name)
+        except ConnectError as error:
+            if error.result != "missing" or not self._side.declare:
+                self.found("error", "queue", str(error))
+                return None
+            refusal = await self._refusal_to_declare(name)
+            if refusal is not None:
+                self.found("error", "queue", refusal)
+            else:
+                self.found("ok", "queue", f'queue "{name}" is missing; the bridge will declare it')
+            return None
+        queue = await self.inquiry.kind_of(name) if self.inquiry.broker.version else Queue()
+        counts = f"{state.ready} messages ready, {state.consumers} consumers"
+        kind = queue.queue_type or "of unknown type (the user may not declare it)"
+        self.found("ok", "queue", f'queue "{name}", {kind}: {counts}')
+        if not queue.durable:
+            text = f'queue "{name}" is not durable: a restart of the broker deletes it; make it durable'
+            self.found("warning", "durability", text)
+        return queue
+
+    async def _refusal_to_declare(self, name: str) -> str | None:
+        return await self.inquiry.refusal_to_declare(name) if self.inquiry.broker.version else None
+
+    async def _look_at_reading(self) -> None:
+        if not self.inquiry.broker.version:
+            return
+        try:
+            await self.inquiry.may_consume(self._side.queue or "")
+        except ConnectError as error:
+            self.found("error", "consuming", str(error))
+        else:
+            self.found("ok", "consuming", "the user may consume; nothing was consumed")
+
+    async def _look_at_publishing(self, subject: str, exchange: str, key: str, text: str) -> None:
+        if not self.inquiry.broker.version:
+            return
+        try:
+            await self.inquiry.may_publish(exchange, key)
+        except ConnectError as error:
+            # An alarm is not the configuration's fault, and a quarantine is not needed to forward.
+            mild = error.result == "blocked" or subject == "quarantine"
+            advice = "; it forwards nothing until the alarm is cleared" if error.result == "blocked" else ""
+            self.found("warning" if mild else "error", subject, f"{error}{advice}")
+        else:
+            self.found("ok", subject, f"{text} (an empty message in a transaction, rolled back)")
+
+    def _look_at_prefetch(self, queue: Queue) -> None:
+        prefetch = self._settings.source_prefetch
+        if prefetch > QUORUM_MAX_PREFETCH and queue.queue_type in {"quorum", ""}:
+            text = (
+                f"{prefetch} is above a quorum queue's cap; set BRIDGE_SOURCE_PREFETCH to {QUORUM_MAX_PREFETCH} or less"
+            )
+            self.found("warning", "prefetch", text)
+
+    def _look_at_offset(self, queue: Queue) -> None:
+        if queue.queue_type == "stream":
+            offset = self._settings.source_consumer_arguments.get("x-stream-offset", "next")
+            text = f'a stream keeps no place for its readers: each connect begins at x-stream-offset, here "{offset}", '
+            self.found("warning", "offset", text + "so that messages are missed or come again; a queue has neither")
+
+    def _look_at_delivery_limit(self, queue: Queue) -> None:
+        version = self.inquiry.broker.version
+        if queue.queue_type not in {"quorum", ""} or not version:
+            return
+        default = DEFAULT_DELIVERY_LIMIT if version >= RABBITMQ_4 else -1
+        limit = default if queue.delivery_limit is None else queue.delivery_limit
+        ours = self._settings.delivery_limit
+        if limit < 0:
+            self.found("ok", "delivery limit", "the queue has none, unless a policy sets one (AMQP does not show it)")
+        elif 0 < ours <= limit:
+            text = f"the queue's is {limit} unless a policy sets another; the bridge quarantines within 3 of {ours}"
+            self.found("ok", "delivery limit", text)
+        else:
+            text = f"the broker drops a message that comes back {limit} times; set BRIDGE_DELIVERY_LIMIT={limit}"
+            self.found("warning", "delivery limit", f"{text}, so that the bridge quarantines it before")
+
+    async def _look_at_quarantine(self) -> None:
+        name = self._settings.quarantine_queue_name
+        if not name:
+            text = "BRIDGE_QUARANTINE_QUEUE is empty: what the destination can never take is held"
+            self.found("ok", "quarantine", text)
+            return
+        try:
+            await self.inquiry.state_of(name)
+        except ConnectError as error:
+            if error.result != "missing":
+                self.found("warning", "quarantine", str(error))
+                return
+            refusal = await self._refusal_to_declare(name)
+            if refusal is not None:
+                text = f'queue "{name}" is missing and cannot be declared: {refusal}, or create it'
+                self.found("warning", "quarantine", text)
+                return
+            text = f'queue "{name}" is missing and will be declared when it is needed; publishing to it is allowed'
+        else:
+            text = f'queue "{name}" is there; publishing to it is allowed'
+        await self._look_at_publishing("quarantine", "", name, text)

@@ -1,0 +1,178 @@
+"""A keeper keeps one side up: a generation after the other, over its URLs in turn, with backoff.
+
+It opens a session, has its owner steer it until it ends, and tells what became of it, in the log and in the side's
+status. What keeps coming back for the same reason is told once for each change, and now and then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Protocol
+
+from bridge.errors import ConnectError
+from bridge.relay.backoff import STABLE_S, Backoff
+from bridge.window.books import Books, count
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bridge.connection.session import Session
+    from bridge.observe.status import SideStatus
+    from bridge.settings.sides import SideSettings
+
+log = logging.getLogger(__name__)
+
+LOG_AGAIN_S = 300.0
+"""A reason that has not changed is logged again after so long."""
+
+
+class Owner(Protocol):
+    """What a keeper works for: it knows both sides."""
+
+    books: Books
+
+    @property
+    def progress(self) -> int:
+        """Grows whenever a message is done with: a generation during which it grew was worth its while."""
+
+    async def steer(self, session: Session) -> None:
+        """Do what an open generation needs now, then wait until something changes or a tick has passed."""
+
+    def wake(self) -> None:
+        """A side is up: the other may have waited for it."""
+
+
+class News:
+    """What was last logged of something that may last: it is told once for each change, and now and then."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Whatever comes next is new."""
+        self.repeated = False
+        """Whether the last was not worth a line."""
+        self._text = ""
+        self._logged_s = 0.0
+
+    def is_due(self, text: str, now_s: float) -> bool:
+        """Whether to log it now."""
+        self.repeated = text == self._text and now_s - self._logged_s < LOG_AGAIN_S
+        if not self.repeated:
+            self._text, self._logged_s = text, now_s
+        return not self.repeated
+
+
+class Keeper:
+    """Keeps one side up: a generation after the other, over its URLs in turn, with backoff."""
+
+    def __init__(
+        self, owner: Owner, side: SideSettings, status: SideStatus, backoff: Backoff, make: Callable[[], Session]
+    ) -> None:
+        """`make` makes the next session, not opened yet."""
+        self.session: Session | None = None
+        self._owner = owner
+        self._side = side
+        self._status = status
+        self._make = make
+        self._backoff = backoff
+        self._news = [News() for _ in side.addresses]
+        """Each URL has its own, as in a list where all are down the reasons take turns."""
+
+    async def keep(self) -> None:
+        """Run until cancelled."""
+        index = 0
+        loop = asyncio.get_running_loop()
+        while True:
+            began_s = loop.time()
+            progress = self._owner.progress
+            try:
+                await self._live(index)
+                useful = self._owner.progress != progress
+            except ConnectError as error:
+                useful = False
+                count(self._status.connect_attempts, error.result)
+                self._hindered(index, str(error), loop.time())
+            except Exception as error:  # noqa: BLE001 - ours or the library's: it is logged with its traceback
+                # The process must not end by it: it remembers what it has forwarded.
+                useful = False
+                count(self._status.connect_attempts, "bug")
+                self._hindered(index, f"a bug in the bridge: {error!r}", loop.time(), error)
+            if not useful:
+                # Also where it could be opened: a node that is up and of no use must not be the only one tried.
+                index = (index + 1) % len(self._side.addresses)
+            if useful or loop.time() - began_s >= STABLE_S:
+                self._backoff.reset()
+            await asyncio.sleep(self._backoff.delay_s(loop.time()))
+
+    async def _live(self, index: int) -> None:
+        """Open a generation and wait for its end. Raises `ConnectError` when it cannot be opened."""
+        status = self._status
+        news = self._news[index]
+        loop = asyncio.get_running_loop()
+        bug: Exception | None = None
+        session = self.session = self._make()
+        try:
+            await session.open(index)
+            status.generation += 1
+            count(status.connect_attempts, "ok")
+            status.up = True
+            status.reason = ""
+            if not news.repeated:
+                self._tell_began(index)
+            self._owner.wake()
+            began_s, progress, lasts = loop.time(), self._owner.progress, False
+            while session.end is None:
+                await self._owner.steer(session)
+                if not lasts and (self._owner.progress != progress or loop.time() - began_s >= STABLE_S):
+                    lasts = True
+                    if news.repeated:
+                        self._tell_began(index)
+                    news.forget()
+        except Exception as error:
+            bug = error
+            if status.up:
+                session.ended("bug", f"a bug in the bridge: {error!r}", loop.time())
+            raise
+        finally:
+            if status.up and session.end is not None:
+                reason, text = session.end
+                self._ended(reason, text, bug, tell=news.is_due(text, loop.time()))
+            # Shielded, so that a shutdown in the middle of it still closes the connection.
+            await asyncio.shield(asyncio.ensure_future(session.close()))
+
+    def _tell_began(self, index: int) -> None:
+        url = self._side.safe_urls[index]
+        log.info("%s generation %d began", self._side.name, self._status.generation, extra={"url": url})
+
+    def _ended(self, reason: str, text: str, bug: Exception | None, *, tell: bool) -> None:
+        status = self._status
+        status.up = status.blocked = False
+        status.reason = text
+        count(status.generations_ended, reason)
+        if not tell:
+            return
+        books = self._owner.books
+        log.warning(
+            "%s generation %d ended: %s",
+            self._side.name,
+            status.generation,
+            text,
+            exc_info=bug,
+            extra={
+                "reason": reason,
+                "forwarded": books.forwarded,
+                "held": books.held,
+                "published": books.published,
+                "stale_held": books.stale_held,
+                "stale_published": books.stale_published,
+                "duplicates_possible": books.duplicates_possible,
+            },
+        )
+
+    def _hindered(self, index: int, text: str, now_s: float, error: Exception | None = None) -> None:
+        """Say what keeps the side down; with the traceback of an `error` that is a bug."""
+        self._status.reason = text
+        if self._news[index].is_due(text, now_s):
+            log.warning("%s not connected: %s; trying again", self._side.name, text, exc_info=error)

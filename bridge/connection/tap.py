@@ -1,0 +1,218 @@
+"""The tap: the asyncio protocol under aiormq that cuts the data plane out of each connection.
+
+aiormq takes a `transport_factory`; ours gives it a reader that is fed only what the control plane should see,
+and a writer on the same transport. Both sides write whole frames with one call, so they can share it. What
+the cutter diverts goes to the relay, and what the relay says goes out, within the same call of
+`data_received`: no task, no queue, no await between a delivery and its publish.
+
+Facts about aiormq 7.2.4 that this stands on are pinned in `tests/unit/connection/test_tap.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from aiormq.connection import TransportFactory
+from aiormq.exceptions import AMQPConnectionError
+
+from bridge.amqp.frames import HEARTBEAT_FRAME
+from bridge.errors import MalformedFrameError
+
+if sys.platform == "linux":
+    from fcntl import ioctl
+    from termios import TIOCOUTQ
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from yarl import URL
+
+    from bridge.amqp.cutter import Cutter
+    from bridge.amqp.events import Event
+    from bridge.relay.relay import Relay
+
+log = logging.getLogger(__name__)
+
+WRITE_HIGH_WATER_BYTES = 1 << 20
+"""Bytes in a socket's write buffer above which nothing more is published to it."""
+UNSENT_STEP_BYTES = 4096
+"""What is unsent is told in such steps: more than all heartbeats that may wait."""
+HEARTBEAT_FEED_S = 1.0
+"""How often aiormq is fed a heartbeat while data that it does not see flows, or while reading is paused."""
+DEAD_AFTER_HEARTBEATS = 2.5
+"""Intervals of silence after which the peer is dead. AMQP 0-9-1, 4.2.7, says two; half of one is for noise."""
+
+
+class Side(Protocol):
+    """What a tap drives: one side of the relay in one generation."""
+
+    def events(self, events: list[Event], now_s: float) -> None:
+        """Take what was cut from a chunk. Raises `MalformedFrameError`."""
+
+    def ended(self, reason: str, text: str, now_s: float) -> None:
+        """The connection is gone or cannot be trusted any more. Called more than once; the first call counts."""
+
+
+class Tap(asyncio.StreamReaderProtocol):
+    """One connection: bytes to the cutter, the rest to aiormq."""
+
+    def __init__(self, reader: asyncio.StreamReader, cutter: Cutter, side: Side, pump: Pump) -> None:
+        loop = asyncio.get_running_loop()
+        super().__init__(reader, loop=loop)
+        self._clock = loop.time
+        self._cutter = cutter
+        self._side = side
+        self._pump = pump
+        self.transport: asyncio.Transport | None = None
+        self.writable = True
+        self.paused = False
+        self.heartbeat_s = 0.0
+        """The heartbeat interval that the connection agreed on; 0 before that."""
+        self._received_s = self._fed_s = self._clock()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin; called by asyncio."""
+        # A cast, since uvloop's transports are not asyncio's by inheritance.
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(high=WRITE_HIGH_WATER_BYTES)
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Cut a chunk and answer it; called by asyncio."""
+        now_s = self._received_s = self._clock()
+        cutter = self._cutter
+        try:
+            events = cutter.feed(data, now_s)
+            if events:
+                self._side.events(events, now_s)
+        except MalformedFrameError as error:
+            self.fail("malformed", f"the broker sent {error}")
+            return
+        except Exception as error:
+            # A bug of ours must not leave a generation that looks alive and is not.
+            log.exception("a bug in the bridge ended the generation")
+            self.fail("bug", f"a bug in the bridge: {error!r}")
+            return
+        if cutter.control:
+            super().data_received(b"".join(cutter.control))
+            cutter.control.clear()
+            self._fed_s = now_s
+        elif now_s - self._fed_s >= HEARTBEAT_FEED_S:
+            self._feed_heartbeat(now_s)
+        if events:
+            self._pump.run(now_s)
+
+    def _feed_heartbeat(self, now_s: float) -> None:
+        # aiormq declares a connection stuck on which it sees no frame, and RabbitMQ sends heartbeats only
+        # when it sends nothing else.
+        self._fed_s = now_s
+        super().data_received(HEARTBEAT_FRAME)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End; called by asyncio."""
+        text = f"connection lost ({exc})" if exc else "the broker closed the connection"
+        self._side.ended("connection-lost", text, self._clock())
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The socket takes no more; called by asyncio."""
+        self.writable = False
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """The socket takes more; called by asyncio."""
+        self.writable = True
+        super().resume_writing()
+        self._pump.run(self._clock())
+
+    def write(self, frames: list[bytes]) -> None:
+        """Write whole frames."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.writelines(frames)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What was written and the peer's kernel has not taken; ours holds megabytes. Heartbeats do not show in it."""
+        if self.transport is None or self.transport.is_closing():
+            return 0
+        unsent = self.transport.get_write_buffer_size()
+        if sys.platform == "linux":
+            descriptor = self.transport.get_extra_info("socket").fileno()
+            with suppress(OSError):  # it may have been broken off just now
+                unsent += int.from_bytes(ioctl(descriptor, TIOCOUTQ, bytes(4)), sys.byteorder)
+        return unsent // UNSENT_STEP_BYTES * UNSENT_STEP_BYTES
+
+    def pause(self, *, pause: bool) -> None:
+        """Pause or resume reading from the socket."""
+        if pause is self.paused or self.transport is None or self.transport.is_closing():
+            return
+        self.paused = pause
+        if pause:
+            self.transport.pause_reading()
+        else:
+            self._received_s = self._clock()
+            self.transport.resume_reading()
+
+    def tick(self, now_s: float) -> None:
+        """Watch the peer: end the generation when it has been silent for too long."""
+        if self.paused:
+            if now_s - self._fed_s >= HEARTBEAT_FEED_S:
+                self._feed_heartbeat(now_s)
+        elif self.heartbeat_s and now_s - self._received_s > DEAD_AFTER_HEARTBEATS * self.heartbeat_s:
+            self.fail("heartbeat", f"no byte from the broker for {now_s - self._received_s:.0f} s")
+
+    def fail(self, reason: str, text: str) -> None:
+        """End the generation from our side, at once."""
+        self._side.ended(reason, text, self._clock())
+        self.abort()
+
+    def abort(self) -> None:
+        """Drop the connection without a word."""
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class Pump:
+    """Carries what the relay says to the two sockets."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+        self.source: Tap | None = None
+        self.destination: Tap | None = None
+
+    def run(self, now_s: float) -> None:
+        """Write what is to be written, as long as the sockets take it; pause or resume the source."""
+        relay, source, destination = self._relay, self.source, self.destination
+        if destination is not None:
+            while destination.writable and (frames := relay.publishes(now_s)):
+                destination.write(frames)
+        if source is not None:
+            if relay.source_output:
+                source.write(relay.source_output)
+                relay.source_output.clear()
+            source.pause(pause=relay.paused)
+
+
+class TapFactory(TransportFactory):
+    """aiormq's hook: opens the socket with a tap on it."""
+
+    def __init__(self, make: Callable[[asyncio.StreamReader], Tap]) -> None:
+        self._make = make
+        self.tap: Tap | None = None
+
+    async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:  # noqa: ANN401 - aiormq's signature
+        """Connect; raises `AMQPConnectionError` as aiormq's own factories do."""
+        loop = asyncio.get_running_loop()
+        context = await kwargs["ssl_context_provider"].get_context() if url.scheme == "amqps" else None
+        reader = asyncio.StreamReader(loop=loop)
+        tap = self.tap = self._make(reader)
+        try:
+            await loop.create_connection(lambda: tap, url.host or "", url.port or 0, ssl=context)
+        except OSError as error:
+            raise AMQPConnectionError(*error.args) from error
+        assert tap.transport is not None  # noqa: S101 - create_connection calls connection_made first
+        return reader, asyncio.StreamWriter(tap.transport, tap, reader, loop)

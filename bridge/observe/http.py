@@ -1,0 +1,217 @@
+"""`/metrics`, `/healthz` and `/readyz`, on a thread of their own: a scrape never delays a message.
+
+The thread asks the event loop for a copy of books and status, which takes it some 50 µs and is exact while
+traffic flows. When the loop does not answer within a second it is stuck, and the thread is there to say so.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import sys
+import threading
+from concurrent.futures import Future
+from contextlib import suppress
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from socketserver import TCPServer, ThreadingMixIn
+from typing import TYPE_CHECKING, Any, Self
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+
+from bridge.errors import ConfigurationError
+from bridge.observe.metrics import BridgeCollector
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from bridge.observe.status import Status
+    from bridge.window.books import Books
+
+log = logging.getLogger(__name__)
+
+LOOP_TIMEOUT_S = 1.0
+"""How long the event loop may take to answer before it counts as stuck."""
+CLIENT_TIMEOUT_S = 5.0
+"""How long a client may be silent."""
+MAX_CLIENTS = 16
+"""Connections at a time. One more ends the oldest: who only occupies connections cannot keep the probes out."""
+SHUTDOWN_POLL_S = 0.1
+
+Snapshot = tuple["Books", "Status"]
+
+
+class Endpoint:
+    """The HTTP server; a context manager."""
+
+    def __init__(self, host: str, port: int, snapshot: Callable[[], Snapshot], loop: asyncio.AbstractEventLoop) -> None:
+        """`snapshot` runs on `loop`'s thread. Raises `ConfigurationError` when the port cannot be had."""
+        self._snapshot = snapshot
+        self._loop = loop
+        self._last: tuple[Books, Status, float] = (*snapshot(), loop.time())
+        registry = CollectorRegistry()
+        registry.register(BridgeCollector(lambda: self._last))
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+        self._registry = registry
+        try:
+            self._server = _Server(host.removeprefix("[").removesuffix("]"), port, self)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            where = f"BRIDGE_HTTP_HOST={host} BRIDGE_HTTP_PORT={port}"
+            raise ConfigurationError([f"{where} cannot be listened on ({reason}); expected a free port here"]) from None
+        self.port: int = self._server.server_address[1]
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(SHUTDOWN_POLL_S,), name="http", daemon=True
+        )
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def refresh(self) -> bool:
+        """Have the loop make a new copy; False when it does not answer."""
+        done: Future[tuple[Books, Status, float]] = Future()
+
+        def copy() -> None:
+            try:
+                done.set_result((*self._snapshot(), self._loop.time()))
+            except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
+                done.set_exception(error)
+
+        try:
+            self._loop.call_soon_threadsafe(copy)
+        except RuntimeError:  # the loop is closed
+            return False
+        try:
+            self._last = done.result(LOOP_TIMEOUT_S)
+        except TimeoutError:
+            return False
+        return True
+
+    def metrics(self, accept: str) -> tuple[HTTPStatus, str, bytes]:
+        """Return status, content type and body of `/metrics`; the last copy where the loop is stuck."""
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # prometheus-client 0.26, of a version that is no number
+            encode, content_type = choose_encoder("")
+        self.refresh()
+        return HTTPStatus.OK, content_type, encode(self._registry)
+
+    def healthz(self) -> tuple[HTTPStatus, str, bytes]:
+        """Return 200 while the loop turns and the watchdog is content."""
+        answered = self.refresh()
+        stuck = self._last[1].stuck if answered else f"the event loop has not answered for {LOOP_TIMEOUT_S:g} s"
+        return _json(
+            HTTPStatus.SERVICE_UNAVAILABLE if stuck else HTTPStatus.OK, {"healthy": not stuck, "reason": stuck}
+        )
+
+    def readyz(self) -> tuple[HTTPStatus, str, bytes]:
+        """Return 200 when consuming and the destination is up and takes messages."""
+        if not self.refresh():
+            return _json(
+                HTTPStatus.SERVICE_UNAVAILABLE, {"ready": False, "reasons": ["the event loop does not answer"]}
+            )
+        reasons = self._last[1].hindrances
+        status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
+        return _json(status, {"ready": not reasons, "reasons": reasons})
+
+
+def _json(status: HTTPStatus, value: dict[str, Any]) -> tuple[HTTPStatus, str, bytes]:
+    return status, "application/json", json.dumps(value).encode() + b"\n"
+
+
+class _Server(ThreadingMixIn, TCPServer):
+    daemon_threads = True
+    block_on_close = False
+    allow_reuse_address = True
+    request_queue_size = 64
+
+    def __init__(self, host: str, port: int, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._clients: dict[socket.socket, None] = {}
+        """The open connections, the oldest first."""
+        self._lock = threading.Lock()
+        super().__init__((host, port), _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - socketserver's signature
+        with self._lock:
+            self._clients[request] = None
+            if len(self._clients) > MAX_CLIENTS:
+                oldest = next(iter(self._clients))
+                del self._clients[oldest]
+                _end(oldest)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:  # noqa: ANN401
+        with self._lock:
+            self._clients.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401, ARG002
+        """Log what is wrong with us; a client that went away is no event."""
+        if not isinstance(sys.exception(), OSError):
+            log.error("a request could not be answered", exc_info=True)  # noqa: LOG014 - called in an except clause
+
+
+def _end(client: socket.socket) -> None:
+    """Wake the thread that serves the client: it sees the end of the stream, and closes."""
+    with suppress(OSError):  # it may have gone by itself
+        client.shutdown(socket.SHUT_RDWR)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    timeout = CLIENT_TIMEOUT_S
+    protocol_version = "HTTP/1.1"
+    server_version = "amqp-bridge"
+    sys_version = ""
+    error_content_type = "text/plain; charset=utf-8"
+    error_message_format = "%(code)d %(message)s\n"
+
+    def do_GET(self) -> None:
+        """Answer; HEAD too."""
+        endpoint = self.server.endpoint
+        match self.path.partition("?")[0]:
+            case "/metrics":
+                answer = endpoint.metrics(self.headers.get("Accept", ""))
+            case "/healthz":
+                answer = endpoint.healthz()
+            case "/readyz":
+                answer = endpoint.readyz()
+            case "/":
+                answer = HTTPStatus.OK, "text/plain; charset=utf-8", b"amqp-bridge: /metrics /healthz /readyz\n"
+            case _:
+                self.send_error(HTTPStatus.NOT_FOUND)
+                return
+        status, content_type, body = answer
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET  # noqa: N815 - http.server's name
+
+    def do_POST(self) -> None:
+        """Refuse; other methods that change something too."""
+        self.send_response(HTTPStatus.METHOD_NOT_ALLOWED)
+        self.send_header("Allow", "GET, HEAD")
+        self.send_header("Content-Length", "0")
+        self.send_header("Connection", "close")  # its body was not read
+        self.end_headers()
+
+    do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_POST  # noqa: N815
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's signature
+        """Say nothing: a probe is no event."""

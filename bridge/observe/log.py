@@ -1,0 +1,120 @@
+"""Logging: one line for each event that an operator acts on, as JSON or for a terminal; never a password."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from yarl import URL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from bridge.settings.settings import Settings
+
+HIDDEN = "***"
+_OWN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+"""What every record has; anything else was given as `extra`."""
+_NOT_AFTER_THESE = r"(?<!://)(?<!user ')"
+"""A user stands there, in a URL or in what RabbitMQ says, and may be named like the password: `guest`."""
+
+
+def _timestamp(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class _Formatter(logging.Formatter):
+    """Hides what is known to be secret, whatever it stands in: messages, fields, tracebacks."""
+
+    def __init__(self, secrets: Callable[[], Iterable[str]]) -> None:
+        """`secrets` is asked for each line: a password file may have been read since the last."""
+        super().__init__()
+        self._secrets = secrets
+
+    def _hide(self, text: str) -> str:
+        # The longest first: one secret may be a part of another.
+        forms = {form for secret in self._secrets() for form in _forms(secret)}
+        for form in sorted(forms, key=len, reverse=True):
+            text = re.sub(_NOT_AFTER_THESE + re.escape(form), HIDDEN, text)
+        return text
+
+    def _fields(self, record: logging.LogRecord) -> dict[str, object]:
+        fields = {key: value for key, value in vars(record).items() if key not in _OWN_FIELDS}
+        return {key: self._hidden(value) for key, value in fields.items()}
+
+    def _hidden(self, value: object) -> object:
+        match value:
+            case None | bool() | int() | float():
+                return value
+            case dict():
+                return {self._hide(str(key)): self._hidden(entry) for key, entry in value.items()}
+            case list() | tuple() | set() | frozenset():
+                return [self._hidden(entry) for entry in value]
+            case _:
+                return self._hide(str(value))
+
+    def _event(self, record: logging.LogRecord) -> str:
+        return self._hide(record.getMessage())
+
+    def _exception(self, record: logging.LogRecord) -> str:
+        return self._hide(self.formatException(record.exc_info)) if record.exc_info else ""
+
+
+def _forms(secret: str) -> set[str]:
+    """Return how a secret may be written: as it is, in a URL by this library or that, in a `repr`."""
+    in_url = URL.build(scheme="amqp", host="h", user="u", password=secret).raw_password or secret
+    return {secret, quote(secret, safe=""), in_url, repr(secret)[1:-1]}
+
+
+class JsonFormatter(_Formatter):
+    """One JSON object a line: `time`, `level`, `logger`, `event` and the event's own fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as a line of JSON."""
+        line: dict[str, object] = {
+            "time": _timestamp(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": self._event(record),
+        }
+        line = line | self._fields(record) | line  # a field of that name must not hide the event
+        if exception := self._exception(record):
+            line["exception"] = exception
+        return json.dumps(line, ensure_ascii=False)
+
+
+class ConsoleFormatter(_Formatter):
+    """For a terminal: the time of day in UTC, the level, the event, its fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as a line, and a traceback where there is one."""
+        fields = " ".join(f"{key}={value}" for key, value in self._fields(record).items() if value is not None)
+        line = f"{_timestamp(record)[11:]} {record.levelname.lower():8} {self._event(record)}"
+        line += f"  ({fields})" if fields else ""
+        # What a broker says may have several lines; an event is one.
+        line = line.replace("\r", "").replace("\n", "\\n")
+        exception = self._exception(record)
+        return f"{line}\n{exception}" if exception else line
+
+
+def configure_logging(settings: Settings) -> None:
+    """Send every logger to standard error in the configured form."""
+
+    def secrets() -> set[str]:
+        return settings.source.secrets() | settings.destination.secrets()
+
+    wanted = settings.log_format or ("console" if sys.stderr.isatty() else "json")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(ConsoleFormatter(secrets) if wanted == "console" else JsonFormatter(secrets))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.log_level.upper())
+    # What the libraries say of a broken connection the bridge says itself, once and with what to do. asyncio
+    # warns of aiormq's futures that nobody waits for any more once a connection has been dropped.
+    for name in ("aiormq", "aio_pika", "asyncio"):
+        logging.getLogger(name).setLevel(logging.DEBUG if settings.log_level == "debug" else logging.CRITICAL)

@@ -1,0 +1,144 @@
+"""The books and the status as Prometheus metrics; names and labels are an interface that dashboards depend on."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from prometheus_client.metrics_core import Metric
+
+    from bridge.observe.status import Status
+    from bridge.window.books import Books, Histogram
+
+QUARANTINE_REASONS = ("poison", "too-large", "delivery-limit")
+REQUEUE_REASONS = ("shutdown", "hold-timeout", "unroutable", *QUARANTINE_REASONS)
+RETRY_REASONS = ("nack", "returned", "destination-lost")
+CONNECT_RESULTS = (
+    *("ok", "unreachable", "unresolvable", "timeout", "connection-lost", "tls", "credentials", "login-refused"),
+    *("vhost", "missing", "forbidden", "locked", "mismatch", "refused", "protocol", "bug"),
+)
+END_REASONS = (
+    *("connection-lost", "connection-closed", "channel-closed", "heartbeat", "confirm-timeout"),
+    *("consumer-cancelled", "stalled", "cancel-timeout", "quarantine-timeout", "closed-by-us", "malformed", "bug"),
+)
+"""Label values that are there from the start, so that a rate over the first one counts it."""
+
+
+class BridgeCollector(Collector):
+    """Turns a consistent copy of books and status into metrics whenever it is scraped."""
+
+    def __init__(self, snapshot: Callable[[], tuple[Books, Status, float]]) -> None:
+        """`snapshot` returns books, status and the monotonic time of the copy."""
+        self._snapshot = snapshot
+
+    def describe(self) -> list[Metric]:
+        """Nothing: the registry then does not scrape when the collector is registered."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every metric family."""
+        books, status, now_s = self._snapshot()
+        yield from _messages(books)
+        yield from _window(books, status, now_s)
+        yield from _sides(status)
+        yield _seconds("bridge_confirm_seconds", "Time from a publish to its confirm.", books.confirm_seconds)
+        yield _seconds("bridge_residence_seconds", "Time from a delivery to its ack.", books.residence_seconds)
+        yield _sizes(books)
+        info = GaugeMetricFamily("bridge_build_info", "The version that runs; always 1.", labels=["version", "python"])
+        info.add_metric([version("amqp-bridge"), platform.python_version()], 1)
+        yield info
+
+
+def _messages(books: Books) -> Iterator[Metric]:
+    received = CounterMetricFamily(
+        "bridge_messages_received", "Deliveries from the source, by its redelivered flag.", labels=["redelivered"]
+    )
+    received.add_metric(["false"], books.received - books.received_redelivered)
+    received.add_metric(["true"], books.received_redelivered)
+    yield received
+    yield _count("bridge_messages_forwarded", "Messages confirmed by the destination and acked.", books.forwarded)
+    yield _count("bridge_forwarded_bytes", "Bytes of the bodies forwarded.", books.forwarded_bytes)
+    stale = CounterMetricFamily(
+        "bridge_messages_stale_discarded",
+        "Deliveries whose source connection ended before they were settled: held ones were dropped unpublished.",
+        labels=["stage"],
+    )
+    stale.add_metric(["held"], books.stale_held)
+    stale.add_metric(["published"], books.stale_published)
+    yield stale
+    yield _count("bridge_messages_suppressed", "Redeliveries of what was forwarded already: acked.", books.suppressed)
+    yield _by("bridge_messages_requeued", "Given back to the source.", "reason", books.requeued, REQUEUE_REASONS)
+    yield _by(
+        "bridge_messages_quarantined", "Moved to the quarantine.", "reason", books.quarantined, QUARANTINE_REASONS
+    )
+    yield _by("bridge_publish_retries", "Publishes to be tried again.", "reason", books.publish_retries, RETRY_REASONS)
+    yield _count(
+        "bridge_duplicates_possible", "Publishes that the destination may hold twice.", books.duplicates_possible
+    )
+
+
+def _window(books: Books, status: Status, now_s: float) -> Iterator[Metric]:
+    in_flight = GaugeMetricFamily("bridge_messages_in_flight", "Deliveries received and not settled.", labels=["state"])
+    in_flight.add_metric(["held"], books.held)
+    in_flight.add_metric(["published"], books.published)
+    yield in_flight
+    yield GaugeMetricFamily("bridge_bytes_in_flight", "Bytes of the deliveries in flight.", books.bytes_in_flight)
+    oldest_s = 0.0 if status.oldest_received_s is None else now_s - status.oldest_received_s
+    yield GaugeMetricFamily("bridge_oldest_in_flight_seconds", "Age of the oldest delivery in flight.", oldest_s)
+    yield GaugeMetricFamily("bridge_publish_window", "How many may be published at once now.", status.publish_window)
+    yield GaugeMetricFamily(
+        "bridge_last_forward_timestamp_seconds", "Unix time of the last confirm; 0: none.", status.last_forward_s or 0
+    )
+
+
+def _sides(status: Status) -> Iterator[Metric]:
+    sides = (status.source, status.destination)
+    up = GaugeMetricFamily("bridge_connection_up", "1 while the side's channel is open.", labels=["side"])
+    blocked = GaugeMetricFamily("bridge_connection_blocked", "1 while the broker blocks it.", labels=["side"])
+    generation = GaugeMetricFamily("bridge_generation", "Number of the side's channel life.", labels=["side"])
+    ended = CounterMetricFamily("bridge_generations_ended", "Channel lives that ended.", labels=["side", "reason"])
+    attempts = CounterMetricFamily("bridge_connect_attempts", "Attempts to connect.", labels=["side", "result"])
+    for side in sides:
+        up.add_metric([side.name], side.up)
+        blocked.add_metric([side.name], side.blocked)
+        generation.add_metric([side.name], side.generation)
+        for reason, number in (dict.fromkeys(END_REASONS, 0) | side.generations_ended).items():
+            ended.add_metric([side.name, reason], number)
+        for result, number in (dict.fromkeys(CONNECT_RESULTS, 0) | side.connect_attempts).items():
+            attempts.add_metric([side.name, result], number)
+    yield from (up, blocked, generation, ended, attempts)
+
+
+def _count(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(name, text, value)
+
+
+def _by(name: str, text: str, label: str, counts: Mapping[str, int], known: tuple[str, ...]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=[label])
+    for word, number in (dict.fromkeys(known, 0) | dict(counts)).items():
+        family.add_metric([word], number)
+    return family
+
+
+def _seconds(name: str, text: str, histogram: Histogram) -> Metric:
+    bounds = [*map(str, histogram.bounds), "+Inf"]
+    buckets = list(zip(bounds, accumulate(histogram.counts), strict=True))
+    return HistogramMetricFamily(name, text, buckets=buckets, sum_value=histogram.total)
+
+
+def _sizes(books: Books) -> Metric:
+    """A bit length of n means less than 2**n bytes: at most 2**n - 1. Every second power is enough for a graph."""
+    counted = list(accumulate(books.size_bits))
+    buckets = [(str(float(2**bits - 1)), number) for bits, number in enumerate(counted) if bits % 2 == 0]
+    buckets.append(("+Inf", counted[-1]))
+    return HistogramMetricFamily(
+        "bridge_message_size_bytes", "Size of the bodies received.", buckets=buckets, sum_value=books.size_bytes_total
+    )

@@ -1,0 +1,5 @@
+"""The relay, pure: bytes of both sides in, bytes of both sides out, and what a bridge does next.
+
+Begin with `relay`, which joins two cutters to one window; `consumer` says whether the source delivers, `quarantine` is
+where refused messages go, `watchdog` ends what makes no progress, `backoff` says when to try again.
+"""

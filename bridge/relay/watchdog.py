@@ -1,0 +1,182 @@
+"""The watchdog, sans-I/O: which generation looks alive, makes no progress, and must be begun anew.
+
+A connection that is up, with heartbeats, can still be of no use: an answer or a confirm never comes, or the
+queue delivers nothing although it is not empty, since the broker lost the consumer (known of quorum queues
+after a partition). Whoever drives the relay asks after every tick, and ends what the answer names. Where
+beginning anew has not helped for several times in a row, `stuck` says so, and `/healthz` repeats it.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple
+
+from bridge.relay.consumer import Consumer
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from bridge.relay.relay import Relay
+
+LOOK_EVERY_S = 15.0
+"""A queue that delivers nothing for so long, and has room to, is asked how many messages it has."""
+PATIENCE_BESIDE_OTHERS_S = 600.0
+"""How long a queue with other consumers may deliver nothing to this one, which may well be a standby."""
+ENDED_IN_VAIN = 3
+"""So many generations ended without any progress between: to begin anew does not help."""
+
+
+class Ending(NamedTuple):
+    """Why a generation must end: a short fixed word for `/metrics`, a sentence for the log."""
+
+    reason: str
+    text: str
+
+
+class QueueState(NamedTuple):
+    """What the source queue says of itself."""
+
+    ready: int
+    """Messages that wait for a consumer; of a stream, all that it keeps (3.10.8 and 4.3.6)."""
+    consumers: int
+    """A stream counts none, a quorum queue with a single active consumer no standby (3.10.8 and 4.3.6)."""
+
+
+class Lasting:
+    """For how long something has been the same."""
+
+    def __init__(self) -> None:
+        self._what: Hashable = None
+        self._since_s = 0.0
+
+    def seconds(self, what: Hashable, now_s: float) -> float:
+        """Return since when it has been `what`; 0 for None, which is nothing to wait for."""
+        if what != self._what:
+            self._what, self._since_s = what, now_s
+        return 0.0 if what is None else now_s - self._since_s
+
+
+class Watchdog:
+    """Watches a relay's two sides.
+
+    A source that is known to be a `stream` is not asked what it has: it keeps what it has delivered.
+    """
+
+    def __init__(self, relay: Relay, *, stream: bool = False) -> None:
+        self._relay = relay
+        self._stream = stream
+        self._answer = Lasting()
+        self._silence = Lasting()
+        self._stall = Lasting()
+        self._unpublished = Lasting()
+        self._unsent_bytes = 0
+        self._moved_s = -inf
+        """When bytes last moved through the destination's socket."""
+        self._look_at_s = 0.0
+        self._others_consume = self._uncounted = False
+        """Other consumers were there before this one; this one's generation was last ended since it was not counted."""
+        self._received_before = 0
+        """How many had been received when the consumer began."""
+        self._source_in_vain: list[str] = []
+        self._destination_in_vain: list[str] = []
+        """Why generations were ended since there was progress on that side."""
+        self._received = self._forwarded = 0
+
+    @property
+    def stuck(self) -> str:
+        """What beginning anew did not mend; empty while there is progress, or hope."""
+        for texts in (self._source_in_vain, self._destination_in_vain):
+            if len(texts) >= ENDED_IN_VAIN:
+                return f"{texts[-1]}; began anew {len(texts)} times in vain"
+        return ""
+
+    # --- The destination ---------------------------------------------------------------------------------
+
+    def destination(self, now_s: float, unsent_bytes: int = 0) -> Ending | None:
+        """Return why the destination's generation must end now, if it must.
+
+        `unsent_bytes` are in the socket's buffer: while they become fewer, a large message is on a slow way.
+        """
+        window = self._relay.window
+        timeout_s = window.limits.confirm_timeout_s
+        if window.books.forwarded != self._forwarded or not (window.in_flight or window.publishing):
+            self._forwarded = window.books.forwarded
+            self._destination_in_vain.clear()
+        if unsent_bytes != self._unsent_bytes:
+            self._unsent_bytes, self._moved_s = unsent_bytes, now_s
+        idle = window.publishable and not window.publishing
+        ending = None
+        if window.confirm_overdue(now_s) and now_s - self._moved_s >= timeout_s:
+            ending = Ending("confirm-timeout", f"no confirm for {timeout_s:g} s")
+        elif self._unpublished.seconds(window.books.forwarded if idle else None, now_s) >= timeout_s:
+            ending = Ending("stalled", f"nothing could be written to the destination for {timeout_s:g} s")
+        if ending is not None:
+            self._unpublished = Lasting()
+            self._destination_in_vain.append(f"destination: {ending.text}")
+        return ending
+
+    # --- The source --------------------------------------------------------------------------------------
+
+    def source(self, now_s: float) -> Ending | None:
+        """Return why the source's generation must end now, if it must."""
+        relay = self._relay
+        timeout_s = relay.window.limits.confirm_timeout_s
+        self._see_progress()
+        awaited: tuple[str, object] | None = None
+        if relay.window.quarantining:
+            awaited = "quarantine-timeout", relay.window.condemned[0][0].delivery_tag
+        elif relay.consumer is Consumer.CANCELLING and not relay.paused:
+            awaited = "cancel-timeout", relay.received
+        if self._answer.seconds(awaited, now_s) < timeout_s or awaited is None:
+            return None
+        what = "publish to the quarantine" if awaited[0] == "quarantine-timeout" else "basic.cancel"
+        return self._end_source(Ending(awaited[0], f"no answer to a {what} for {timeout_s:g} s"))
+
+    def consuming(self, before: QueueState, received_before: int) -> None:
+        """Note that a consumer has begun, what the queue said of itself right before, and how many had come by then."""
+        self._silence = Lasting()
+        self._stall = Lasting()
+        self._others_consume = before.consumers > 0
+        self._received_before = received_before
+
+    def look_due(self, now_s: float) -> bool:
+        """Whether the queue should be asked for its state, since it delivers nothing; then call `looked`."""
+        relay = self._relay
+        expected = relay.expects_deliveries and not self._stream and not relay.from_stream
+        silence_s = self._silence.seconds(relay.received if expected else None, now_s)
+        return silence_s >= LOOK_EVERY_S and now_s >= self._look_at_s
+
+    def looked(self, found: QueueState | None, now_s: float) -> Ending | None:
+        """Take what the queue answered, None where it did not: return why the generation must end now, if it must."""
+        relay = self._relay
+        self._look_at_s = now_s + LOOK_EVERY_S
+        self._see_progress()
+        if found is not None and not found.ready:
+            self._source_in_vain.clear()
+        stalled = relay.expects_deliveries and (found is None or found.ready > 0)
+        stalled_s = self._stall.seconds(relay.received if stalled else None, now_s)
+        # One that has received something was no standby.
+        had_none = relay.window.books.received == self._received_before
+        may_wait = had_none and (self._others_consume or self._uncounted)
+        beside_others = found is not None and (found.consumers > 1 or may_wait)
+        if stalled_s < (PATIENCE_BESIDE_OTHERS_S if beside_others else LOOK_EVERY_S):
+            return None
+        what = "does not say how many it has"
+        if found is not None:
+            what = f"has {found.ready} messages ready and {found.consumers} consumers"
+        ending = self._end_source(Ending("stalled", f"the queue delivers nothing, and {what}"))
+        self._uncounted = found is not None and not found.consumers
+        if beside_others:
+            self._source_in_vain.clear()  # a standby is as it should be
+        return ending
+
+    def _see_progress(self) -> None:
+        received = self._relay.window.books.received
+        if received != self._received:
+            self._received = received
+            self._source_in_vain.clear()
+
+    def _end_source(self, ending: Ending) -> Ending:
+        self._answer = Lasting()
+        self._source_in_vain.append(f"source: {ending.text}")
+        return ending

@@ -1,0 +1,132 @@
+"""Conflicts: settings that are right in themselves and do not go together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bridge.errors import CredentialsError
+from bridge.settings import parsers
+from bridge.settings.settings import PREFIX, Settings, variable
+from bridge.settings.sides import EXAMPLE
+
+if TYPE_CHECKING:
+    from bridge.settings.sides import SideSettings
+
+
+def conflicts(settings: Settings, wrong: set[str]) -> list[str]:
+    """Return what does not go together; `wrong` are the fields that have been complained about already."""
+    lines = [
+        f"{variable(field)} is not set; expected {expected}"
+        for field, expected in (
+            ("source_url", EXAMPLE),
+            ("source_queue", "the name of the queue to take messages from"),
+        )
+        if getattr(settings, field) is None and field not in wrong
+    ]
+    if wrong.isdisjoint({"destination_queue", "destination_exchange"}):
+        lines += _target_conflicts(settings)
+    for side in (settings.source, settings.destination):
+        lines += _side_conflicts(settings, side, wrong)
+    if wrong.isdisjoint({"source_url", "destination_url"}):
+        lines += _loops(settings)
+    if settings.source_consumer_priority is not None and "x-priority" in settings.source_consumer_arguments:
+        lines.append(
+            f"{PREFIX}SOURCE_CONSUMER_PRIORITY and x-priority in {PREFIX}SOURCE_CONSUMER_ARGUMENTS are both set; "
+            "expected one of them"
+        )
+    if settings.reconnect_min > settings.reconnect_max and wrong.isdisjoint({"reconnect_min", "reconnect_max"}):
+        lines.append(
+            f"{PREFIX}RECONNECT_MIN ({settings.reconnect_min:g} s) is above {PREFIX}RECONNECT_MAX "
+            f"({settings.reconnect_max:g} s); expected it below"
+        )
+    return lines
+
+
+def _target_conflicts(settings: Settings) -> list[str]:
+    queue, exchange, key = settings.destination_queue, settings.destination_exchange, settings.destination_routing_key
+    lines = []
+    if queue is None and exchange is None:
+        lines.append(f"{PREFIX}DESTINATION_QUEUE is not set; expected it, or {PREFIX}DESTINATION_EXCHANGE")
+    if queue is not None and exchange is not None:
+        lines.append(f"{PREFIX}DESTINATION_QUEUE and {PREFIX}DESTINATION_EXCHANGE are both set; expected one of them")
+    if key is not None and exchange is None:
+        lines.append(f"{PREFIX}DESTINATION_ROUTING_KEY is set without {PREFIX}DESTINATION_EXCHANGE; expected both")
+    if settings.destination_declare and queue is None and exchange is not None:
+        lines.append(f"{PREFIX}DESTINATION_DECLARE declares a queue; expected it with {PREFIX}DESTINATION_QUEUE only")
+    return lines
+
+
+def _side_conflicts(settings: Settings, side: SideSettings, wrong: set[str]) -> list[str]:
+    name = variable(side.name)
+    given = {kind for kind in _SIDE_KINDS if f"{side.name}_{kind}" in settings.model_fields_set}
+    bad = {kind for kind in _SIDE_KINDS if settings.field_used(f"{side.name}_{kind}") in wrong}
+    secure = bool(side.addresses) and side.addresses[0].scheme == "amqps"
+    login = {"username", "password", "password_file"}
+    tls = {"ca_file", "cert_file", "key_file"}
+    lines = []
+    if {"password", "password_file"} <= given:
+        lines.append(f"{name}_PASSWORD and {name}_PASSWORD_FILE are both set; expected one of them")
+    if side.addresses and not secure and given & tls:
+        files = " and ".join(f"{name}_{kind.upper()}" for kind in sorted(given & tls))
+        lines.append(f"{files} without effect on amqp://; expected an amqps:// URL")
+    if "key_file" in given and side.tls.cert_file is None and not bad & tls:
+        lines.append(f"{name}_KEY_FILE is set without {name}_CERT_FILE; expected both")
+    if secure and "cert_file" in given and not bad & tls:
+        try:
+            side.tls.context()
+        except CredentialsError as error:
+            lines.append(f"{name}_CERT_FILE: {error}; {name}_KEY_FILE names the key's file")
+    if side.auth == "external":
+        if side.addresses and (not secure or side.tls.cert_file is None) and not bad & tls and "auth" in given:
+            lines.append(f"{name}_AUTH=external logs in by certificate; expected an amqps:// URL and {name}_CERT_FILE")
+        if given & login:
+            lines.append(f"{name}_AUTH=external logs in by certificate; expected no {name}_USERNAME and no password")
+    elif given & (login | {"url"}) and not bad & login and not side.has_password:
+        lines.append(f"{name}_PASSWORD is not set, nor in the URL; expected the password of the user that is named")
+    return lines + _declare_conflicts(side, given)
+
+
+_SIDE_KINDS = (
+    *("url", "username", "password", "password_file", "ca_file", "cert_file", "key_file", "auth"),
+    *("queue_type", "queue_arguments"),
+)
+
+
+def _declare_conflicts(side: SideSettings, given: set[str]) -> list[str]:
+    name = variable(side.name)
+    if not side.declare:
+        kinds = [kind for kind in ("queue_type", "queue_arguments") if kind in given and _departs(side, kind)]
+        return [f"{name}_{kind.upper()} has no effect; expected it with {name}_DECLARE=true" for kind in kinds]
+    lines = []
+    if side.queue_arguments.get("x-queue-type", side.queue_type) != side.queue_type:
+        lines.append(f"{name}_QUEUE_ARGUMENTS names another x-queue-type than {name}_QUEUE_TYPE; expected one")
+    if side.queue is not None and side.queue.startswith("amq."):
+        lines.append(f'{name}_QUEUE: "{side.queue}" cannot be declared; expected a name that begins not with "amq."')
+    return lines
+
+
+def _departs(side: SideSettings, kind: str) -> bool:
+    return bool(getattr(side, kind) != Settings.model_fields[f"{side.name}_{kind}"].default)
+
+
+def _loops(settings: Settings) -> list[str]:
+    """Return whether messages would come back to where they were taken from."""
+    here, there = (
+        {(url.host, url.port, url.path.rstrip("/")) for url in side.addresses}
+        for side in (settings.source, settings.destination)
+    )
+    lines = []
+    queue = settings.source_queue
+    if queue is not None and queue == settings.destination_queue and here & there:
+        lines.append(f"{PREFIX}DESTINATION_QUEUE is the source queue itself; expected another queue, or another broker")
+    quarantine = settings.quarantine_queue_name
+    if queue is None or not quarantine:
+        return lines
+    if quarantine == queue:
+        lines.append(f"{PREFIX}QUARANTINE_QUEUE is the source queue itself; expected another queue")
+    if quarantine == settings.destination_queue and here & there:
+        lines.append(f"{PREFIX}QUARANTINE_QUEUE is the destination queue; expected another queue")
+    length = len(quarantine.encode())
+    if length > parsers.MAX_SHORTSTR_BYTES:
+        lines.append(f"{PREFIX}QUARANTINE_QUEUE would by default be a name of {length} bytes; expected it to be set")
+    return lines

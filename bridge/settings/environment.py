@@ -1,0 +1,75 @@
+"""The environment: the settings are read from it, and every mistake in it is named at once."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource
+
+from bridge.errors import ConfigurationError
+from bridge.settings.conflicts import conflicts
+from bridge.settings.parsers import is_utf8
+from bridge.settings.settings import PREFIX, Settings, options, variable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SERVICE_LINK = re.compile(
+    r"BRIDGE_(.+_)?(SERVICE_(HOST|PORT(_.+)?)=.*|PORT=(tcp|udp|sctp)://.*|PORT_\d+_(TCP|UDP|SCTP)(_.+)?=.*)"
+)
+"""What Kubernetes sets in every pod for a Service whose name begins with `bridge`: nobody's typo."""
+
+
+class _Environment(EnvSettingsSource):
+    """pydantic-settings' reader, for a given environment and exact names; an empty variable counts as not set."""
+
+    MAY_BE_EMPTY = f"{PREFIX}QUARANTINE_QUEUE"
+
+    def __init__(self, settings: type[BaseSettings], environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        super().__init__(settings)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return {
+            name.lower(): text
+            for name, text in self._environ.items()
+            if name.isupper() and (text or name == self.MAY_BE_EMPTY)
+        }
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """Return a line for each `BRIDGE_` variable that is no setting: a typo must not pass silently."""
+    known = [option.variable for option in options()]
+    lines = []
+    for name in sorted(set(environ) - set(known)):
+        if name.upper().startswith(PREFIX) and not SERVICE_LINK.fullmatch(f"{name}={environ[name]}"):
+            close = get_close_matches(name[len(PREFIX) :].upper(), [other[len(PREFIX) :] for other in known], 1)
+            lines.append(
+                f"{name} is not a setting and has no effect" + (f"; did you mean {PREFIX}{close[0]}?" if close else "")
+            )
+    return lines
+
+
+def load_settings(environ: Mapping[str, str]) -> Settings:
+    """Return the checked settings. Raises `ConfigurationError` with every mistake at once."""
+    found = _Environment(Settings, environ)()
+    given = {field: text for field, text in found.items() if text is not None}
+    problems = {
+        field: f"{variable(field)}: is not valid UTF-8 text" for field, text in given.items() if not is_utf8(text)
+    }
+    given = {field: text for field, text in given.items() if field not in problems}
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        for detail in error.errors(include_input=False, include_url=False):
+            field = str(detail["loc"][0])
+            problems[field] = f"{variable(field)}: {detail['msg'].removeprefix('Value error, ')}"
+        # What is wrong in itself is left out, so that what goes together wrongly is seen in the same run.
+        settings = Settings(**{field: text for field, text in given.items() if field not in problems})
+    lines = [*problems.values(), *conflicts(settings, set(problems))]
+    if lines:
+        raise ConfigurationError(lines)
+    return settings

@@ -1,0 +1,380 @@
+"""The settings: every option is written here once, with its default, its check and what to say about it.
+
+`--help`, the README's table, `config/bridge.env` and the chart's values are made from or checked against this.
+No secret is ever shown. Where the values come from is `environment`; which of them do not go together, `conflicts`.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+import textwrap
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import Field, PlainValidator, Secret, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from yarl import URL
+
+from bridge.amqp.content import Treatment
+from bridge.settings import parsers
+from bridge.settings.sides import EXAMPLE, Auth, Credentials, QueueType, SideSettings, Tls, parse_urls
+from bridge.words import SideName  # noqa: TC001 - beside types that pydantic reads
+
+PREFIX = "BRIDGE_"
+CONSUMER_TIMEOUT_S = 1800
+"""RabbitMQ's default `consumer_timeout`: what is held must have been given back before."""
+
+
+def _urls() -> PlainValidator:
+    def parse(text: str) -> Secret[tuple[URL, ...]]:
+        urls, problems = parse_urls(text)
+        if problems:
+            raise ValueError("; ".join(problems))
+        return Secret(urls)
+
+    return PlainValidator(parse)
+
+
+def _secret() -> PlainValidator:
+    return PlainValidator(SecretStr)
+
+
+def _pem(what: str) -> PlainValidator:
+    def check(path: Path) -> None:
+        if b"-----BEGIN" not in path.read_bytes():
+            raise ValueError(f"{parsers.quoted(str(path))} holds no PEM block; expected {what} in PEM")
+
+    return parsers.readable_file(check)
+
+
+def _ca() -> PlainValidator:
+    def check(path: Path) -> None:
+        try:
+            ssl.create_default_context(cafile=path)
+        except (ssl.SSLError, OSError):
+            raise ValueError(f"{parsers.quoted(str(path))} holds no CA certificate; expected PEM") from None
+
+    return parsers.readable_file(check)
+
+
+Name = Annotated[str | None, parsers.short_string("a name")]
+Urls = Annotated[Secret[tuple[URL, ...]] | None, NoDecode, _urls()]
+Password = Annotated[SecretStr | None, _secret()]
+File = Annotated[Path | None, parsers.readable_file()]
+CaFile = Annotated[Path | None, _ca()]
+CertificateFile = Annotated[Path | None, _pem("a certificate")]
+KeyFile = Annotated[Path | None, _pem("a private key")]
+Table = Annotated[dict[str, object], NoDecode, parsers.table()]
+Flag = Annotated[bool, parsers.boolean()]
+AuthWord = Annotated[Auth, parsers.choice("plain", "external")]
+QueueTypeWord = Annotated[QueueType, parsers.choice("classic", "quorum", "stream")]
+TreatmentWord = Annotated[Treatment, parsers.choice("move", "keep", "drop")]
+
+
+class Settings(BaseSettings):
+    """The configuration. Immutable; made by `environment.load_settings`, which also checks what goes together."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True, validate_default=False
+    )
+
+    # What a field's description does not say of its default, `json_schema_extra` does.
+    source_url: Urls = Field(
+        None,
+        description=f"The source's broker: {EXAMPLE}. Several, comma-separated, are tried in turn.",
+        json_schema_extra={"shown": "required", "secret": True},
+    )
+    source_queue: Name = Field(
+        None, description="The queue to take messages from.", json_schema_extra={"shown": "required"}
+    )
+    source_username: Name = Field(
+        None, description="The user, in place of the URL's.", json_schema_extra={"shown": "from the URL"}
+    )
+    source_password: Password = Field(
+        None,
+        description="The password, in place of the URL's.",
+        json_schema_extra={"shown": "from the URL", "secret": True},
+    )
+    source_password_file: File = Field(
+        None, description="A file with the password, read anew at each connect: rotated secrets just work."
+    )
+    source_ca_file: CaFile = Field(
+        None, description="The CAs to trust, in PEM.", json_schema_extra={"shown": "the system's CAs"}
+    )
+    source_cert_file: CertificateFile = Field(None, description="A client certificate, in PEM.")
+    source_key_file: KeyFile = Field(None, description="Its key, in PEM and not encrypted.")
+    source_auth: AuthWord = Field(
+        "plain", description="How to log in: `plain`, or `external` by the client certificate."
+    )
+    source_prefetch: Annotated[int, parsers.whole(1, 65535)] = Field(
+        1000, description="How many messages may be in flight: received and not acked."
+    )
+    source_consumer_priority: Annotated[int | None, parsers.whole(-(2**31), 2**31 - 1)] = Field(
+        None, description="The consumer's priority: a second bridge with a lower one is a standby."
+    )
+    source_consumer_arguments: Table = Field(
+        {}, description='Arguments for the consumer as JSON; for a stream, `{"x-stream-offset": "first"}`.'
+    )
+    source_declare: Flag = Field(
+        default=False, description="Declare the source queue, durable, when connecting; else it must exist."
+    )
+    source_queue_type: QueueTypeWord = Field(
+        "quorum", description="Its type, when declared: `classic`, `quorum` or `stream`."
+    )
+    source_queue_arguments: Table = Field({}, description="More arguments for its declaration, as JSON.")
+
+    destination_url: Urls = Field(
+        None,
+        description="The destination's broker, in the same form.",
+        json_schema_extra={"shown": "the source's, with its login", "secret": True},
+    )
+    destination_queue: Name = Field(
+        None, description="The queue to publish to.", json_schema_extra={"shown": "this or an exchange is required"}
+    )
+    destination_exchange: Name = Field(None, description="The exchange to publish to, in place of a queue.")
+    destination_routing_key: Annotated[str | None, parsers.short_string("a routing key")] = Field(
+        None, description="The routing key for the exchange.", json_schema_extra={"shown": "each message's own"}
+    )
+    destination_username: Name = Field(
+        None, description="The user, in place of the URL's.", json_schema_extra={"shown": "from the URL"}
+    )
+    destination_password: Password = Field(
+        None,
+        description="The password, in place of the URL's.",
+        json_schema_extra={"shown": "from the URL", "secret": True},
+    )
+    destination_password_file: File = Field(None, description="A file with the password, read anew at each connect.")
+    destination_ca_file: CaFile = Field(
+        None, description="The CAs to trust, in PEM.", json_schema_extra={"shown": "the system's CAs"}
+    )
+    destination_cert_file: CertificateFile = Field(None, description="A client certificate, in PEM.")
+    destination_key_file: KeyFile = Field(None, description="Its key, in PEM and not encrypted.")
+    destination_auth: AuthWord = Field(
+        "plain", description="How to log in: `plain`, or `external` by the client certificate."
+    )
+    destination_declare: Flag = Field(
+        default=False, description="Declare the destination queue, durable, when connecting; else it must exist."
+    )
+    destination_queue_type: QueueTypeWord = Field(
+        "quorum", description="Its type, when declared: `classic`, `quorum` or `stream`."
+    )
+    destination_queue_arguments: Table = Field({}, description="More arguments for its declaration, as JSON.")
+
+    max_in_flight_bytes: Annotated[int, parsers.size(1, 1 << 40)] = Field(
+        64 << 20,
+        description="How many bytes may be in flight; past that, reading from the source pauses.",
+        json_schema_extra={"shown": "64MiB"},
+    )
+    confirm_timeout: Annotated[float, parsers.duration(1, CONSUMER_TIMEOUT_S)] = Field(
+        30.0,
+        description="How long to wait for a confirm before the destination's connection is begun anew.",
+        json_schema_extra={"shown": "30s"},
+    )
+    hold_timeout: Annotated[
+        float,
+        parsers.duration(1, CONSUMER_TIMEOUT_S - 60, hint=", well below the broker's consumer timeout of 30 minutes"),
+    ] = Field(
+        300.0,
+        description="How long to hold messages for a destination that is away, blocked or refusing; "
+        "then they are given back.",
+        json_schema_extra={"shown": "300s"},
+    )
+    shutdown_timeout: Annotated[float, parsers.duration(0, 3600)] = Field(
+        20.0, description="How long to wait for confirms after SIGTERM.", json_schema_extra={"shown": "20s"}
+    )
+    reconnect_min: Annotated[float, parsers.duration(0.001, 3600)] = Field(
+        0.2,
+        description="The longest first delay before reconnecting; the delays grow with the outage, with full jitter.",
+        json_schema_extra={"shown": "200ms"},
+    )
+    reconnect_max: Annotated[float, parsers.duration(0.001, 3600)] = Field(
+        30.0, description="The longest delay before reconnecting.", json_schema_extra={"shown": "30s"}
+    )
+
+    quarantine_queue: Annotated[str | None, parsers.short_string("a name")] = Field(
+        None,
+        description="Where messages go that the destination can never take, on the source's broker. "
+        "Empty: hold them instead.",
+        json_schema_extra={"shown": "<source queue>.quarantine"},
+    )
+    user_id: TreatmentWord = Field(
+        "move",
+        description="A `user_id` that is not the destination's user: "
+        "`move` to the header `x-bridge-user-id`, `keep` or `drop`.",
+    )
+    cc: TreatmentWord = Field(
+        "move", description="The header `CC`: `move` to `x-bridge-cc`, `keep` (copies are routed again) or `drop`."
+    )
+    delivery_count: Annotated[Literal["drop", "keep"], parsers.choice("drop", "keep")] = Field(
+        "drop", description="The headers `x-delivery-count` and `x-acquired-count` of a quorum queue: `drop` or `keep`."
+    )
+    delivery_limit: Annotated[int, parsers.whole(4, 1 << 31, or_zero=True)] = Field(
+        20,
+        description="The source queue's delivery limit: a message that has come back within 3 of it is quarantined. "
+        "0: off.",
+    )
+    deduplication: Annotated[Literal["message-id", "off"], parsers.choice("message-id", "off")] = Field(
+        "message-id", description="Recognise redeliveries of what was forwarded: by `message-id`, or `off`."
+    )
+
+    http_host: Annotated[str, parsers.short_string("an address")] = Field(
+        "0.0.0.0",  # noqa: S104 - a container's probes come from outside
+        description="The address that `/metrics`, `/healthz` and `/readyz` are served on.",
+    )
+    http_port: Annotated[int, parsers.whole(0, 65535)] = Field(
+        8080, description="Their port. 0: any free one, which is logged."
+    )
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], parsers.choice("debug", "info", "warning", "error")
+    ] = Field("info", description="The least level to log.")
+    log_format: Annotated[Literal["json", "console"] | None, parsers.choice("json", "console")] = Field(
+        None, description="`json` or `console`.", json_schema_extra={"shown": "console on a terminal, else json"}
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic-settings'
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read nothing but the environment that `load_settings` is given."""
+        return (init_settings,)
+
+    @cached_property
+    def source(self) -> SideSettings:
+        """The source for the control plane."""
+        return self._side("source")
+
+    @cached_property
+    def destination(self) -> SideSettings:
+        """The destination for the control plane; on the source's URL, with the source's login and TLS by default."""
+        return self._side("destination")
+
+    @property
+    def inherited(self) -> frozenset[str]:
+        """Fields of the destination that are the source's, group by group: half a login is no login."""
+        if self.destination_url not in (None, self.source_url):
+            return frozenset()
+        groups = (("url",), ("username", "password", "password_file"), ("ca_file", "cert_file", "key_file"), ("auth",))
+        fields = [{f"destination_{kind}" for kind in group} for group in groups]
+        return frozenset().union(*(group for group in fields if group.isdisjoint(self.model_fields_set)))
+
+    def field_used(self, field: str) -> str:
+        """Return the field whose value counts: the source's where the destination inherits."""
+        return field.replace("destination", "source", 1) if field in self.inherited else field
+
+    def _side(self, name: SideName) -> SideSettings:
+        def value(kind: str) -> Any:  # noqa: ANN401 - of its field's type
+            return getattr(self, self.field_used(f"{name}_{kind}"))
+
+        return SideSettings(
+            name=name,
+            addresses=urls.get_secret_value() if (urls := value("url")) else (),
+            credentials=Credentials(value("username"), value("password"), value("password_file")),
+            tls=Tls(value("ca_file"), value("cert_file"), value("key_file")),
+            auth=value("auth"),
+            queue=value("queue"),
+            declare=value("declare"),
+            queue_type=value("queue_type"),
+            queue_arguments=value("queue_arguments"),
+        )
+
+    @property
+    def quarantine_queue_name(self) -> str:
+        """The quarantine's queue; empty when there is none."""
+        return f"{self.source_queue}.quarantine" if self.quarantine_queue is None else self.quarantine_queue
+
+    @property
+    def source_is_stream(self) -> bool:
+        """Whether the settings tell that the source queue is a stream."""
+        return self.source_queue_type == "stream" or "x-stream-offset" in self.source_consumer_arguments
+
+
+class Option(NamedTuple):
+    """One setting, for help texts and tables."""
+
+    variable: str
+    default: str
+    """As shown to users; empty where not set is the default."""
+    default_is_value: bool
+    """The variable could be set to it; else it is words."""
+    description: str
+    secret: bool
+
+
+def variable(field: str) -> str:
+    """Return the environment variable of a field."""
+    return f"{PREFIX}{field.upper()}"
+
+
+def options() -> list[Option]:
+    """Return every setting, in the order in which they are explained."""
+    found = []
+    for name, field in Settings.model_fields.items():
+        extra: dict[str, Any] = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        shown = str(extra.get("shown", _shown(field.default)))
+        found.append(
+            Option(
+                variable(name),
+                shown,
+                field.default is not None,
+                field.description or "",
+                bool(extra.get("secret", False)),
+            )
+        )
+    return found
+
+
+def settings_help() -> str:
+    """Return every setting as text for a terminal."""
+    lines = []
+    for option in options():
+        lines.append(f"  {option.variable}" + (f"  [{option.default}]" if option.default else ""))
+        lines += textwrap.wrap(option.description, 92, initial_indent="      ", subsequent_indent="      ")
+    return "\n".join(lines)
+
+
+class Effective(NamedTuple):
+    """What a setting is in effect, and by whose word."""
+
+    variable: str
+    value: str
+    """In the form in which it could be set; empty where nothing is; secrets hidden."""
+    origin: Literal["environment", "default", "source"]
+    """`source`: the destination's is the source's."""
+
+
+def effective(settings: Settings) -> list[Effective]:
+    """Return every setting's effective value."""
+    found = []
+    for field in Settings.model_fields:
+        used = settings.field_used(field)
+        origin: Literal["environment", "default", "source"] = "default"
+        if used in settings.model_fields_set:
+            origin = "environment" if used == field else "source"
+        if field in {"source_url", "destination_url"}:
+            side = settings.source if field == "source_url" else settings.destination
+            value = ",".join(side.safe_urls)
+        elif field == "quarantine_queue":
+            value = settings.quarantine_queue_name
+        else:
+            value = _shown(getattr(settings, used))
+        found.append(Effective(variable(field), value, origin))
+    return found
+
+
+def _shown(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case bool() | dict():
+            return json.dumps(value)
+        case float():
+            return f"{value:g}"
+        case _:
+            return str(value)

@@ -1,0 +1,277 @@
+"""One side as the control plane needs it: where to connect, as whom, and the queue there.
+
+Secrets are read when they are needed, not when the bridge starts: a rotated password or certificate is
+used from the next connect on. What is printable here (`repr`, `safe_urls`) never holds a password.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import ssl
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import unquote
+
+from yarl import URL
+
+from bridge.errors import CredentialsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from pydantic import SecretStr
+
+    from bridge.words import SideName
+
+Auth = Literal["plain", "external"]
+QueueType = Literal["classic", "quorum", "stream"]
+
+DEFAULT_HEARTBEAT_S = 10
+MAX_HEARTBEAT_S = 3600
+MAX_PASSWORD_BYTES = 1 << 16
+"""More than the longest token that RabbitMQ takes for a password; a file may be a device that never ends."""
+PORTS = {"amqp": 5672, "amqps": 5671}
+EXAMPLE = "amqp://user:password@host:5672/vhost, or amqps://"
+
+_CERTIFICATE = re.compile(rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----([^-]+)-----END")
+_VALIDITY = re.compile(rb"(?:\x17\x0d\d{12}|\x18\x0f\d{14})Z(?:\x17\x0d(\d{12})|\x18\x0f(\d{14}))Z")
+"""RFC 5280, 4.1.2.5, in DER: two times, one right after the other as nowhere before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Whom to log in as: what the variables say, over what each URL says."""
+
+    username: str | None = None
+    password: SecretStr | None = None
+    password_file: Path | None = None
+    seen: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
+    """Passwords that were read from the file: as long as the process lives, the log hides them."""
+
+    def read_password(self) -> str | None:
+        """Return the password of now, or None where the URL has it. Raises CredentialsError."""
+        if self.password is not None:
+            return self.password.get_secret_value()
+        if self.password_file is None:
+            return None
+        try:
+            with self.password_file.open("rb") as file:
+                data = file.read(MAX_PASSWORD_BYTES + 1)
+            text = data.decode()
+        except OSError as error:
+            raise CredentialsError(f"password file {self.password_file}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise CredentialsError(f"password file {self.password_file}: not UTF-8 text") from None
+        if len(data) > MAX_PASSWORD_BYTES:
+            raise CredentialsError(f"password file {self.password_file}: longer than {MAX_PASSWORD_BYTES} bytes")
+        text = text.removesuffix("\n").removesuffix("\r")
+        if not text:
+            raise CredentialsError(f"password file {self.password_file}: empty")
+        self.seen.add(text)
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """The files for `amqps`; without a CA file the system's CAs are trusted."""
+
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """Read the files as they are now. Blocks for some milliseconds. Raises CredentialsError."""
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file)
+        except OSError as error:  # ssl.SSLError is one
+            raise CredentialsError(f"CA file {self.ca_file}: {error.strerror or error}") from None
+        if self.cert_file is not None:
+            key = f" with key {self.key_file}" if self.key_file is not None else ""
+            try:
+                # Without a password callback OpenSSL would ask on the terminal for an encrypted key's.
+                context.load_cert_chain(self.cert_file, self.key_file, password="")
+            except OSError as error:
+                reason = f"{error.strerror or error} (an unencrypted PEM certificate and its key are needed)"
+                raise CredentialsError(f"client certificate {self.cert_file}{key}: {reason}") from None
+        return context
+
+    def client_not_after(self) -> list[str]:
+        """Return when each certificate of the client's file ends, written as `getpeercert` writes it.
+
+        The `ssl` module tells it of a peer's certificate and of CAs alone.
+        """
+        if self.cert_file is None:
+            return []
+        ends = []
+        for block in _CERTIFICATE.findall(self.cert_file.read_bytes()):
+            for short, long in _VALIDITY.findall(base64.b64decode(block))[:1]:
+                year = "%y" if short else "%Y"
+                end = datetime.strptime((short or long).decode(), f"{year}%m%d%H%M%S").replace(tzinfo=UTC)
+                ends.append(f"{end:%b %d %H:%M:%S %Y} GMT")
+        return ends
+
+
+@dataclass(frozen=True, slots=True)
+class SideSettings:
+    """Where and how one side connects. Immutable."""
+
+    name: SideName
+    addresses: tuple[URL, ...] = field(repr=False)
+    """The URLs as configured, credentials included: for this class alone."""
+    credentials: Credentials = field(repr=False)
+    tls: Tls
+    auth: Auth
+    queue: str | None
+    """None where the destination is an exchange."""
+    declare: bool
+    queue_type: QueueType
+    queue_arguments: Mapping[str, object]
+
+    @property
+    def urls(self) -> tuple[URL, ...]:
+        """Every URL, without credentials."""
+        return tuple(address.with_user(None) for address in self.addresses)
+
+    @property
+    def safe_urls(self) -> tuple[str, ...]:
+        """Every URL for logs: with the user, never with the password."""
+        return tuple(safe_url(address, self._user(address)) for address in self.addresses)
+
+    @property
+    def username(self) -> str:
+        """Whom the broker takes us for; empty where a certificate says it, or the URLs name different users."""
+        users = {self._user(address) or "guest" for address in self.addresses}
+        return users.pop() if self.auth != "external" and len(users) == 1 else ""
+
+    @property
+    def has_password(self) -> bool:
+        """Whether every user that is named has a password, or comes with a file for it; no user at all is guest."""
+        if self.credentials.password is not None or self.credentials.password_file is not None:
+            return True
+        return all(address.password or not self._user(address) for address in self.addresses)
+
+    def secrets(self) -> set[str]:
+        """Return every password that is known, those read from a file included, for the log to hide."""
+        found = {address.password for address in self.addresses} | self.credentials.seen
+        if self.credentials.password is not None:
+            found.add(self.credentials.password.get_secret_value())
+        return {secret for secret in found if secret}
+
+    def url(self, index: int) -> URL:
+        """Return URL number `index` as aio-pika wants it, credentials as they are now. Raises CredentialsError."""
+        address = self.addresses[index]
+        if self.auth == "external":
+            return address.with_user(None).update_query(auth="external")
+        password = self.credentials.read_password() or address.password
+        return address.with_user(self._user(address) or "guest").with_password(password or "guest")
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """Build the TLS context from the files as they are now; None for `amqp`. Raises CredentialsError."""
+        return self.tls.context() if self.addresses[0].scheme == "amqps" else None
+
+    def _user(self, address: URL) -> str | None:
+        return None if self.auth == "external" else self.credentials.username or address.user
+
+
+def safe_url(address: URL, user: str | None) -> str:
+    """Return the URL without password and query."""
+    return str(address.with_user(user).with_password(None).with_query(None))
+
+
+def parse_urls(text: str) -> tuple[tuple[URL, ...], list[str]]:
+    """Return the comma-separated URLs and what is wrong with them, passwords masked."""
+    entries = [entry.strip() for entry in text.split(",")]
+    if any(entry and "://" not in entry for entry in entries):
+        # Most likely a comma in a password: nothing of such a value can be shown.
+        numbers = ", ".join(str(n) for n, entry in enumerate(entries, 1) if entry and "://" not in entry)
+        return (), [
+            f"entry {numbers} of the list is not a URL (write a comma in a password as %2C); expected {EXAMPLE}"
+        ]
+    addresses = []
+    problems = []
+    for number, entry in enumerate(entries, 1):
+        try:
+            addresses.append(parse_url(entry))
+        except ValueError as error:
+            shown = f'"{mask(entry)}"' if entry else f"entry {number} of the list"
+            problems.append(f"{shown} {error}")
+    if len({address.scheme for address in addresses}) > 1:
+        problems.append("mixes amqp:// and amqps://; expected one scheme, or passwords would cross in the clear")
+    return tuple(addresses), problems
+
+
+def parse_url(text: str) -> URL:
+    """Return the URL with its port and heartbeat spelt out. Raises ValueError, whose text never quotes the URL."""
+    if not text:
+        raise ValueError(f"is empty; expected {EXAMPLE}")
+    try:
+        url = URL(text)
+        port = url.port
+    except ValueError:
+        raise ValueError(
+            "is not a valid URL; expected a port from 1 to 65535, "
+            "and special characters of user and password percent-encoded"
+        ) from None
+    if url.scheme not in PORTS:
+        raise ValueError("has an unknown scheme; expected amqp:// or amqps://")
+    if not url.host or " " in url.host:
+        raise ValueError(f"names no host; expected {EXAMPLE}")
+    if port == 0:
+        raise ValueError("has port 0; expected 1 to 65535")
+    if url.fragment or text.endswith("#"):
+        raise ValueError('holds a "#"; expected it written as %23')
+    _check_vhost(text, url)
+    _check_query(url)
+    heartbeat = url.query.get("heartbeat", str(DEFAULT_HEARTBEAT_S))
+    return url.with_port(port or PORTS[url.scheme]).update_query(heartbeat=heartbeat)
+
+
+def _check_vhost(text: str, url: URL) -> None:
+    """Refuse a virtual host that would arrive as another one.
+
+    aiormq 7.2.4 takes the path as yarl decodes it and decodes `%2F` once more; yarl resolves dots and
+    keeps what is not UTF-8 encoded. `amqp://host` and `amqp://host/` both mean the virtual host `/`.
+    """
+    path = text.partition("://")[2].partition("?")[0].partition("/")[2]
+    try:
+        meant = unquote(path, errors="strict") or "/"
+    except UnicodeDecodeError:
+        raise ValueError("has a virtual host that is not UTF-8; expected percent-encoded UTF-8") from None
+    if meant != (url.path[1:].replace("%2F", "/") or "/"):
+        raise ValueError(
+            'has a virtual host that cannot be reached; expected one without "%2F", "." and ".." in its name'
+        )
+
+
+def _check_query(url: URL) -> None:
+    for key, value in url.query.items():
+        if key == "heartbeat":
+            if not (value.isascii() and value.isdecimal() and 1 <= int(value) <= MAX_HEARTBEAT_S):
+                raise ValueError(
+                    "has a bad heartbeat; expected 1 to 3600 seconds, as without one a dead peer goes unnoticed"
+                )
+        elif key != "name":
+            raise ValueError(
+                "has an unknown query parameter; expected only heartbeat and name (TLS and login have variables)"
+            )
+    if len(url.query) != len(set(url.query)):
+        raise ValueError("repeats a query parameter; expected each once")
+
+
+def mask(text: str) -> str:
+    """Hide whatever may be a password in something that should be a URL and may not be one."""
+    scheme, separator, rest = text.partition("://")
+    userinfo, at, address = rest.rpartition("@")
+    if at:
+        user, colon, _ = userinfo.partition(":")
+        rest = f"{user}{':***' if colon else ''}@{address}"
+    else:
+        # `user:pass` with the rest cut off looks like `host:port`.
+        host, colon, port = rest.partition(":")
+        digits = port.partition("/")[0]
+        if colon and not host.startswith("[") and not digits.isdecimal():
+            rest = f"{host}:***"
+    return f"{scheme}{separator}{rest.partition('?')[0]}"

@@ -1,0 +1,121 @@
+"""Whom to blame when the destination closes its channel, sans-I/O.
+
+A close names no message, and stands for the first of the published that the broker did not like: what it was
+about may be any of them, or the destination itself. So the reply code decides whether a message can be meant
+at all; then all that were published are *suspects* and are published again one by one, until one of them
+closes the channel alone. Only a reply that tells the size limit spares the search; the limit is remembered, so
+that the next message above it is caught before it costs a channel.
+
+What it does not do: publish one by one, and dispose of the guilty, which is `window`'s.
+"""
+
+from __future__ import annotations
+
+import re
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bridge.amqp.events import Close, Delivery
+
+LIMIT_TTL_S = 600.0
+"""A size limit that the destination taught is believed for so long: an operator may have raised it."""
+
+_TOO_LARGE = re.compile(r"message size (\d+) .*larger than .*max size (\d+)")
+
+POISON_AT_ONCE = frozenset({406, 501, 502, 503, 505, 540})
+"""Replies that blame the message: one that closes the channel alone with these is poison."""
+POISON_AFTER = {541: 3}
+"""An internal error may be the broker's own: a message must cause it so many times in a row, alone."""
+ASIDE_REPLIES = frozenset({403})
+"""Replies that may blame the message's routing key (topic permissions): it is set aside, others pass."""
+DESTINATION_REPLIES = frozenset({403, 404, 405})
+"""Replies that else blame the destination: it is not there, or not ours to publish to."""
+
+
+class Verdict(NamedTuple):
+    """Why a message goes to the quarantine."""
+
+    reason: str
+    """A short fixed word, for `/metrics` and the header `x-bridge-reason`."""
+    reply_code: int = 0
+    reply_text: str = ""
+
+
+class Ruling(NamedTuple):
+    """What a close says of the messages that were published, and of the destination."""
+
+    innocent: list[Delivery]
+    """In their order."""
+    guilty: Sequence[Delivery] = ()
+    verdict: Verdict | None = None
+    """On the guilty; None means that they are only to be set aside."""
+    destination: bool = False
+    """Whether it is the destination that refuses."""
+
+
+class Blame:
+    """What the closes of one destination have taught, over its generations."""
+
+    def __init__(self, *, own_keys: bool, quarantine: bool) -> None:
+        """`own_keys` as in `WindowLimits`; without a quarantine no size limit is learned: its messages are held."""
+        self._own_keys = own_keys
+        self._quarantine = quarantine
+        self.suspects = 0
+        """Publishes to go one by one, since one of them closed the channel."""
+        self.strikes: dict[int, int] = {}
+        """By delivery tag: how often it closed the channel alone without being convicted."""
+        self.size_limit = inf
+        """The largest message that the destination takes, in bytes, as far as it has taught."""
+        self._size_limit_until_s = 0.0
+
+    def convict(self, published: list[Delivery], close: Close, now_s: float) -> Ruling:
+        """Find the message that the broker closed the channel for."""
+        limit = _TOO_LARGE.search(close.reply_text)
+        if limit is not None and self._quarantine:
+            self.size_limit, self._size_limit_until_s = int(limit[2]), now_s + LIMIT_TTL_S
+            large = [d for d in published if d.body_size > self.size_limit]
+            if large:
+                innocent = [d for d in published if d.body_size <= self.size_limit]
+                return Ruling(innocent, large, Verdict("too-large", close.reply_code, close.reply_text))
+        code = close.reply_code
+        aside = code in ASIDE_REPLIES and self._own_keys
+        if not aside and code not in POISON_AT_ONCE and code not in POISON_AFTER:
+            return Ruling(published, destination=bool(published) and code in DESTINATION_REPLIES)
+        if len(published) != 1:
+            self.suspects = len(published)
+            return Ruling(published)
+        if aside:
+            return Ruling([], published)
+        (alone,) = published
+        strikes = self.strikes.get(alone.delivery_tag, 0) + 1
+        if strikes < POISON_AFTER.get(code, 1):
+            self.strikes[alone.delivery_tag] = strikes
+            self.suspects = 1
+            return Ruling(published)
+        self.judged(alone.delivery_tag)
+        return Ruling([], published, Verdict("poison", code, close.reply_text))
+
+    def too_large(self, delivery: Delivery, now_s: float) -> Verdict | None:
+        """Return the verdict on a message above the limit that the destination has taught."""
+        if delivery.body_size <= self.size_limit or now_s >= self._size_limit_until_s:
+            return None
+        text = f"message size {delivery.body_size} is larger than the destination's limit {self.size_limit:.0f}"
+        return Verdict("too-large", 406, text)
+
+    def judged(self, delivery_tag: int) -> None:
+        """What there was to find out about this one is known: it was confirmed, nacked or convicted."""
+        self.suspects = max(0, self.suspects - 1)
+        self.strikes.pop(delivery_tag, None)
+
+    def expire(self, now_s: float) -> None:
+        """Forget a size limit that is too old."""
+        if now_s >= self._size_limit_until_s:
+            self.size_limit = inf
+
+    def source_lost(self) -> None:
+        """Delivery tags start anew, and what was suspected is stale; the size limit is the destination's."""
+        self.suspects = 0
+        self.strikes.clear()

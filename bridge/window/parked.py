@@ -1,0 +1,160 @@
+"""Deliveries set aside, sans-I/O: the destination alone refuses them, so that others pass.
+
+Those that were *returned* have no route: each is tried again, with a backoff of its own. Those that are *parked*
+carry a verdict, and wait for a quarantine that did not take them; without one, for an operator. Either kind is
+given up in the end.
+
+When several different messages were returned and none was taken meanwhile, it is the destination that has no
+route. Then nothing may pass, for order's sake: only *probes* are published, until one of them is taken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from bridge.amqp.events import Delivery
+    from bridge.window.blame import Verdict
+    from bridge.window.pace import Pace
+
+ASIDE_RETRY_MAX_S = 30.0
+"""The longest backoff of a message that was returned."""
+RETURNS_IN_A_ROW = 3
+"""So many returned and none taken: it is the destination that has no route. Of messages with keys of their own, so many
+different ones."""
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A delivery that the destination alone refuses, and its next try."""
+
+    delivery: Delivery
+    since_s: float
+    retry_at_s: float
+    attempts: int = 1
+    verdict: Verdict | None = None
+    """Set when it is the quarantine that it waits for."""
+
+
+class Aside:
+    """The deliveries of one source generation that are set aside, by delivery tag."""
+
+    def __init__(self, pace: Pace, *, own_keys: bool) -> None:
+        """`own_keys` as in `WindowLimits`."""
+        self._pace = pace
+        self._own_keys = own_keys
+        self.waiting: dict[int, Waiting] = {}
+        self.retried: dict[int, Waiting] = {}
+        """Those that were aside and are being tried again, until they are settled."""
+        self.returns_in_a_row = 0
+        self._routeless = False
+        """So many were returned in a row that it is the destination that has no route, until it takes one."""
+
+    @property
+    def deliveries(self) -> list[Delivery]:
+        """Those that wait."""
+        return [waiting.delivery for waiting in self.waiting.values()]
+
+    @property
+    def everything_returned(self) -> bool:
+        """Whether the destination has no route, and a returned message waits that can tell when it has one again."""
+        return self.returns_in_a_row >= RETURNS_IN_A_ROW and any(w.verdict is None for w in self.waiting.values())
+
+    @property
+    def hindrance(self) -> str:
+        """Why there are any, for an operator; empty when there are none."""
+        parked = [w.verdict for w in (*self.waiting.values(), *self.retried.values()) if w.verdict is not None]
+        if parked:
+            why = parked[0].reply_text or parked[0].reason
+            return f"holds {len(parked)} messages that it refuses and no quarantine takes ({why})"
+        if self.waiting:
+            return f"has no route for {len(self.waiting)} messages, which are tried again"
+        return ""
+
+    # --- In ----------------------------------------------------------------------------------------------
+
+    def returned(self, delivery: Delivery, now_s: float) -> bool:
+        """Set it aside, since it has no route; return whether none has, by now."""
+        before = self.retried.pop(delivery.delivery_tag, None)
+        attempts = before.attempts + 1 if before else 1
+        since_s = before.since_s if before else now_s
+        retry_at_s = now_s + self._pace.delay_s(attempts, ASIDE_RETRY_MAX_S)
+        self.waiting[delivery.delivery_tag] = Waiting(delivery, since_s, retry_at_s, attempts)
+        if before is None or self._routeless or not self._own_keys:
+            # Else it says the same again of a key of its own, and nothing of the destination.
+            self.returns_in_a_row += 1
+        self._routeless |= self.returns_in_a_row >= RETURNS_IN_A_ROW
+        return self.returns_in_a_row >= RETURNS_IN_A_ROW
+
+    def park(self, delivery: Delivery, verdict: Verdict, now_s: float, retry_in_s: float) -> None:
+        """Set it aside, to be offered to the quarantine again."""
+        before = self.retried.pop(delivery.delivery_tag, None)
+        since_s = before.since_s if before else now_s
+        self.waiting[delivery.delivery_tag] = Waiting(delivery, since_s, now_s + retry_in_s, 1, verdict)
+
+    # --- Out ---------------------------------------------------------------------------------------------
+
+    def taken(self) -> list[Delivery]:
+        """The destination took a message; return those that may have a route again, since others have."""
+        again = self._retry([t for t, w in self.waiting.items() if w.verdict is None]) if self._routeless else []
+        self._routeless = False
+        self.returns_in_a_row = 0
+        return again
+
+    def probes(self, *, alone: bool) -> list[Delivery]:
+        """Return the oldest of the returned, for order's sake; and one more when they are `alone`, with none held.
+
+        A single message may be unroutable for ever.
+        """
+        self.returns_in_a_row = RETURNS_IN_A_ROW - 2
+        returned = [w for w in self.waiting.values() if w.verdict is None]
+        again = {min(w.delivery.delivery_tag for w in returned)}
+        if alone:
+            again.add(min(returned, key=lambda w: w.retry_at_s).delivery.delivery_tag)
+        return self._retry(again)
+
+    def due(self, now_s: float) -> list[Delivery]:
+        """Return the returned that are to be published again."""
+        return self._retry([t for t, w in self.waiting.items() if w.verdict is None and now_s >= w.retry_at_s])
+
+    def given_up(self, now_s: float, hold_timeout_s: float) -> list[tuple[Delivery, str]]:
+        """Return those that have been refused for so long, each with the reason."""
+        late = [t for t, w in self.waiting.items() if now_s - w.since_s >= hold_timeout_s]
+        gone = [self.waiting.pop(tag) for tag in late]
+        if self._own_keys and not self._routeless:
+            # Given back, they come again with other delivery tags, and would be taken for different messages.
+            self.returns_in_a_row = max(0, self.returns_in_a_row - sum(w.verdict is None for w in gone))
+        return [(w.delivery, "unroutable" if w.verdict is None else w.verdict.reason) for w in gone]
+
+    def offered(self, now_s: float) -> list[tuple[Delivery, Verdict]]:
+        """Return the parked that are to be offered to the quarantine again."""
+        offered = [
+            (w.delivery, w.verdict) for w in self.waiting.values() if w.verdict is not None and now_s >= w.retry_at_s
+        ]
+        self._retry([delivery.delivery_tag for delivery, _ in offered])
+        return offered
+
+    def release(self) -> list[Delivery]:
+        """Return all that wait: they are given back."""
+        released = self.deliveries
+        self.waiting.clear()
+        return released
+
+    def settled(self, delivery_tag: int) -> None:
+        """A delivery has been acked or given back."""
+        self.retried.pop(delivery_tag, None)
+
+    def source_lost(self) -> None:
+        """All is stale."""
+        self.waiting.clear()
+        self.retried.clear()
+        self.returns_in_a_row = 0
+        self._routeless = False
+
+    def _retry(self, delivery_tags: Iterable[int]) -> list[Delivery]:
+        again = {tag: self.waiting.pop(tag) for tag in delivery_tags}
+        self.retried |= again
+        return [waiting.delivery for waiting in again.values()]

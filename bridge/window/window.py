@@ -1,0 +1,509 @@
+"""The window, sans-I/O: every delivery that was received and is not settled, in the order of the source.
+
+A sliding window like a TCP sender's. It decides; `relay` turns its decisions into bytes. Time comes in as a
+number of monotonic seconds and chance as a function, so that a million schedules can be tried without a
+socket.
+
+Life of a delivery: received → held → published → confirmed → acked. A message that the destination alone
+refuses is set *aside*, or *condemned* to the quarantine. A source generation that ends makes all of it
+stale; a publish of which the confirm is still to come is then an *orphan*.
+
+Invariants, cited by number in the tests:
+
+1. A delivery is acked only after the destination confirmed it and did not return it (or the quarantine did),
+   on the generation that delivered it.
+2. Nothing of an ended source generation is published, acked or nacked.
+3. The books balance at every instant (see `books`).
+4. At most `prefetch` messages (besides those that were published when the consumer began anew) and
+   `max_in_flight_bytes` bytes (one message more at the most) are in memory: past that, `full` asks for reading to
+   pause, but for the moment that an answer of the quarantine, which comes on the same connection, takes.
+5. First copies arrive at the destination in the order of the source, destination outages included; a message
+   that the destination alone refuses may be overtaken.
+6. Messages are given back by an explicit `nack(requeue)`, never by closing a channel: on RabbitMQ 4 a closed
+   channel counts towards a quorum queue's delivery limit.
+7. Contents are published as they were prepared (see `content`), byte for byte.
+
+Each rule that can stand alone has a file: `settlement` (how much one ack covers), `publishes` (which publish a
+confirm or a return is about), `blame` (whom a close of the channel is to be laid on), `pace` (how many may be
+published at once, and from when on), `aside` (when to try again what others pass), `memory` (which messages are
+the same).
+
+What it does not do: connect, consume, encode; that is `relay`'s.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import deque
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING
+
+from bridge.window.blame import Blame, Verdict
+from bridge.window.books import Books, count
+from bridge.window.pace import RETRY_MAX_S, Pace
+from bridge.window.parked import Aside
+from bridge.window.publishes import Publishes
+from bridge.window.settlement import Settlement
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from bridge.amqp.events import Close, Delivery, Return
+    from bridge.window.memory import Memory
+
+LIMIT_MARGIN = 3
+"""A delivery that has come back within so many of the delivery limit is quarantined."""
+
+
+@dataclass(frozen=True, slots=True)
+class WindowLimits:
+    """What the window is held to; see the settings of the same names."""
+
+    prefetch: int = 1000
+    max_in_flight_bytes: int = 64 << 20
+    confirm_timeout_s: float = 30.0
+    hold_timeout_s: float = 300.0
+    delivery_limit: int = 20
+    quarantine: bool = True
+    own_keys: bool = False
+    """Each message keeps its own routing key: a route is then a matter of the message."""
+    fans_out: bool = False
+    """An exchange may bring a message to several queues: when one of them refuses it, others may have taken it."""
+
+
+class Window:
+    """Deliveries in flight. Every public method is one event; `take` and `settlement` are what comes of them."""
+
+    def __init__(self, limits: WindowLimits, books: Books, memory: Memory, chance: Callable[[], float]) -> None:
+        self.limits, self.books, self.memory = limits, books, memory
+        self.settlement = Settlement()
+        """What `relay` is to write to the source."""
+        self.condemned: deque[tuple[Delivery, Verdict]] = deque()
+        """Bound for the quarantine."""
+        self.quarantining = False
+        """Whether the first of the condemned is on its way: `relay` publishes it, and its answer is to come."""
+
+        # The source's generation.
+        self._held: deque[Delivery] = deque()
+        self._releasing = ""
+        """Why all that comes is given back at once; empty when it is not."""
+
+        # The destination's generation.
+        self._open = False
+        self.blocked = False
+        self._published = Publishes(books.confirm_seconds, own_keys=limits.own_keys)
+        self._orphaned = False
+        """What is published belongs to a source generation that ended."""
+
+        # What the destination has taught.
+        self.pace = Pace(limits.prefetch, chance)
+        self._aside = Aside(self.pace, own_keys=limits.own_keys)
+        self._blame = Blame(own_keys=limits.own_keys, quarantine=limits.quarantine)
+        self.verdicts = 0
+        """How often the destination said of a message that it takes it, or that it is the message which it refuses."""
+        self.last_forward_s: float | None = None
+        """When it last took a message, in monotonic seconds."""
+
+    # --- What can be asked -------------------------------------------------------------------------------
+
+    @property
+    def destination_ready(self) -> bool:
+        """Whether a delivery could be published now."""
+        return self._open and not self.blocked
+
+    @property
+    def publishable(self) -> bool:
+        """Whether something is held that a healthy destination will take."""
+        return bool(self._held) and self.destination_ready and self.pace.trouble_since_s is None
+
+    @property
+    def orphans(self) -> int:
+        """Publishes of ended source generations that wait for their confirm."""
+        return self._published.waiting if self._orphaned else 0
+
+    @property
+    def publishing(self) -> bool:
+        """Whether publishes wait for their confirms, orphans included."""
+        return bool(self._published)
+
+    @property
+    def in_flight(self) -> int:
+        """Deliveries in the window."""
+        return self.books.held + self.books.published
+
+    @property
+    def full(self) -> bool:
+        """Whether reading from the source must pause (invariant 4): not when only its answers can free memory."""
+        waits = self._releasing or self.quarantining
+        return self.books.bytes_in_flight >= self.limits.max_in_flight_bytes and not waits
+
+    @property
+    def hindrance(self) -> str:
+        """What keeps messages from being forwarded although the destination is open, for an operator."""
+        return self.pace.trouble or self._aside.hindrance
+
+    @property
+    def oldest_received_s(self) -> float | None:
+        """When the oldest delivery in the window was received, in monotonic seconds."""
+        candidates = [d.received_s for d in self._aside.deliveries]
+        candidates += [d.received_s for d, _ in self.condemned]
+        if self._held:
+            candidates.append(self._held[0].received_s)
+        if not self._orphaned:
+            candidates += [d.received_s for d in self._published]
+        return min(candidates, default=None)
+
+    # --- The source --------------------------------------------------------------------------------------
+
+    def source_opened(self) -> None:
+        """A source generation begins: delivery tags start at 1."""
+        self.settlement.begin_anew()
+        self._releasing = ""
+
+    def receive(self, deliveries: list[Delivery], now_s: float, *, notable: bool = True) -> None:
+        """Take deliveries in; `notable` says that some are redelivered or came back often."""
+        self.memory.heard(now_s)
+        books = self.books
+        sizes = books.size_bits
+        content_bytes = body_bytes = 0
+        for delivery in deliveries:
+            size = delivery.body_size
+            sizes[size.bit_length()] += 1
+            body_bytes += size
+            content_bytes += len(delivery.content)
+        books.received += len(deliveries)
+        books.size_bytes_total += body_bytes
+        books.held += len(deliveries)
+        books.bytes_in_flight += content_bytes
+        if notable or self._releasing or self._blame.size_limit is not inf:
+            for delivery in deliveries:
+                self._look_at(delivery, now_s)
+        else:
+            self._held.extend(deliveries)
+
+    def _look_at(self, delivery: Delivery, now_s: float) -> None:
+        books, limits = self.books, self.limits
+        if delivery.redelivered:
+            books.received_redelivered += 1
+            if self.memory.recall(delivery.content):
+                books.suppressed += 1
+                self.memory.suppressed(delivery)
+                self._leave(delivery)
+                self.settlement.ack(delivery.delivery_tag)
+                return
+            if not self.memory.vouches_for(delivery.content):
+                books.duplicates_possible += 1
+        if self._releasing:
+            self._requeue(delivery, self._releasing)
+        elif limits.quarantine and 0 < limits.delivery_limit <= delivery.delivery_count + LIMIT_MARGIN:
+            self.condemned.append((delivery, Verdict("delivery-limit")))
+        elif (verdict := self._blame.too_large(delivery, now_s)) is not None:
+            self.condemned.append((delivery, verdict))
+        else:
+            self._held.append(delivery)
+
+    def source_lost(self) -> None:
+        """The source's generation ended: all of the window is stale (invariant 2)."""
+        books = self.books
+        books.stale_held += books.held
+        books.stale_published += books.published
+        books.held = books.published = books.bytes_in_flight = 0
+        unforwarded = [*self._held, *self._aside.deliveries, *(d for d, _ in self.condemned)]
+        self._held.clear()
+        self._aside.source_lost()
+        self.condemned.clear()
+        self.quarantining = False
+        self._blame.source_lost()
+        self._releasing = ""
+        self.settlement.begin_anew()
+        self._orphaned = bool(self._published)
+        self.memory.source_lost(delivery.content for delivery in unforwarded)
+
+    def release(self, reason: str) -> None:
+        """Give back whatever is not published, and what still comes: the consumer is being cancelled.
+
+        What is on its way to the quarantine waits for its answer, which would else be taken for the next one's.
+        """
+        self._releasing = reason
+        on_its_way = [self.condemned.popleft()] if self.quarantining else []
+        waiting = [*self._held, *self._aside.release(), *(d for d, _ in self.condemned)]
+        self._held.clear()
+        self.condemned = deque(on_its_way)
+        for delivery in sorted(waiting):
+            self._requeue(delivery, reason)
+
+    def released(self) -> None:
+        """The consumer is gone: no delivery follows."""
+        self._releasing = ""
+
+    def release_published(self, reason: str) -> None:
+        """Give up waiting for answers: what is published is given back too. Each may be there twice."""
+        self.quarantining = False
+        if self._orphaned:
+            return
+        for delivery in self._published:
+            self.books.duplicates_possible += 1
+            self._unpublish()
+            self._requeue(delivery, reason)
+        self._published.begin_anew()
+
+    # --- The destination ---------------------------------------------------------------------------------
+
+    def destination_connecting(self) -> None:
+        """A connection to the destination begins: the broker may block it before a generation begins on it."""
+        self.blocked = False
+
+    def destination_opened(self, now_s: float) -> None:
+        """A destination generation begins: publish sequence numbers start at 1."""
+        self._open = True
+        self._published.begin_anew()
+        self.pace.opened(careful=bool(self._blame.suspects))
+        self._published.progress_s = now_s
+
+    def destination_blocked(self, now_s: float) -> None:
+        """`connection.blocked`: nothing new is published, and no confirm is expected."""
+        self.blocked = True
+        self.pace.hindered(now_s)
+
+    def destination_unblocked(self, now_s: float) -> None:
+        """`connection.unblocked`."""
+        self.blocked = False
+        self._published.progress_s = now_s
+
+    def destination_lost(self, close: Close | None, now_s: float) -> None:
+        """The destination's generation ended: what was published is held again, in order.
+
+        `close` is the broker's own `channel.close` or `connection.close`, which may blame a message.
+        """
+        published = [*self._published]
+        self._open = self.blocked = False
+        self.pace.lost(now_s)
+        self.books.duplicates_possible += len(published)
+        self._published.begin_anew()
+        if self._orphaned:
+            # Whether they arrived will never be known: their redeliveries are forwarded as any message.
+            self._orphaned = False
+            for delivery in published:
+                self.memory.given_back(delivery.content)
+            published = []
+        if published:
+            count(self.books.publish_retries, "destination-lost", len(published))
+        self._unpublish(len(published))
+        if close is not None:
+            published = self._convict(published, close, now_s)
+        self._hold(published)
+
+    def _convict(self, published: list[Delivery], close: Close, now_s: float) -> list[Delivery]:
+        """Dispose of those that the broker closed the channel for; return the others."""
+        ruling = self._blame.convict(published, close, now_s)
+        if ruling.destination:
+            self._refused("closed", close.reply_text, now_s)
+        for delivery in ruling.guilty:
+            if ruling.verdict is None:
+                self._set_aside(delivery, now_s)
+            else:
+                self._condemn(delivery, ruling.verdict, now_s)
+        return ruling.innocent
+
+    def take(self, max_bytes: int, now_s: float) -> list[Delivery]:
+        """Move what may be published now from held to published and return it: at most some `max_bytes` bytes.
+
+        The publishes take the next sequence numbers in the order of the list.
+        """
+        room = self.pace.publish_window - len(self._published)
+        held = self._held
+        if room <= 0 or not held or not self.destination_ready or self._orphaned or self.pace.resting(now_s):
+            return []
+        if self._aside.everything_returned:
+            return []  # until `tick` has put the oldest in front
+        batch: list[Delivery] = []
+        size = 0
+        while held and room and size < max_bytes:
+            delivery = held.popleft()
+            size += len(delivery.content)
+            batch.append(delivery)
+            room -= 1
+        self._published.add(batch, now_s)
+        self.books.held -= len(batch)
+        self.books.published += len(batch)
+        return batch
+
+    def confirm(self, publish_seqno: int, now_s: float, *, multiple: bool, accepted: bool) -> None:
+        """`basic.ack` or `basic.nack` from the destination.
+
+        Raises `MalformedFrameError` for a sequence number that was never used.
+        """
+        published = self._published
+        first, confirmed = published.confirm(publish_seqno, now_s, multiple=multiple)
+        if not confirmed:
+            return
+        blame = self._blame
+        unusual = self._orphaned or published.returns or self._aside.retried or blame.suspects or blame.strikes
+        if accepted and not unusual and published.rise_from(first) and None not in confirmed:
+            self._forwarded(confirmed, now_s)  # type: ignore[arg-type]  # no None is in it
+            self.settlement.ack_rising(confirmed)  # type: ignore[arg-type]
+        else:
+            self._confirm_one_by_one(confirmed, now_s, accepted=accepted)
+        if self._orphaned and not published:
+            self._orphaned = False
+        hindered = blame.suspects or self._aside.returns_in_a_row or self.pace.resting(now_s)
+        if accepted and not hindered:
+            self.pace.confirmed(first + len(confirmed), published.next_seqno)
+
+    def _forwarded(self, confirmed: list[Delivery], now_s: float) -> None:
+        """Write into the books what the destination has taken: it may now be acked (invariant 1)."""
+        books = self.books
+        content_bytes = body_bytes = 0
+        observe = books.residence_seconds.observe
+        received_s = confirmed[0].received_s
+        number = 0
+        for delivery in confirmed:
+            content_bytes += len(delivery.content)
+            body_bytes += delivery.body_size
+            if delivery.received_s != received_s:
+                observe(now_s - received_s, number)
+                received_s = delivery.received_s
+                number = 0
+            number += 1
+        observe(now_s - received_s, number)
+        books.forwarded += len(confirmed)
+        books.forwarded_bytes += body_bytes
+        books.published -= len(confirmed)
+        books.bytes_in_flight -= content_bytes
+        self.memory.acked(confirmed, content_bytes)
+        self.last_forward_s = now_s
+        self.verdicts += 1
+        self.pace.taken()
+        if self._aside.returns_in_a_row:
+            self._hold(self._aside.taken())
+
+    def _confirm_one_by_one(self, confirmed: Iterable[Delivery | None], now_s: float, *, accepted: bool) -> None:
+        refused: list[Delivery] = []
+        for delivery in confirmed:
+            if delivery is None:
+                continue
+            returned = accepted and self._published.was_returned(delivery)
+            self._blame.judged(delivery.delivery_tag)
+            if self._orphaned:
+                if accepted and not returned:
+                    # Without an id its redelivery cannot be told from another message; `receive` counts it.
+                    self.memory.remember(delivery.content)
+                else:
+                    self.memory.given_back(delivery.content)
+            elif returned:
+                self._unpublish()
+                self._set_aside(delivery, now_s)
+            elif accepted:
+                self._forwarded([delivery], now_s)
+                self._ack(delivery)
+            else:
+                refused.append(delivery)
+        if refused:
+            count(self.books.publish_retries, "nack", len(refused))
+            if self.limits.fans_out:
+                self.books.duplicates_possible += len(refused)
+            self._unpublish(len(refused))
+            self._hold(refused)
+            self._refused("nack", "its queue may be full (reject-publish)", now_s)
+
+    def returned(self, event: Return, now_s: float) -> None:
+        """`basic.return`: mark the publish that it is about; its confirm follows (protocol order).
+
+        Raises `MalformedFrameError` when it is none of ours: one unknown message may then have no route, and
+        to ack it would lose it.
+        """
+        self._published.returned(event, now_s)
+        if not self._orphaned:
+            count(self.books.publish_retries, "returned")
+        self.pace.narrow(self._published.next_seqno)
+
+    # --- The quarantine ----------------------------------------------------------------------------------
+
+    def quarantined(self) -> tuple[Delivery, Verdict]:
+        """The quarantine confirmed the first of the condemned: ack it."""
+        self.quarantining = False
+        delivery, verdict = self.condemned.popleft()
+        count(self.books.quarantined, verdict.reason)
+        self._leave(delivery)
+        self._ack(delivery)
+        return delivery, verdict
+
+    def quarantine_refused(self, now_s: float) -> None:
+        """The quarantine does not take the first of the condemned: hold it, let the others pass."""
+        self.quarantining = False
+        delivery, verdict = self.condemned.popleft()
+        if verdict.reason == "delivery-limit":
+            # Holding it would not help it, and giving it back could lose it: its best chance is to be forwarded.
+            self._hold([delivery])
+        else:
+            self._aside.park(delivery, verdict, now_s, RETRY_MAX_S)
+
+    def _condemn(self, delivery: Delivery, verdict: Verdict, now_s: float) -> None:
+        self.verdicts += 1
+        if self.limits.quarantine:
+            self.condemned.append((delivery, verdict))
+        else:
+            self._aside.park(delivery, verdict, now_s, inf)
+
+    # --- Time --------------------------------------------------------------------------------------------
+
+    def tick(self, now_s: float) -> None:
+        """Let time pass: try again what is due, give back what was aside for too long."""
+        self.memory.expire(now_s, taking=self.pace.trouble_since_s is None)
+        self._blame.expire(now_s)
+        if self._open and not self.blocked and not self.in_flight:
+            self.pace.well()
+        aside = self._aside
+        if not aside.everything_returned:
+            self._hold(aside.due(now_s))
+        elif self.destination_ready and not self.pace.resting(now_s) and not self._published:
+            self._hold(aside.probes(alone=not self._held))
+            return
+        for delivery, reason in aside.given_up(now_s, self.limits.hold_timeout_s):
+            self._requeue(delivery, reason)
+        self.condemned.extend(aside.offered(now_s))
+
+    def confirm_overdue(self, now_s: float) -> bool:
+        """Whether a confirm has failed to come for `confirm_timeout`; time blocked does not count."""
+        waiting = self._open and not self.blocked
+        return waiting and self._published.overdue(now_s, self.limits.confirm_timeout_s)
+
+    # --- Within ------------------------------------------------------------------------------------------
+
+    def _refused(self, reason: str, text: str, now_s: float) -> None:
+        """The destination as a whole refuses: publish one at a time, after a while."""
+        self.pace.refused(f"refuses messages ({reason}: {text})", now_s, self._published.next_seqno)
+
+    def _set_aside(self, delivery: Delivery, now_s: float) -> None:
+        """The destination has no route for it: try it again later, let the others pass."""
+        self.verdicts += 1
+        if self._aside.returned(delivery, now_s):
+            self._refused("returned", "no queue is bound for them", now_s)
+
+    def _hold(self, deliveries: list[Delivery]) -> None:
+        """Put deliveries back among the held, in the order of the source (invariant 5)."""
+        if len(deliveries) == 1:
+            # A broker may refuse thousands one by one: to sort for each of 8,000 took 2 s.
+            insort(self._held, deliveries[0])
+        elif deliveries:
+            self._held = deque(sorted([*deliveries, *self._held]))
+
+    def _unpublish(self, number: int = 1) -> None:
+        self.books.published -= number
+        self.books.held += number
+
+    def _leave(self, delivery: Delivery) -> None:
+        self.books.held -= 1
+        self.books.bytes_in_flight -= len(delivery.content)
+
+    def _ack(self, delivery: Delivery) -> None:
+        self.settlement.ack(delivery.delivery_tag)
+        self._aside.settled(delivery.delivery_tag)
+
+    def _requeue(self, delivery: Delivery, reason: str) -> None:
+        count(self.books.requeued, reason)
+        self._leave(delivery)
+        self.settlement.requeue(delivery.delivery_tag)
+        self.memory.given_back(delivery.content)
+        self._aside.settled(delivery.delivery_tag)

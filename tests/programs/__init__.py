@@ -1,0 +1,1 @@
+"""Programs: the demo, the soak, the fault matrix, and the writers of documents."""

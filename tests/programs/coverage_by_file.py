@@ -1,0 +1,52 @@
+"""Hold each pure file to its own tests: every branch of `bridge/P/X.py` is run by `tests/unit/P/test_X*.py` alone.
+
+Run it with `python -m tests.programs.coverage_by_file`; it exits 1 when one is not. What only holds numbers has no
+tests of its own, and so no branch to cover.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PURE = ("amqp", "window", "relay")
+NO_BRANCHES = {"__init__", "books", "events"}
+"""Files that only hold names and numbers."""
+
+
+def files() -> list[Path]:
+    """Return the files of the pure layers that have branches."""
+    candidates = (path for layer in PURE for path in sorted((ROOT / "bridge" / layer).glob("*.py")))
+    return [path for path in candidates if path.stem not in NO_BRANCHES]
+
+
+def covered(file: Path, folder: Path) -> bool:
+    """Run the file's own tests and print what of it they leave out; whether they pass and leave out nothing."""
+    coverage = [sys.executable, "-m", "coverage"]
+    data = f"--data-file={folder / file.stem}"
+    tests = [str(path) for path in sorted((ROOT / "tests/unit" / file.parent.name).glob(f"test_{file.stem}*.py"))]
+    if not tests:
+        return False
+    steps = (
+        [*coverage, "run", data, "-m", "pytest", "-q", "--no-header", *tests],
+        [*coverage, "combine", "--quiet", data],
+        [*coverage, "report", data, f"--include={file.relative_to(ROOT)}", "--fail-under=100"],
+    )
+    return all(subprocess.run(step, cwd=ROOT, check=False, timeout=300).returncode == 0 for step in steps)
+
+
+def main() -> int:
+    """Look at every file, also after one that is not covered; return the exit status."""
+    with tempfile.TemporaryDirectory() as folder:
+        missing = [file for file in files() if not covered(file, Path(folder))]
+    for file in missing:
+        tests = f"tests/unit/{file.parent.name}/test_{file.stem}*.py"
+        print(f"{file.relative_to(ROOT)} is not covered by {tests}", file=sys.stderr)
+    return 1 if missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Unit tests, by package as in `bridge/`; none needs a broker."""

@@ -1,0 +1,452 @@
+"""Contents: what must change changes, all else stays byte for byte, and one message is told from another."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from struct import pack
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.amqp import content
+from bridge.amqp.content import ContentPreparer, HeaderPolicy, Treatment
+from bridge.errors import MalformedFrameError
+from tests.support import frames
+from tests.support.frames import PERSISTENT, Properties, table, text
+
+FIELD_TYPES = {
+    "boolean": b"t\x01",
+    "int8": b"b\xff",
+    "uint8": b"B\xff",
+    "int16": b"s" + pack(">h", -2),
+    "uint16": b"u" + pack(">H", 65535),
+    "int32": b"I" + pack(">i", -3),
+    "uint32": b"i" + pack(">I", 1 << 31),
+    "int64": b"l" + pack(">q", -4),
+    "uint64": b"L" + pack(">Q", 1 << 63),
+    "float": b"f" + pack(">f", 0.1),
+    "double": b"d" + pack(">d", float("nan")),
+    "decimal": b"D" + pack(">BI", 2, 12345),
+    "long string": text("text é"),
+    "empty string": text(""),
+    "byte array": b"x" + pack(">I", 3) + b"\0\xce\xff",
+    "timestamp": b"T" + pack(">Q", 1_700_000_000),
+    "void": b"V",
+    "array": b"A" + pack(">I", 9) + b"t\x01" + text("a") + b"V",
+    "table": b"F" + table({"nested": b"F" + table({"deep": b"l" + pack(">q", 1)}), "x": b"V"}),
+}
+"""Raw values of every field type that RabbitMQ reads."""
+
+EVERY_PROPERTY: Properties = {
+    "content_type": b"text/plain",
+    "content_encoding": b"gzip",
+    "headers": table(FIELD_TYPES),
+    "delivery_mode": b"\x02",
+    "priority": b"\x09",
+    "correlation_id": b"correlation",
+    "reply_to": b"amq.rabbitmq.reply-to",
+    "expiration": b"60000",
+    "message_id": b"m-1",
+    "timestamp": pack(">Q", 1_700_000_000),
+    "type": b"order",
+    "app_id": b"app",
+    "cluster_id": b"cluster",
+}
+"""All but `user_id`, which does not always stay."""
+
+COUNTS = {"x-delivery-count": b"l" + pack(">q", 4), "x-acquired-count": b"l" + pack(">q", 5)}
+CC = {"CC": b"A" + pack(">I", len(text("copies"))) + text("copies")}
+
+
+def header(properties: Properties) -> bytes:
+    return frames.header(7, properties)
+
+
+def published(properties: Properties, policy: HeaderPolicy | None = None) -> bytes:
+    """The header frame that goes to the destination."""
+    delivered = header(properties)
+    prepared = ContentPreparer(policy or HeaderPolicy()).prepare(delivered)
+    return delivered if prepared is None else prepared.header
+
+
+# --- What stays ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", EVERY_PROPERTY)
+def test_a_persistent_message_with_any_one_property_stays_as_it_is(name: str) -> None:
+    delivered = header(PERSISTENT | {name: EVERY_PROPERTY[name]})
+    assert ContentPreparer(HeaderPolicy()).prepare(delivered) is None
+
+
+def test_a_persistent_message_with_every_property_stays_as_it_is() -> None:
+    assert ContentPreparer(HeaderPolicy()).prepare(header(EVERY_PROPERTY)) is None
+
+
+@pytest.mark.parametrize("name", EVERY_PROPERTY)
+def test_a_property_stays_when_another_must_change(name: str) -> None:
+    delivered = {name: EVERY_PROPERTY[name]} | {"delivery_mode": b"\x01"}
+    assert published(delivered) == header(delivered | PERSISTENT)
+
+
+@pytest.mark.parametrize("value", FIELD_TYPES.values(), ids=FIELD_TYPES)
+def test_every_type_of_header_field_stays_when_another_field_must_go(value: bytes) -> None:
+    fields = {"before": value, "x-delivery-count": b"l" + pack(">q", 1), "after": value}
+    kept = {"before": value, "after": value}
+    assert published(PERSISTENT | {"headers": table(fields)}) == header(PERSISTENT | {"headers": table(kept)})
+
+
+def test_fields_of_one_name_and_their_order_stay() -> None:
+    """Nothing forbids a name to stand twice in a table; a `dict` would lose one."""
+    twice = frames.short("b") + b"V" + frames.short("a") + b"t\x01" + frames.short("b") + b"t\x00"
+    added = frames.short("x-bridge-user-id") + text("eve")
+    delivered = PERSISTENT | {"headers": pack(">I", len(twice)) + twice, "user_id": b"eve"}
+    expected = PERSISTENT | {"headers": pack(">I", len(twice + added)) + twice + added}
+    assert published(delivered) == header(expected)
+
+
+def test_a_value_that_only_looks_like_a_count_stays() -> None:
+    delivered = PERSISTENT | {"headers": table({"note": text("x-delivery-count"), "n": text("\x02CC")})}
+    assert published(delivered) == header(delivered)
+
+
+# --- What changes (invariant 7) ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("before", ({}, {"delivery_mode": b"\x01"}, {"delivery_mode": b"\x00"}))
+def test_every_message_becomes_persistent(before: Properties) -> None:
+    assert published({"type": b"t"} | before) == header({"type": b"t"} | PERSISTENT)
+
+
+@pytest.mark.parametrize(
+    ("treatment", "headers", "after"),
+    (
+        ("keep", None, {"user_id": b"eve"}),
+        ("drop", None, {}),
+        ("move", None, {"headers": table({"x-bridge-user-id": text("eve")})}),
+        ("keep", {"k": b"V"}, {"user_id": b"eve", "headers": table({"k": b"V"})}),
+        ("drop", {"k": b"V"}, {"headers": table({"k": b"V"})}),
+        ("move", {"k": b"V"}, {"headers": table({"k": b"V", "x-bridge-user-id": text("eve")})}),
+        # It has crossed a bridge before.
+        (
+            "move",
+            {"x-bridge-user-id": text("bob"), "k": b"V"},
+            {"headers": table({"k": b"V", "x-bridge-user-id": text("eve")})},
+        ),
+    ),
+)
+def test_a_foreign_user_id(treatment: Treatment, headers: dict[str, bytes] | None, after: Properties) -> None:
+    delivered = PERSISTENT | {"user_id": b"eve"} | ({} if headers is None else {"headers": table(headers)})
+    policy = HeaderPolicy(destination_user=b"bridge", user_id=treatment)
+    assert published(delivered, policy) == header(PERSISTENT | after)
+
+
+@pytest.mark.parametrize("treatment", ("keep", "drop", "move"))
+def test_the_destinations_own_user_id_stays(treatment: Treatment) -> None:
+    delivered = PERSISTENT | {"user_id": b"bridge"}
+    assert published(delivered, HeaderPolicy(destination_user=b"bridge", user_id=treatment)) == header(delivered)
+
+
+@pytest.mark.parametrize(
+    ("treatment", "after"),
+    (("keep", CC | {"k": b"V"}), ("drop", {"k": b"V"}), ("move", {"x-bridge-cc": CC["CC"], "k": b"V"})),
+)
+def test_carbon_copies(treatment: Treatment, after: dict[str, bytes]) -> None:
+    delivered = PERSISTENT | {"headers": table(CC | {"k": b"V"})}
+    assert published(delivered, HeaderPolicy(cc=treatment)) == header(PERSISTENT | {"headers": table(after)})
+
+
+@pytest.mark.parametrize("treatment", ("keep", "drop"))
+def test_delivery_counts_are_read_and_dropped_or_kept(treatment: Literal["keep", "drop"]) -> None:
+    delivered = header(PERSISTENT | {"headers": table({"k": b"V"} | COUNTS)})
+    after = {"k": b"V"} | (COUNTS if treatment == "keep" else {})
+    prepared = ContentPreparer(HeaderPolicy(delivery_count=treatment)).prepare(delivered)
+    assert prepared == (header(PERSISTENT | {"headers": table(after)}), 4)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    (
+        (b"b\x07", 7),
+        (b"B\xff", 255),
+        (b"s" + pack(">h", 7), 7),
+        (b"u" + pack(">H", 65535), 65535),
+        (b"I" + pack(">i", -1), -1),
+        (b"i" + pack(">I", 1 << 31), 1 << 31),
+        (b"l" + pack(">q", -1), -1),
+        (b"L" + pack(">Q", 1 << 63), 1 << 63),
+        (text("7"), 0),
+        (b"V", 0),
+    ),
+)
+def test_a_delivery_count_of_any_type(value: bytes, expected: int) -> None:
+    prepared = ContentPreparer(HeaderPolicy()).prepare(
+        header(PERSISTENT | {"headers": table({"x-delivery-count": value})})
+    )
+    assert prepared is not None
+    assert prepared.delivery_count == expected
+
+
+def test_a_message_without_headers_has_none_after_its_counts_are_dropped() -> None:
+    """RabbitMQ 3.10 gives each message of a quorum queue a header table for its count."""
+    assert published(PERSISTENT | {"headers": table(COUNTS)}) == header(PERSISTENT)
+
+
+def test_an_empty_header_table_stays() -> None:
+    empty = {"headers": table({})}
+    assert published(PERSISTENT | empty) == header(PERSISTENT | empty)
+    assert published(empty) == header(PERSISTENT | empty)
+
+
+def test_the_channel_and_the_body_size_stay() -> None:
+    prepared = ContentPreparer(HeaderPolicy()).prepare(frames.header(1 << 40, {}, channel=9))
+    assert prepared == (frames.header(1 << 40, PERSISTENT, channel=9), 0)
+
+
+def test_tables_that_repeat_are_read_once_and_few_are_kept() -> None:
+    preparer = ContentPreparer(HeaderPolicy())
+    for number in range(3 * preparer.CACHE_SIZE):
+        for _ in range(2):
+            counts = table({"x-delivery-count": b"l" + pack(">q", number)})
+            assert preparer.prepare(header(PERSISTENT | {"headers": counts})) == (header(PERSISTENT), number)
+        assert len(preparer._tables) <= preparer.CACHE_SIZE
+    large = {"large": text("x" * preparer.CACHED_BYTES)}
+    kept = len(preparer._tables)
+    assert preparer.prepare(header({"headers": table(large | COUNTS)})) == (
+        header(PERSISTENT | {"headers": table(large)}),
+        4,
+    )
+    assert len(preparer._tables) == kept
+
+
+some_fields = st.dictionaries(
+    st.sampled_from(("a", "b", "CC", "x-delivery-count", "x-acquired-count", "x-bridge-user-id", "zé")),
+    st.sampled_from(tuple(FIELD_TYPES.values())),
+)
+some_properties = st.dictionaries(st.sampled_from((*EVERY_PROPERTY, "user_id")), st.just(b"")).flatmap(
+    lambda names: st.fixed_dictionaries(
+        {
+            name: {
+                "headers": some_fields.map(table),
+                "delivery_mode": st.sampled_from((b"\x01", b"\x02")),
+                "user_id": st.sampled_from((b"eve", b"bridge")),
+            }.get(name, st.just(EVERY_PROPERTY.get(name, b"")))
+            for name in names
+        }
+    )
+)
+treatments = st.sampled_from(("move", "keep", "drop"))
+
+
+@given(
+    properties=some_properties,
+    policy=st.builds(HeaderPolicy, st.just(b"bridge"), treatments, treatments, st.sampled_from(("drop", "keep"))),
+)
+def test_any_message_is_published_as_the_rules_say(properties: Properties, policy: HeaderPolicy) -> None:
+    """The rules of invariant 7 once more, written plainly over names and values."""
+    expected = properties | PERSISTENT
+    fields = list(content.table_fields(properties.get("headers", table({}))))
+    after = []
+    for name, value in fields:
+        if name in {b"x-delivery-count", b"x-acquired-count"} and policy.delivery_count == "drop":
+            continue
+        if name == b"CC" and policy.cc == "drop":
+            continue
+        after.append((b"x-bridge-cc" if name == b"CC" and policy.cc == "move" else name, value))
+    has_headers = "headers" in properties and (after or not fields)
+    if properties.get("user_id") == b"eve" and policy.user_id != "keep":
+        del expected["user_id"]
+        if policy.user_id == "move":
+            after = [(n, v) for n, v in after if n != b"x-bridge-user-id"]
+            after.append((b"x-bridge-user-id", text("eve")))
+            has_headers = True
+    expected.pop("headers", None)
+    if has_headers:
+        body = b"".join(frames.short(name) + value for name, value in after)
+        expected["headers"] = pack(">I", len(body)) + body
+    assert published(properties, policy) == header(expected)
+
+
+# --- Malformed -----------------------------------------------------------------------------------------------
+
+BAD_TABLES = {
+    "a type that RabbitMQ does not know": table({"k": b"?\0\0\0\0"}),
+    "a name that runs out": pack(">I", 2) + b"\x05k",
+    "a name without a value": pack(">I", 2) + b"\x01k",
+    "a fixed value that runs out": table({"k": b"l\0\0"}),
+    "a long value without its length": table({"k": b"S\0"}),
+    "a long value that runs out": table({"k": b"S" + pack(">I", 9) + b"short"}),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_TABLES.values(), ids=BAD_TABLES)
+def test_a_table_that_cannot_be_read_is_malformed(bad: bytes) -> None:
+    with pytest.raises(MalformedFrameError, match="header table"):
+        list(content.table_fields(bad))
+    with pytest.raises(MalformedFrameError):
+        published({"headers": bad})
+
+
+@pytest.mark.parametrize("flags", (0x0001, 0x0002, 0x8000, 0x4000, 0x2000, 0x1000, 0x0040, 0x0010, 0x3000))
+def test_a_header_that_does_not_hold_what_its_flags_say_is_malformed(flags: int) -> None:
+    raw = frames.frame(2, 1, pack(">HHQH", 60, 0, 0, flags))
+    with pytest.raises(MalformedFrameError):
+        content.split_properties(raw)
+    with pytest.raises(MalformedFrameError):
+        ContentPreparer(HeaderPolicy()).prepare(raw)
+
+
+def test_headers_that_only_the_queue_added_go_also_where_more_has_to_change() -> None:
+    counted = {"delivery_mode": b"\x01", "headers": table({"x-delivery-count": b"l" + pack(">q", 3)})}
+    prepared = ContentPreparer(HeaderPolicy()).prepare(frames.header(0, counted))
+    assert prepared is not None
+    assert prepared == (frames.header(0, PERSISTENT), 3)
+
+
+@pytest.mark.parametrize("size", range(15))
+def test_a_header_cut_short_is_malformed(size: int) -> None:
+    whole = pack(">HHQH", 60, 0, 0, 0x1000) + b"\x02"
+    for read in (content.split_properties, ContentPreparer(HeaderPolicy()).prepare):
+        with pytest.raises(MalformedFrameError):
+            read(frames.frame(2, 1, whole[:size]))
+
+
+@given(flags=st.integers(0, 0xFFFF), rest=st.binary(max_size=60))
+def test_what_can_be_published_can_be_identified(flags: int, rest: bytes) -> None:
+    """The memory hashes when a generation has ended: that is no time to find a header malformed."""
+    raw = frames.frame(2, 1, pack(">HHQH", 60, 0, 0, flags) + rest)
+    with suppress(MalformedFrameError):
+        prepared = ContentPreparer(HeaderPolicy()).prepare(raw)
+        content.identity(raw if prepared is None else prepared.header)
+    with suppress(MalformedFrameError):
+        content.parts(raw)
+    with suppress(MalformedFrameError):
+        content.message_id(raw)
+
+
+# --- Which message is which ----------------------------------------------------------------------------------
+
+
+def whole(changes: Properties | None = None, body: bytes = b"the body", step: int = 1 << 20) -> bytes:
+    return frames.content(body, EVERY_PROPERTY | (changes or {}), step=step)
+
+
+def test_identity_does_not_see_headers_nor_how_the_body_is_cut() -> None:
+    identities = {
+        content.identity(whole()),
+        content.identity(whole(step=3)),
+        content.identity(whole({"headers": table(COUNTS)})),
+        content.identity(frames.content(b"the body", {k: v for k, v in EVERY_PROPERTY.items() if k != "headers"})),
+    }
+    assert len(identities) == 1
+
+
+@pytest.mark.parametrize("name", sorted({*EVERY_PROPERTY, "user_id"} - {"headers"}))
+def test_identity_sees_every_other_property(name: str) -> None:
+    others = {**EVERY_PROPERTY, "user_id": b"eve"}
+    changed = others | {name: others[name][:-1] + b"\x07"}
+    absent = {key: value for key, value in others.items() if key != name}
+    identities = {content.identity(frames.content(b"body", p)) for p in (others, changed, absent)}
+    assert len(identities) == 3
+
+
+def test_identity_sees_the_body() -> None:
+    assert content.identity(whole(body=b"one")) != content.identity(whole(body=b"two"))
+    assert content.identity(whole(body=b"")) != content.identity(whole(body=b"two"))
+
+
+def test_identity_does_not_take_a_property_for_another() -> None:
+    one = {"message_id": b"m", "type": b"t"}
+    other = {"message_id": b"m", "app_id": b"t"}
+    assert content.identity(frames.content(b"", one)) != content.identity(frames.content(b"", other))
+
+
+@pytest.mark.parametrize("without", ("content_type", "content_encoding"))
+def test_identity_finds_the_headers_behind_any_properties(without: str) -> None:
+    properties = {key: value for key, value in EVERY_PROPERTY.items() if key != without}
+    other = properties | {"headers": table({})}
+    assert content.identity(frames.content(b"", properties)) == content.identity(frames.content(b"", other))
+
+
+def test_a_dead_lettered_message_is_not_what_it_was_before() -> None:
+    """A retry comes round with its id and its body."""
+    deaths = [{"x-death": b"A" + pack(">IcI", 5, b"I", times)} for times in (1, 2)]
+    identities = [content.identity(whole({"headers": table(COUNTS | death)})) for death in deaths]
+    assert len({content.identity(whole()), *identities}) == 3
+    assert content.identity(whole({"headers": table(deaths[0])})) == identities[0], "whatever a quorum queue counts"
+
+
+def test_a_header_table_that_cannot_be_read_has_an_identity_too() -> None:
+    one, other = ({"headers": pack(">I", 9) + b"\x07x-death" + kind} for kind in (b"!", b"?"))
+    assert content.identity(whole(one)) != content.identity(whole(other))
+
+
+def test_a_message_without_an_id_has_no_identity() -> None:
+    assert content.identity(frames.content(b"body", {"correlation_id": b"m", "headers": table({})})) is None
+
+
+def test_a_returned_message_is_known_by_its_parts_though_its_headers_are_sorted() -> None:
+    """RabbitMQ 4 sorts the top level of the table, and may cut the body otherwise."""
+    unsorted = dict(sorted(FIELD_TYPES.items(), reverse=True))
+    returned = frames.content(b"the body", EVERY_PROPERTY | {"headers": table(dict(sorted(unsorted.items())))}, step=3)
+    assert content.parts(whole({"headers": table(unsorted)})) == content.parts(returned)
+
+
+@pytest.mark.parametrize(
+    "other",
+    (
+        whole(body=b"another!"),
+        whole({"headers": table(FIELD_TYPES | {"more": b"V"})}),
+        whole({"headers": table({})}),
+        whole({"message_id": b"m-2"}),
+        whole({"type": b"order", "app_id": b"", "cluster_id": b"app"}),
+    ),
+)
+def test_another_message_has_other_parts(other: bytes) -> None:
+    assert content.parts(whole()) != content.parts(other)
+
+
+def test_a_message_id_for_the_log() -> None:
+    assert content.message_id(whole()) == "m-1"
+    assert content.message_id(whole({"message_id": b"\xff"})) == "\ufffd"
+    assert content.message_id(frames.content(b"body")) == ""
+
+
+# --- Frames --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", (0, 1, 91, 92, 93, 184, 1000))
+@pytest.mark.parametrize("step", (7, 92, 1 << 20))
+def test_a_body_is_cut_anew_for_another_channel_and_a_smaller_frame_max(size: int, step: int) -> None:
+    body = bytes(number % 251 for number in range(size))
+    message = frames.content(body, EVERY_PROPERTY, step=step)
+    assert content.reframe(message, 2, 100) == frames.content(body, EVERY_PROPERTY, channel=2, step=92)
+
+
+def test_without_a_frame_max_the_body_is_one_frame() -> None:
+    message = frames.content(b"x" * 100, step=10)
+    assert content.reframe(message, 1, 0) == frames.content(b"x" * 100)
+    assert content.reframe(frames.content(b""), 1, 0) == frames.content(b"")
+
+
+def test_a_content_comes_apart_into_header_and_payloads() -> None:
+    message = frames.content(b"abcdefgh", EVERY_PROPERTY, step=3)
+    assert content.header_frame(message) == frames.header(8, EVERY_PROPERTY)
+    assert [bytes(payload) for payload in content.body_payloads(message)] == [b"abc", b"def", b"gh"]
+
+
+def test_headers_are_set_where_there_were_none_and_replaced_where_there_were() -> None:
+    reasons = {b"x-bridge-reason": text("poison")}
+    expected = frames.content(b"body", PERSISTENT | {"headers": table({"x-bridge-reason": text("poison")})})
+    assert content.with_headers(frames.content(b"body"), reasons) == expected
+    before = PERSISTENT | {"headers": table({"x-bridge-reason": text("too-large"), "k": b"V"})}
+    after = PERSISTENT | {"headers": table({"k": b"V", "x-bridge-reason": text("poison")})}
+    assert content.with_headers(frames.content(b"body", before), reasons) == frames.content(b"body", after)
+
+
+def test_an_expiration_is_taken_out_and_told() -> None:
+    before = frames.content(b"body", EVERY_PROPERTY | {"expiration": b"60000"})
+    after = frames.content(b"body", {name: value for name, value in EVERY_PROPERTY.items() if name != "expiration"})
+    assert content.without_expiration(before) == (after, b"60000")
+    assert content.without_expiration(after) == (after, b"")

@@ -1,0 +1,392 @@
+"""The cutter: the same events, control bytes and work, wherever the chunks end; and never an error but its own."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import pairwise
+from struct import pack
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bridge.amqp.content import ContentPreparer, HeaderPolicy
+from bridge.amqp.cutter import Cutter
+from bridge.amqp.events import Blocked, Close, Confirm, ConsumerCancelled, Deliveries, Delivery, Return, Unblocked
+from bridge.errors import MalformedFrameError
+from tests.support import frames
+from tests.support.frames import PERSISTENT, confirm, content, deliver, method, returned, short
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+NOW_S = 12.5
+
+
+@dataclass
+class Sample:
+    """A stream, written down with what must come out of it."""
+
+    stream: bytes = b""
+    events: list[object] = field(default_factory=list)
+    control: list[bytes] = field(default_factory=list)
+
+    def add(self, raw: bytes, *events: object) -> Sample:
+        """Bytes that the bridge keeps, and the events that they complete."""
+        self.stream += raw
+        self.events += events
+        return self
+
+    def add_control(self, raw: bytes, *events: object) -> Sample:
+        """A frame that the control plane sees, too."""
+        self.control.append(raw)
+        return self.add(raw, *events)
+
+    def deliver(
+        self, delivery_tag: int, message: bytes, size: int, *, redelivered: int = 0, key: str = "key"
+    ) -> Sample:
+        """A delivery that is published as it comes."""
+        route = short("ex") + short(key)
+        delivery = Delivery(delivery_tag, redelivered, 0, route, message, size, NOW_S)
+        return self.add(deliver(delivery_tag, message, redelivered=redelivered, routing_key=key), delivery)
+
+
+def feed(chunks: Iterable[bytes], frame_max: int = 0) -> tuple[list[object], list[bytes]]:
+    """Events, runs of deliveries taken apart, and control frames."""
+    cutter = Cutter(ContentPreparer(HeaderPolicy()))
+    cutter.frame_max = frame_max
+    events: list[object] = []
+    for chunk in chunks:
+        for event in cutter.feed(chunk, NOW_S):
+            if isinstance(event, Deliveries):
+                assert event.notable == any(d.redelivered or d.delivery_count for d in event.items)
+                events += event.items
+            else:
+                events.append(event)
+    return events, cutter.control
+
+
+def chunked(stream: bytes, size: int) -> list[bytes]:
+    return [stream[start : start + size] for start in range(0, len(stream), size)]
+
+
+IDENTIFIED = PERSISTENT | {"message_id": b"m-1", "content_type": b"text/plain"}
+COUNTED = PERSISTENT | {"headers": frames.table({"x-delivery-count": b"l" + pack(">q", 3), "k": frames.text("v")})}
+WITHOUT_COUNT = PERSISTENT | {"headers": frames.table({"k": frames.text("v")})}
+
+
+def deliveries() -> Sample:
+    sample = Sample()
+    tag = 0
+    for size in (0, 1, 256, 0, 0, 256, 256, 1, 256):
+        for properties in (PERSISTENT, IDENTIFIED, WITHOUT_COUNT):
+            tag += 1
+            sample.deliver(tag, content(b"x" * size, properties), size, redelivered=tag % 5 == 0)
+    return sample
+
+
+def bodies_of_many_frames() -> Sample:
+    sample = Sample()
+    for tag, (size, step) in enumerate([(256, 256), (256, 100), (300, 100), (8, 1), (256, 256), (9, 4)], 1):
+        sample.deliver(tag, content(bytes(range(8)) * 40 if size == 320 else b"b" * size, step=step), size)
+    return sample
+
+
+def changed_on_the_way() -> Sample:
+    """Deliveries whose contents are not published as they came."""
+    sample = Sample()
+    route = short("ex") + short("key")
+    for tag in (1, 2, 3):
+        expected = content(b"body", WITHOUT_COUNT)
+        sample.add(deliver(tag, content(b"body", COUNTED)), Delivery(tag, 0, 3, route, expected, 4, NOW_S))
+    for tag, properties in ((4, {"delivery_mode": b"\x01"}), (5, {}), (6, {"user_id": b"eve"})):
+        user = {"headers": frames.table({"x-bridge-user-id": frames.text("eve")})} if "user_id" in properties else {}
+        expected = content(b"body", PERSISTENT | user)
+        sample.add(deliver(tag, content(b"body", properties)), Delivery(tag, 0, 0, route, expected, 4, NOW_S))
+    return sample
+
+
+def changing_routes_and_consumers() -> Sample:
+    sample = Sample()
+    for tag, key in enumerate(["a", "a", "b", "longer", "longer", "", "a"], 1):
+        sample.deliver(tag, content(b"m"), 1, key=key)
+    other = deliver(8, content(b"m"), consumer_tag="another")
+    return sample.add(other, Delivery(8, 0, 0, short("ex") + short("key"), content(b"m"), 1, NOW_S))
+
+
+def confirms() -> Sample:
+    sample = Sample()
+    for seqno, multiple, accepted, channel in (
+        (1, False, True, 1),
+        (9, True, True, 1),
+        (10, True, False, 2),
+        (0, True, True, 1),
+    ):
+        raw = confirm(seqno, multiple=multiple, accepted=accepted, channel=channel)
+        sample.add(raw, Confirm(channel, seqno, multiple, accepted))
+    return sample
+
+
+def returns() -> Sample:
+    sample = Sample()
+    for body, channel in ((b"", 1), (b"lost", 1), (b"q" * 256, 2)):
+        message = content(body, IDENTIFIED, channel=channel, step=100)
+        event = Return(channel, 312, "NO_ROUTE", short("ex") + short("key"), message, len(body))
+        sample.add(returned(message, channel=channel), event)
+        sample.add(confirm(1, channel=channel), Confirm(channel, 1, multiple=False, accepted=True))
+    return sample
+
+
+def notices() -> Sample:
+    sample = Sample()
+    sample.add_control(frames.HEARTBEAT)
+    sample.add_control(frames.BLOCKED, Blocked("low on memory"))
+    sample.add_control(frames.UNBLOCKED, Unblocked())
+    sample.add_control(frames.CANCEL, ConsumerCancelled(by_us=False))
+    sample.add(frames.CANCEL_OK, ConsumerCancelled(by_us=True))
+    sample.add_control(frames.QUEUE_DECLARE_OK)
+    # The control plane's own channels: nothing on them is the data plane's.
+    sample.add_control(confirm(4, channel=3))
+    sample.add_control(method(3, 60, 31, short("ct")))
+    for raw in (
+        method(3, 60, 71, pack(">QB", 1, 0) + short("") + short("") + pack(">I", 0)),
+        content(b"got", channel=3),
+    ):
+        for frame in (raw,) if raw[0] == 1 else (frames.header(3, PERSISTENT, 3), frames.frame(3, 3, b"got")):
+            sample.add_control(frame)
+    sample.add_control(frames.close(1, 406, "PRECONDITION_FAILED"), Close(1, 406, "PRECONDITION_FAILED"))
+    return sample.add_control(frames.close(0, 320, "CONNECTION_FORCED é"), Close(0, 320, "CONNECTION_FORCED é"))
+
+
+def control_in_the_middle_of_a_message() -> Sample:
+    """Frames of other channels stand between the frames of one message (AMQP 0-9-1, 4.2.6)."""
+    sample = Sample()
+    between = (frames.HEARTBEAT, frames.QUEUE_DECLARE_OK, frames.frame(3, 3, b"body elsewhere"))
+    for tag in (1, 2, 3):
+        message = content(b"z" * 50, step=20)
+        raw = deliver(tag, message)
+        cuts = [len(raw) - len(message), len(raw) - len(message) + len(frames.header(50, PERSISTENT))]
+        cuts += [cuts[1] + 28, cuts[1] + 56, len(raw)]
+        start = 0
+        for number, cut in enumerate(cuts):
+            route = short("ex") + short("key")
+            done = [Delivery(tag, 0, 0, route, message, 50, NOW_S)] if cut == len(raw) else []
+            sample.add(raw[start:cut], *done)
+            start = cut
+            sample.add_control(between[number % 3])
+        sample.add(confirm(tag, channel=2), Confirm(2, tag, multiple=False, accepted=True))
+    return sample
+
+
+def everything() -> Sample:
+    whole = Sample()
+    for part in (
+        notices(),
+        deliveries(),
+        control_in_the_middle_of_a_message(),
+        bodies_of_many_frames(),
+        returns(),
+        confirms(),
+    ):
+        whole.stream += part.stream
+        whole.events += part.events
+        whole.control += part.control
+    return whole
+
+
+SAMPLES = {
+    make.__name__: make()
+    for make in (
+        *(deliveries, bodies_of_many_frames, changed_on_the_way, changing_routes_and_consumers, confirms, returns),
+        *(notices, control_in_the_middle_of_a_message, everything),
+    )
+}
+samples = pytest.mark.parametrize("sample", SAMPLES.values(), ids=SAMPLES)
+
+
+@samples
+@pytest.mark.parametrize("size", (1, 2, 3, 7, 8, 64, 1 << 20))
+def test_chunks_of_any_size_give_the_same(sample: Sample, size: int) -> None:
+    assert feed(chunked(sample.stream, size)) == (sample.events, sample.control)
+
+
+@samples
+def test_a_cut_at_every_byte_gives_the_same(sample: Sample) -> None:
+    stream = sample.stream
+    for cut in range(len(stream) + 1):
+        assert feed((stream[:cut], stream[cut:])) == (sample.events, sample.control), f"cut at {cut}"
+
+
+@given(cuts=st.lists(st.integers(0, len(SAMPLES["everything"].stream)), max_size=12))
+def test_any_cuts_give_the_same(cuts: list[int]) -> None:
+    sample = SAMPLES["everything"]
+    edges = [0, *sorted(cuts), len(sample.stream)]
+    chunks = [sample.stream[a:b] for a, b in pairwise(edges)]
+    assert feed(chunks) == (sample.events, sample.control)
+
+
+class Tail(list[bytes]):
+    """The chunks that wait for the rest of their frame; counts the bytes that are joined."""
+
+    joined = 0
+
+    def clear(self) -> None:
+        """They have been joined."""
+        self.joined += sum(map(len, self))
+        super().clear()
+
+
+@pytest.mark.parametrize("size", (1, 7, 1000))
+@pytest.mark.parametrize(
+    "stream",
+    (
+        deliver(1, content(b"x" * 100_000)),
+        deliver(1, content(b"x" * 100_000, step=4000)),
+        returned(content(b"x" * 100_000)),
+        frames.frame(3, 3, b"x" * 100_000),
+        SAMPLES["everything"].stream,
+    ),
+    ids=("one frame", "many frames", "returned", "control", "everything"),
+)
+def test_the_work_is_linear_in_the_bytes(stream: bytes, size: int) -> None:
+    """What a chunk leaves over is joined with the next ones when its frame is there, not at every chunk."""
+    cutter = Cutter(ContentPreparer(HeaderPolicy()))
+    tail = Tail()
+    cutter._tail = tail
+    for chunk in chunked(stream, size):
+        cutter.feed(chunk, NOW_S)
+    assert tail.joined <= 2 * len(stream) + size
+
+
+def test_a_body_is_let_through_piece_by_piece() -> None:
+    """The pieces of a body frame are kept as they come: none is joined before the message is whole."""
+    cutter = Cutter(ContentPreparer(HeaderPolicy()))
+    tail = Tail()
+    cutter._tail = tail
+    stream = deliver(1, content(b"x" * 100_000))
+    cutter.feed(stream[:200], NOW_S)
+    for chunk in chunked(stream[200:], 100):
+        cutter.feed(chunk, NOW_S)
+    assert tail.joined == 0
+
+
+def test_deliveries_of_one_chunk_come_as_one_run() -> None:
+    """The first of its kind by itself, then all that begin alike together."""
+    cutter = Cutter(ContentPreparer(HeaderPolicy()))
+    stream = b"".join(deliver(tag, content(b"m" * 100)) for tag in range(1, 101))
+    runs = cutter.feed(stream, NOW_S)
+    assert [len(run.items) for run in runs if isinstance(run, Deliveries)] == [1, 99]
+    assert [run.notable for run in runs if isinstance(run, Deliveries)] == [False, False]
+
+
+@pytest.mark.parametrize(
+    "chunks", ((b"AMQP\0\0\x09\x01",), (b"A", b"MQP", b"\0\0\x09\x01"), (b"", b"AMQP\0\0\x09\x01"))
+)
+def test_a_brokers_protocol_header_is_the_control_planes(chunks: tuple[bytes, ...]) -> None:
+    """A broker that refuses the protocol version answers with a bare header and closes (AMQP 0-9-1, 4.2.2)."""
+    events, control = feed(chunks)
+    assert events == []
+    assert b"".join(control) == b"AMQP\0\0\x09\x01"
+
+
+# --- Malformed -----------------------------------------------------------------------------------------------
+
+GOOD = deliver(1, content(b"good"))
+"""Makes the cutter try its shortcut on what follows."""
+NO_END = b"\0"
+
+
+def headless(size: int) -> bytes:
+    """A delivery whose content header has this payload size, too small for its fields."""
+    return deliver(2, frames.frame(2, 1, (pack(">HHQH", 60, 0, 0, 0x1000) + b"\x02")[:size]))
+
+
+MALFORMED = {
+    "a frame type that does not exist": frames.frame(4, 1, b""),
+    "the same, cut": frames.frame(9, 1, b"abc")[:8],
+    "a method without its end": confirm(1)[:-1] + NO_END,
+    "a heartbeat without its end": frames.HEARTBEAT[:-1] + NO_END,
+    "a delivery's method without its end": deliver(2, b"")[:-1] + NO_END + content(b"x"),
+    "a header without its end": deliver(2, frames.header(0, PERSISTENT)[:-1] + NO_END),
+    "a body without its end": deliver(2, content(b"body"))[:-1] + NO_END,
+    "a body longer than announced": deliver(2, frames.header(3, PERSISTENT) + frames.frame(3, 1, b"body")),
+    "a second body longer than announced": deliver(
+        2, frames.header(5, PERSISTENT) + frames.frame(3, 1, b"body") + frames.frame(3, 1, b"body")
+    ),
+    "a body before its header": deliver(2, frames.frame(3, 1, b"body")),
+    "two headers": deliver(2, frames.header(3, PERSISTENT) * 2),
+    "a method in the middle of a message": deliver(2, frames.header(3, PERSISTENT)) + confirm(1),
+    "a delivery in the middle of another channel's message": deliver(2, b"") + deliver(1, b"", channel=2),
+    "a method frame without a method": frames.frame(1, 1, b""),
+    "a confirm without its number": method(1, 60, 80),
+    "a close without its code": method(1, 20, 40),
+    "a close without its text": method(1, 20, 40, b"\0\0"),
+    "a blocked without its reason": method(0, 10, 60),
+    "a delivery without its fields": method(1, 60, 60) + content(b"x"),
+    "a delivery without its route": method(1, 60, 60, short("ct") + pack(">QB", 2, 0)) + content(b"x"),
+    "a delivery with half a route": method(1, 60, 60, short("ct") + pack(">QB", 2, 0) + short("ex")) + content(b"x"),
+    "a delivery with more than a route": method(1, 60, 60, short("ct") + pack(">QB", 2, 0) + short("ex") * 3)
+    + content(b"x"),
+    "a return without its fields": method(1, 60, 50) + content(b"x"),
+    "a return without its route": method(1, 60, 50, pack(">H", 312) + short("text")) + content(b"x"),
+    "a header too short for its flags": headless(13),
+    "a header too short for its size": headless(4),
+    "a header of nothing": headless(0),
+    "properties that the flags do not tell": deliver(2, frames.frame(2, 1, pack(">HHQH", 60, 0, 0, 0x0000) + b"extra")),
+    "properties that run out": deliver(2, frames.frame(2, 1, pack(">HHQH", 60, 0, 0, 0x8000) + b"\xffshort")),
+    "a header table that runs out": deliver(
+        2, frames.frame(2, 1, pack(">HHQH", 60, 0, 0, 0x3000) + b"\0\0\0\x09x\x02")
+    ),
+}
+
+
+@pytest.mark.parametrize("before", (b"", GOOD), ids=("first", "after a good one"))
+@pytest.mark.parametrize("malformed", MALFORMED.values(), ids=MALFORMED)
+def test_malformed_bytes_are_refused(malformed: bytes, before: bytes) -> None:
+    with pytest.raises(MalformedFrameError):
+        feed((before + malformed,))
+    with pytest.raises(MalformedFrameError):
+        feed(chunked(before + malformed, 1))
+
+
+def test_a_frame_larger_than_agreed_is_refused_before_it_is_read() -> None:
+    """Else a broken peer could fill the memory."""
+    body = deliver(1, content(b"x" * 4089))
+    assert feed((deliver(1, content(b"x" * 4088)),), frame_max=4096)[0]
+    with pytest.raises(MalformedFrameError, match="at most 4088"):
+        feed((body[: body.index(b"xxx")],), frame_max=4088)
+
+
+@settings(max_examples=300)
+@given(data=st.data())
+def test_whatever_is_changed_in_a_stream_only_malformed_is_raised(data: st.DataObject) -> None:
+    stream = bytearray(data.draw(st.sampled_from([s.stream for s in SAMPLES.values()])))
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(stream) - 1))
+        how = data.draw(st.sampled_from(("change", "insert", "delete")))
+        if how == "change":
+            stream[at] = data.draw(st.integers(0, 255))
+        elif how == "insert":
+            stream[at:at] = data.draw(st.binary(max_size=9))
+        else:
+            del stream[at : at + data.draw(st.integers(1, 40))]
+        if not stream:
+            return
+    cut = data.draw(st.integers(0, len(stream)))
+    with suppress(MalformedFrameError):
+        feed((bytes(stream[:cut]), bytes(stream[cut:])), frame_max=data.draw(st.sampled_from((0, 4096))))
+
+
+@pytest.mark.parametrize("step", (1, 50, 333))
+def test_what_is_unfinished_changes_with_every_chunk_until_it_is_complete(step: int) -> None:
+    """So that a large message on a slow way is seen to move."""
+    cutter = Cutter(ContentPreparer(HeaderPolicy()))
+    stream = deliver(1, content(b"x" * 1000, step=400))
+    seen = [cutter.unfinished]
+    for start in range(0, len(stream), step):
+        cutter.feed(stream[start : start + step], NOW_S)
+        seen.append(cutter.unfinished)
+    assert all(before != after for before, after in pairwise(seen))
+    assert seen[0] == seen[-1] == (0, 0, 0)

@@ -1,0 +1,279 @@
+"""The check against scripted brokers: what is asked, what is never done, and what the answers become."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trustme
+from pamqp import commands
+from pamqp.header import ProtocolHeader
+
+from bridge.check.check import as_json, as_table, check, failed
+from bridge.check.inspection import Finding, Inspection
+from bridge.connection import session
+from bridge.connection.supervisor import Supervisor
+from bridge.settings.environment import load_settings
+from tests.support.scripted import CAPABILITIES, ScriptedBroker, eventually, hang_up, refuse, reply, silence
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from tests.support.scripted import Peer
+
+UNCHANGED: Any = (commands.Basic.Publish, commands.Basic.Get, commands.Queue.Purge, commands.Queue.Delete)
+
+
+def rabbitmq(broker: ScriptedBroker, version: str, queue: str = "", limit: str = "none") -> None:
+    """Make the broker say that it is RabbitMQ, and refuse what RabbitMQ would, for a queue of that type."""
+
+    def declare(peer: Peer, channel: int, frame: commands.Queue.Declare) -> None:
+        arguments = frame.arguments or {}
+        if frame.passive:
+            peer.send(commands.Queue.DeclareOk(frame.queue, 3, 2), channel=channel)
+        elif arguments.get("x-queue-type") != queue:
+            peer.close(406, differs("x-queue-type", f"'{queue}'"), channel=channel)
+        else:
+            peer.close(406, differs("x-delivery-limit", limit), channel=channel)
+
+    properties = CAPABILITIES | {"product": "RabbitMQ", "version": version, "cluster_name": broker.url}
+    broker.answers[ProtocolHeader] = reply(commands.Connection.Start(0, 9, properties, "PLAIN", "en_US"))
+    broker.answers[commands.Queue.Declare] = declare
+    broker.answers[commands.Basic.Consume] = refuse(406, "PRECONDITION_FAILED - invalid arg 'x-priority'")
+    broker.answers[commands.Tx.Select] = reply(commands.Tx.SelectOk())
+    broker.answers[commands.Tx.Rollback] = reply(commands.Tx.RollbackOk())
+    broker.published = lambda *_: None
+
+
+def differs(argument: str, current: str) -> str:
+    """Return RabbitMQ's words."""
+    what = f"inequivalent arg '{argument}' for queue 'q' in vhost '/'"
+    return f"PRECONDITION_FAILED - {what}: received 'x' but current is {current}"
+
+
+@asynccontextmanager
+async def brokers() -> AsyncIterator[tuple[ScriptedBroker, ScriptedBroker]]:
+    """Two brokers of which no connection is left in the end."""
+    async with ScriptedBroker() as source, ScriptedBroker() as destination:
+        yield source, destination
+        await eventually(lambda: not source.open and not destination.open, "every socket is closed")
+
+
+async def findings_of(source: ScriptedBroker, destination: ScriptedBroker, **settings: object) -> list[Finding]:
+    environ = {
+        "source_url": source.url,
+        "source_queue": "in",
+        "destination_url": destination.url,
+        "destination_queue": "out",
+    } | settings
+    return await check(load_settings({f"BRIDGE_{name.upper()}": str(value) for name, value in environ.items()}))
+
+
+def about(findings: list[Finding], subject: str, side: str = "") -> Finding:
+    """Return the only finding about a subject."""
+    (found,) = (each for each in findings if each.subject == subject and each.side.startswith(side))
+    return found
+
+
+async def test_of_a_broker_that_is_not_rabbitmq_only_existence_is_asked() -> None:
+    async with brokers() as (source, destination):
+        findings = await findings_of(source, destination)
+        assert not failed(findings)
+        assert about(findings, "server", "source").level == "warning"
+        assert about(findings, "queue", "source").level == "ok"
+        for peer in (source.peer, destination.peer):
+            assert all(declare.passive for declare in peer.got(commands.Queue.Declare))
+            assert not any(peer.got(kind) for kind in (*UNCHANGED, commands.Basic.Consume))
+
+
+async def test_a_broker_that_is_not_rabbitmq_is_not_asked_what_might_create_a_queue() -> None:
+    """Another broker may not mind a type that does not exist."""
+    async with brokers() as (source, destination):
+        source.answers[commands.Queue.Declare] = refuse(404, "NOT_FOUND")
+        findings = await findings_of(source, destination, source_declare="true")
+        assert "the bridge will declare it" in about(findings, "queue", "source").text
+        assert all(declare.passive for declare in source.peer.got(commands.Queue.Declare))
+
+
+async def test_a_publish_stands_in_a_transaction_that_is_rolled_back() -> None:
+    async with brokers() as (source, destination):
+        rabbitmq(source, "4.3.6", "classic")
+        rabbitmq(destination, "4.3.6", "classic")
+        findings = await findings_of(source, destination)
+        assert {finding.level for finding in findings} == {"ok"}
+        kinds = (commands.Tx.Select, commands.Basic.Publish, commands.Tx.Rollback, commands.Tx.Commit)
+        asked = [type(frame) for frame in destination.peer.frames if isinstance(frame, kinds)]
+        assert asked == [commands.Tx.Select, commands.Basic.Publish, commands.Tx.Rollback]
+        assert destination.peer.got(commands.Basic.Publish)[0].routing_key == "out"
+
+
+async def test_no_question_about_a_queue_could_create_it() -> None:
+    """A type that does not exist, or a delivery limit that is no number, is refused where the queue is missing."""
+    async with brokers() as (source, destination):
+        rabbitmq(source, "4.3.6", "quorum", "the value '7' of type 'signedint'")
+        rabbitmq(destination, "4.3.6", "classic")
+        await findings_of(source, destination)
+        for peer in (source.peer, destination.peer):
+            active = [declare.arguments for declare in peer.got(commands.Queue.Declare) if not declare.passive]
+            assert active
+            assert all("unknown" in {each["x-queue-type"], each["x-delivery-limit"]} for each in active)
+
+
+@pytest.mark.parametrize(
+    ("source_version", "destination_version", "level", "words"),
+    (
+        ("3.10.8", "4.3.6", "warning", "the destination takes 16 MiB"),
+        ("4.3.6", "4.3.6", "ok", "16 MiB"),
+        ("3.10.8", "3.13.7", "ok", "128 MiB"),
+        ("4.0.1", "3.13.7", "ok", "128 MiB"),
+    ),
+)
+async def test_the_versions_imply_the_largest_message(
+    source_version: str, destination_version: str, level: str, words: str
+) -> None:
+    async with brokers() as (source, destination):
+        rabbitmq(source, source_version, "classic")
+        rabbitmq(destination, destination_version, "classic")
+        found = about(await findings_of(source, destination), "largest message")
+        assert (found.level, words in found.text) == (level, True)
+
+
+@pytest.mark.parametrize(
+    ("version", "limit", "setting", "level", "words"),
+    (
+        ("4.3.6", "none", 20, "ok", "is 20"),
+        ("4.3.6", "none", 0, "warning", "set BRIDGE_DELIVERY_LIMIT=20"),
+        ("4.3.6", "the value '7' of type 'signedint'", 20, "warning", "set BRIDGE_DELIVERY_LIMIT=7"),
+        ("4.3.6", "the value '7' of type 'signedint'", 7, "ok", "is 7"),
+        ("4.3.6", "the value '-1' of type 'signedint'", 20, "ok", "has none"),
+        ("3.10.8", "none", 20, "ok", "has none"),
+        ("3.10.8", "the value '5' of type 'long'", 20, "warning", "set BRIDGE_DELIVERY_LIMIT=5"),
+    ),
+)
+async def test_the_delivery_limit_is_the_queues_or_the_versions(
+    version: str, limit: str, setting: int, level: str, words: str
+) -> None:
+    async with brokers() as (source, destination):
+        rabbitmq(source, version, "quorum", limit)
+        rabbitmq(destination, version, "classic")
+        found = about(await findings_of(source, destination, delivery_limit=setting), "delivery limit")
+        assert (found.level, words in found.text) == (level, True)
+
+
+@pytest.mark.parametrize(("queue_type", "warned"), (("quorum", True), ("classic", False)))
+async def test_a_prefetch_above_a_quorum_queues_cap_is_warned_of(queue_type: str, *, warned: bool) -> None:
+    async with brokers() as (source, destination):
+        rabbitmq(source, "4.3.6", queue_type)
+        rabbitmq(destination, "4.3.6", "classic")
+        findings = await findings_of(source, destination, source_prefetch=3000)
+        assert any(finding.subject == "prefetch" for finding in findings) is warned
+
+
+async def test_a_stream_that_would_be_begun_anew_at_each_connect_is_warned_of() -> None:
+    async with brokers() as (source, destination):
+        rabbitmq(source, "4.3.6", "stream")
+        rabbitmq(destination, "4.3.6", "classic")
+        assert 'here "next"' in about(await findings_of(source, destination), "offset").text
+
+
+async def test_a_url_that_is_down_is_a_warning_where_another_is_up_and_else_an_error() -> None:
+    async with brokers() as (source, destination):
+        down = "amqp://guest:secret@127.0.0.1:1/"
+        findings = await findings_of(source, destination, source_url=f"{source.url},{down}", destination_url=down)
+        assert about(findings, "connection", "source 1").level == "ok"
+        assert about(findings, "connection", "source 2").level == "warning"
+        assert about(findings, "connection", "destination").level == "error"
+        assert "nothing listens there" in about(findings, "connection", "destination").text
+        assert failed(findings)
+        assert "secret" not in as_json(findings)
+
+
+@pytest.mark.parametrize("answer", (hang_up, refuse(541, "INTERNAL_ERROR")))
+@pytest.mark.parametrize(
+    "method",
+    (
+        *(commands.Connection.StartOk, commands.Connection.Open, commands.Channel.Open, commands.Confirm.Select),
+        *(commands.Queue.Declare, commands.Tx.Select, commands.Tx.Rollback, commands.Basic.Publish),
+    ),
+)
+async def test_whatever_the_destination_does_is_a_finding(method: type, answer: Any) -> None:  # noqa: ANN401
+    """Never a traceback."""
+    async with brokers() as (source, destination):
+        rabbitmq(source, "4.3.6", "classic")
+        rabbitmq(destination, "4.3.6", "classic")
+        destination.answers[method] = answer
+        findings = await findings_of(source, destination)
+        errors = [finding for finding in findings if finding.level == "error"]
+        assert [finding.side for finding in errors] == ["destination"]
+        assert "amqp://guest@127.0.0.1" in errors[0].text
+
+
+async def test_a_broker_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "CONNECT_TIMEOUT_S", 0.2)
+    async with brokers() as (source, destination):
+        rabbitmq(destination, "4.3.6", "classic")
+        destination.answers[commands.Tx.Rollback] = silence
+        assert "did not answer" in about(await findings_of(source, destination), "route").text
+
+
+async def test_a_blocked_destination_is_a_warning() -> None:
+    """The configuration is right, and the alarm will pass."""
+    async with brokers() as (source, destination):
+        rabbitmq(destination, "4.3.6", "classic")
+        destination.published = lambda peer, _: peer.send(commands.Connection.Blocked("low on disk"), channel=0)
+        destination.answers[commands.Tx.Rollback] = silence
+        found = about(await findings_of(source, destination), "route")
+        assert (found.level, "low on disk" in found.text) == ("warning", True)
+
+
+async def test_without_a_quarantine_it_is_said_what_becomes_of_poison() -> None:
+    async with brokers() as (source, destination):
+        findings = await findings_of(source, destination, quarantine_queue="")
+        assert "is held" in about(findings, "quarantine").text
+        assert len(source.peer.got(commands.Queue.Declare)) == 1
+
+
+@pytest.mark.parametrize(("days", "level"), ((-1, "warning"), (29, "warning"), (31, "ok")))
+async def test_a_certificate_that_ends_soon_is_a_warning(days: int, level: str) -> None:
+    async with brokers() as (source, destination):
+        environ = {"SOURCE_URL": source.url, "SOURCE_QUEUE": "in", "DESTINATION_URL": destination.url}
+        settings = load_settings({f"BRIDGE_{k}": v for k, v in (environ | {"DESTINATION_QUEUE": "out"}).items()})
+        inspection = Inspection(Supervisor(settings), settings.source, 0)
+        not_after = time.strftime("%b %d %H:%M:%S %Y GMT", time.gmtime(time.time() + days * 86400))
+        inspection._look_at_expiry("the broker's certificate", not_after)
+        assert inspection.findings[0].level == level
+
+
+@pytest.mark.parametrize(("days", "level"), ((-1, "error"), (29, "warning"), (31, "ok"), (365 * 40, "ok")))
+async def test_the_end_of_the_clients_certificate_is_shown_though_no_broker_answers(
+    tmp_path: Path, days: int, level: str
+) -> None:
+    """Beyond 2050 a certificate writes its dates in another form."""
+    end = datetime.now(UTC).replace(microsecond=0) + timedelta(days=days)
+    issued = trustme.CA().issue_cert("client@localhost", not_before=datetime(2000, 1, 1, tzinfo=UTC), not_after=end)
+    file = tmp_path / "client.pem"
+    file.write_bytes(issued.private_key_and_cert_chain_pem.bytes())
+    environ = {"SOURCE_URL": "amqps://guest:guest@127.0.0.1:1", "SOURCE_QUEUE": "in", "DESTINATION_QUEUE": "out"}
+    environ["SOURCE_CERT_FILE"] = str(file)
+    findings = await check(load_settings({f"BRIDGE_{name}": text for name, text in environ.items()}))
+    found = about(findings, "certificate", "source")
+    assert (found.level, "renew it" in found.text) == (level, level != "ok")
+    assert found.text.startswith(f"the client certificate {file} ")
+    assert end.strftime("%b %d %H:%M:%S %Y GMT") in found.text
+
+
+def test_the_answer_is_a_line_each_or_json() -> None:
+    findings = [Finding("ok", "source", "queue", "is there"), Finding("warning", "bridge", "loop", "may be")]
+    assert (
+        as_table(findings)
+        == "ok       source  queue  is there\nwarning  bridge  loop   may be\n1 ok, 1 warning, 0 error\n"
+    )
+    document = json.loads(as_json(findings))
+    assert document["status"] == "warning"
+    assert document["findings"][0] == {"level": "ok", "side": "source", "subject": "queue", "text": "is there"}
+    assert not failed(findings)

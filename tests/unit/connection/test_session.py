@@ -1,0 +1,275 @@
+"""One generation of one side against a scripted broker: what is asked of it, and what its refusals become."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from aiormq import exceptions as amqp
+from pamqp import commands
+
+from bridge.connection.diagnosis import explain
+from bridge.connection.session import DestinationSession, Session, SourceSession
+from bridge.connection.supervisor import Supervisor
+from bridge.errors import BridgeError, ConnectError
+from bridge.settings.environment import load_settings
+from tests.support.scripted import ScriptedBroker, eventually, on_both_loops, refuse, silence
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from tests.support.scripted import Peer
+
+
+@asynccontextmanager
+async def session_of(kind: type[SourceSession | DestinationSession], **settings: object) -> AsyncIterator[Any]:
+    """A session of that kind and its broker; closed at the end, with no socket left."""
+    async with ScriptedBroker() as broker:
+        environ = {"source_url": broker.url, "source_queue": "in", "destination_queue": "out"} | settings
+        loaded = load_settings({f"BRIDGE_{name.upper()}": str(value) for name, value in environ.items() if value})
+        supervisor = Supervisor(loaded)
+        session = kind(supervisor.relay, supervisor._pump, loaded)
+        try:
+            yield session, broker
+        finally:
+            await session.close()
+        await eventually(lambda: not broker.open, "the session's socket is closed")
+
+
+def only(frames: list[Any]) -> Any:  # noqa: ANN401 - a frame of the kind that was asked for
+    """Return the only frame."""
+    (frame,) = frames
+    return frame
+
+
+# --- Opening -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "queue"), ((SourceSession, "in"), (DestinationSession, "out")))
+@on_both_loops
+async def test_a_queue_is_verified_and_not_declared(kind: type[Any], queue: str) -> None:
+    """Only the destination's channel confirms: the source's publishes nothing."""
+    async with session_of(kind) as (session, broker):
+        await session.open(0)
+        declare = only(broker.peer.got(commands.Queue.Declare))
+        assert (declare.queue, declare.passive) == (queue, True)
+        assert len(broker.peer.got(commands.Confirm.Select)) == (kind is DestinationSession)
+
+
+@pytest.mark.parametrize("name", ('Aufträge (100%) "neu"', "ü" * 127 + "x", "two\nlines"))
+@on_both_loops
+async def test_a_name_may_be_whatever_rabbitmq_takes(name: str) -> None:
+    """RabbitMQ's names are any UTF-8 of at most 255 bytes; pamqp's are some ASCII, and an exchange's 127 characters."""
+    exchange = name[:127]
+    names = {"source_queue": name, "destination_queue": None, "destination_exchange": exchange, "quarantine_queue": "q"}
+    async with session_of(SourceSession, **names) as (session, broker):
+        await session.open(0)
+        assert only(broker.peer.got(commands.Queue.Declare)).queue == name
+    async with session_of(DestinationSession, **names) as (session, broker):
+        await session.open(0)
+        assert only(broker.peer.got(commands.Exchange.Declare)).exchange == exchange
+
+
+@pytest.mark.parametrize(("kind", "side"), ((SourceSession, "source"), (DestinationSession, "destination")))
+@on_both_loops
+async def test_a_queue_is_declared_durable_with_its_type_where_the_settings_say_so(kind: type[Any], side: str) -> None:
+    settings = {
+        f"{side}_declare": "true",
+        f"{side}_queue_type": "classic",
+        f"{side}_queue_arguments": '{"x-max-length": 5}',
+    }
+    async with session_of(kind, **settings) as (session, broker):
+        await session.open(0)
+        declare = only(broker.peer.got(commands.Queue.Declare))
+        assert (declare.passive, declare.durable, declare.auto_delete) == (False, True, False)
+        assert declare.arguments == {"x-queue-type": "classic", "x-max-length": 5}
+
+
+@on_both_loops
+async def test_an_exchange_is_verified_and_not_declared() -> None:
+    async with session_of(DestinationSession, destination_queue=None, destination_exchange="ex") as (session, broker):
+        await session.open(0)
+        declare = only(broker.peer.got(commands.Exchange.Declare))
+        assert (declare.exchange, declare.passive) == ("ex", True)
+        assert not broker.peer.got(commands.Queue.Declare)
+
+
+@on_both_loops
+async def test_the_connection_has_a_name_that_operators_find_it_by() -> None:
+    async with session_of(SourceSession) as (session, broker):
+        await session.open(0)
+        properties = only(broker.peer.got(commands.Connection.StartOk)).client_properties
+        assert (properties["connection_name"], properties["product"]) == ("amqp-bridge source in", "amqp-bridge")
+
+
+@on_both_loops
+async def test_a_password_file_is_read_anew_at_each_connect(tmp_path: Path) -> None:
+    """A rotated secret just works."""
+    secret = tmp_path / "password"
+    secret.write_text("old\n")
+    async with session_of(SourceSession, source_password_file=secret) as (session, broker):
+        await session.open(0)
+        assert only(broker.peer.got(commands.Connection.StartOk)).response == "\0guest\0old"
+        secret.write_text("new\n")
+        second = SourceSession(session._relay, session._pump, session._settings)
+        await session.close()
+        await second.open(0)
+        assert only(broker.peer.got(commands.Connection.StartOk)).response == "\0guest\0new"
+        await second.close()
+
+
+@on_both_loops
+async def test_a_password_file_that_is_away_is_a_reason_to_try_again(tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("old\n")
+    async with session_of(SourceSession, source_password_file=secret) as (session, broker):
+        secret.unlink()
+        with pytest.raises(ConnectError, match="password file") as caught:
+            await session.open(0)
+        assert caught.value.result == "credentials"
+        assert not broker.peers
+
+
+@pytest.mark.parametrize("kind", (SourceSession, DestinationSession))
+@on_both_loops
+async def test_a_connection_closed_right_after_the_last_answer_is_not_taken_for_open(kind: type[Any]) -> None:
+    """The close may be read together with the answer: the generation must not begin after its end."""
+
+    def answer_and_close(peer: Peer, channel: int, _: object) -> None:
+        peer.send(commands.Queue.DeclareOk("q", 0, 0), channel=channel)
+        peer.close(320, "CONNECTION_FORCED", channel=0)
+
+    async with session_of(kind) as (session, broker):
+        broker.answers[commands.Queue.Declare] = answer_and_close
+        with pytest.raises(ConnectError, match="CONNECTION_FORCED"):
+            await session.open(0)
+        assert (session._pump.source, session._pump.destination) == (None, None)
+
+
+@on_both_loops
+async def test_a_cancelled_open_is_cancelled_and_not_explained() -> None:
+    async with session_of(SourceSession) as (session, broker):
+        broker.answers[commands.Channel.Open] = silence
+        opening = asyncio.ensure_future(session.open(0))
+        await eventually(lambda: broker.peers and broker.peer.got(commands.Channel.Open))
+        opening.cancel()
+        await asyncio.wait([opening])
+        assert opening.cancelled()
+
+
+@on_both_loops
+async def test_only_the_first_reason_for_an_end_counts() -> None:
+    async with session_of(SourceSession) as (session, broker):
+        await session.open(0)
+        broker.peer.close(406, "PRECONDITION_FAILED")
+        broker.peer.close(320, "CONNECTION_FORCED", channel=0)
+        await eventually(lambda: session.end)
+        await eventually(lambda: not broker.open or broker.peer.got(commands.Connection.CloseOk))
+        assert session.end == ("channel-closed", "the broker closed the channel: 406 PRECONDITION_FAILED")
+
+
+# --- Consuming and the quarantine ----------------------------------------------------------------------------
+
+
+@on_both_loops
+async def test_a_consumer_has_the_prefetch_the_arguments_and_a_tag_of_its_own() -> None:
+    settings = {"source_consumer_priority": 7, "source_consumer_arguments": '{"x-stream-offset": "first"}'}
+    async with session_of(SourceSession, **settings) as (session, broker):
+        await session.open(0)
+        await session.consume(10)
+        assert only(broker.peer.got(commands.Basic.Qos)).prefetch_count == 10
+        consume = only(broker.peer.got(commands.Basic.Consume))
+        assert (consume.consumer_tag, consume.no_ack, consume.exclusive) == ("amqp-bridge-1", False, False)
+        assert consume.arguments == {"x-priority": 7, "x-stream-offset": "first"}
+
+
+@on_both_loops
+async def test_a_quarantine_that_exists_is_used_as_it_is() -> None:
+    async with session_of(SourceSession) as (session, broker):
+        await session.open(0)
+        await session.open_quarantine()
+        declare = broker.peer.got(commands.Queue.Declare)[1]
+        assert (declare.queue, declare.passive) == ("in.quarantine", True)
+        assert len(broker.peer.got(commands.Queue.Declare)) == 2
+        assert len(broker.peer.got(commands.Confirm.Select)) == 1
+
+
+@on_both_loops
+async def test_a_quarantine_that_is_missing_is_declared_durable() -> None:
+    """The refusal costs a channel of its own, never the one that consumes."""
+
+    def missing(peer: Peer, channel: int, frame: commands.Queue.Declare) -> None:
+        if frame.passive and frame.queue == "in.quarantine":
+            peer.close(404, "NOT_FOUND", channel=channel)
+        else:
+            peer.send(commands.Queue.DeclareOk(frame.queue, 0, 0), channel=channel)
+
+    async with session_of(SourceSession) as (session, broker):
+        broker.answers[commands.Queue.Declare] = missing
+        await session.open(0)
+        await session.open_quarantine()
+        declare = broker.peer.got(commands.Queue.Declare)[-1]
+        assert (declare.queue, declare.passive, declare.durable) == ("in.quarantine", False, True)
+        assert session.end is None
+
+
+@on_both_loops
+async def test_a_quarantine_that_is_refused_says_why_and_does_not_end_the_generation() -> None:
+    async with session_of(SourceSession) as (session, broker):
+        await session.open(0)
+        broker.answers[commands.Queue.Declare] = refuse(403, "ACCESS_REFUSED - in.quarantine")
+        for _ in range(3):
+            with pytest.raises(BridgeError, match=r"ACCESS_REFUSED - in\.quarantine"):
+                await session.open_quarantine()
+        assert session.end is None
+
+
+async def test_a_session_that_was_never_opened_can_be_closed() -> None:
+    async with session_of(SourceSession) as (session, _):
+        assert isinstance(session, Session)
+        await session.close()
+        assert session.end == ("closed-by-us", "closed by the bridge")
+
+
+# --- In an operator's words ----------------------------------------------------------------------------------
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    """Return the error with its cause, as aiormq wraps what the socket raised."""
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "result", "words"),
+    (
+        (amqp.AMQPConnectionError(111, "Connect call failed"), "unreachable", "Connect call failed"),
+        (caused(amqp.AMQPConnectionError(), ConnectionRefusedError(111, "no")), "unreachable", "nothing listens there"),
+        (caused(amqp.AMQPConnectionError(), socket.gaierror(-2, "Name not known")), "unresolvable", "Name not known"),
+        (caused(amqp.AMQPConnectionError(), ssl.SSLError(1, "bad")), "tls", "check BRIDGE_SOURCE_CA_FILE"),
+        (OSError(113, "No route to host"), "unreachable", "No route to host"),
+        (amqp.ChannelClosed(540, "NOT_IMPLEMENTED"), "refused", "it closed the channel (NOT_IMPLEMENTED)"),
+        (amqp.ConnectionClosed(320, "CONNECTION_FORCED"), "refused", "it closed the connection (CONNECTION_FORCED)"),
+        (ValueError("<Start object at 0x7f00>."), "protocol", "ValueError: <Start>"),
+    ),
+)
+def test_an_error_is_told_as_a_short_word_and_a_sentence_without_secrets(
+    error: Exception, result: str, words: str
+) -> None:
+    settings = load_settings(
+        {
+            "BRIDGE_SOURCE_URL": "amqp://user:hunter2@host/",
+            "BRIDGE_SOURCE_QUEUE": "in",
+            "BRIDGE_DESTINATION_QUEUE": "out",
+        }
+    )
+    explained = explain(error, settings.source, 0)
+    assert explained.result == result
+    assert words in str(explained)
+    assert "amqp://user@host:5672/" in str(explained)
+    assert "hunter2" not in str(explained)

@@ -1,0 +1,391 @@
+"""The HTTP endpoint: real sockets, a real event loop that can be made to hang, and clients that behave badly."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import http.client
+import json
+import logging
+import re
+import socket
+import threading
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import pytest
+
+from bridge.errors import ConfigurationError
+from bridge.observe import http as endpoint_module
+from bridge.observe.http import MAX_CLIENTS, Endpoint
+from bridge.observe.status import Status
+from bridge.window.books import Books
+from tests.rig.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TIMEOUT_S = 20
+
+
+class Answer(NamedTuple):
+    """What a client got; header names in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> dict[str, Any]:
+        """Return the body's object."""
+        parsed: dict[str, Any] = json.loads(self.body)
+        return parsed
+
+
+class Service:
+    """An event loop on a thread of its own with books, a status and the endpoint."""
+
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self.books = Books()
+        self.status = Status(consuming=True)
+        for side in (self.status.source, self.status.destination):
+            side.up, side.reason = True, ""
+        self.loop = asyncio.new_event_loop()
+        self.threads: set[int] = set()
+        """The threads on which a copy was made."""
+        self._thread = threading.Thread(target=self.loop.run_forever)
+        self.host = host
+        self.endpoint = Endpoint(host, 0, self.snapshot, self.loop)
+
+    def snapshot(self) -> tuple[Books, Status]:
+        """Return a copy, and note on which thread it was made."""
+        self.threads.add(threading.get_ident())
+        return copy.deepcopy((self.books, self.status))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.endpoint.__enter__()
+        self.threads.clear()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.endpoint.__exit__()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+    @property
+    def loop_thread(self) -> int | None:
+        """The thread that the loop runs on."""
+        return self._thread.ident
+
+    def hang(self) -> threading.Event:
+        """Stop the event loop from turning until the event that is returned is set."""
+        hanging, end = threading.Event(), threading.Event()
+
+        def wait() -> None:
+            hanging.set()
+            end.wait(TIMEOUT_S)
+
+        self.loop.call_soon_threadsafe(wait)
+        assert hanging.wait(TIMEOUT_S)
+        return end
+
+    def connect(self) -> socket.socket:
+        """Return a client's connection."""
+        return socket.create_connection((self.host.strip("[]"), self.endpoint.port), TIMEOUT_S)
+
+    def ask(self, path: str, method: str = "GET", **headers: str) -> Answer:
+        """Return the answer to one request on a connection of its own."""
+        connection = http.client.HTTPConnection(self.host.strip("[]"), self.endpoint.port, timeout=TIMEOUT_S)
+        try:
+            connection.request(method, path, headers=headers)
+            response = connection.getresponse()
+            return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+        finally:
+            connection.close()
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    with Service() as running:
+        yield running
+
+
+def test_metrics_are_prometheus_text_and_openmetrics_for_who_asks(service: Service) -> None:
+    text = service.ask("/metrics")
+    assert text.status == 200
+    assert text.headers["content-type"].startswith("text/plain; version=")
+    assert b"\nbridge_messages_forwarded_total 0.0\n" in text.body
+    openmetrics = service.ask("/metrics", Accept="application/openmetrics-text; version=1.0.0")
+    assert openmetrics.headers["content-type"].startswith("application/openmetrics-text")
+    assert openmetrics.body.endswith(b"# EOF\n")
+    odd = service.ask("/metrics", Accept="application/openmetrics-text; version=abc")
+    assert odd.headers["content-type"].startswith("text/plain")
+
+
+def test_the_processes_own_metrics_are_there_too(service: Service) -> None:
+    page = service.ask("/metrics").body
+    for name in (b"process_resident_memory_bytes", b"python_info", b"python_gc_collections_total"):
+        assert name in page
+
+
+def test_every_scrape_shows_the_books_of_now(service: Service) -> None:
+    service.books.forwarded = 7
+    assert b"\nbridge_messages_forwarded_total 7.0\n" in service.ask("/metrics").body
+
+
+def test_the_copy_is_made_on_the_loops_thread_and_nowhere_else(service: Service) -> None:
+    for path in ("/metrics", "/healthz", "/readyz"):
+        service.ask(path)
+    assert service.threads == {service.loop_thread}
+
+
+def test_the_books_balance_on_every_scrape_while_traffic_flows(service: Service) -> None:
+    """The traffic is on the loop: between any two steps the books balance, within one they do not."""
+    flowing = True
+
+    def step() -> None:
+        service.books.received += 1
+        service.books.held += 1
+        service.books.held -= 1
+        service.books.forwarded += 1
+        if flowing:
+            service.loop.call_soon(step)
+
+    service.loop.call_soon_threadsafe(step)
+    seen = set()
+    for _ in range(30):
+        page = service.ask("/metrics").body.decode()
+        numbers = dict(
+            re.findall(r"^bridge_messages_(received|forwarded)_total(?:{.*false.*})? (\S+)$", page, re.MULTILINE)
+        )
+        assert numbers["received"] == numbers["forwarded"]
+        seen.add(numbers["received"])
+    flowing = False
+    assert len(seen) > 1
+
+
+def test_readiness_gives_its_reasons(service: Service) -> None:
+    ready = service.ask("/readyz")
+    assert (ready.status, ready.json()) == (200, {"ready": True, "reasons": []})
+    service.status.source.up, service.status.source.reason = False, "nothing listens there"
+    service.status.destination.blocked = True
+    hindered = service.ask("/readyz")
+    assert hindered.status == 503
+    assert hindered.headers["content-type"] == "application/json"
+    reasons = ["source: nothing listens there", "destination: blocked by the broker"]
+    assert hindered.json() == {"ready": False, "reasons": reasons}
+
+
+def test_health_is_not_readiness(service: Service) -> None:
+    """A broker that is away is no reason to restart the bridge; what the watchdog cannot mend is."""
+    service.status.source.up = False
+    healthy = service.ask("/healthz")
+    assert (healthy.status, healthy.json()) == (200, {"healthy": True, "reason": ""})
+    service.status.stuck = "no progress for 60 s"
+    sick = service.ask("/healthz")
+    assert (sick.status, sick.json()) == (503, {"healthy": False, "reason": "no progress for 60 s"})
+
+
+def test_a_loop_that_hangs_is_seen_and_the_last_books_are_still_shown(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint_module, "LOOP_TIMEOUT_S", 0.1)
+    service.books.forwarded = 5
+    service.ask("/metrics")
+    end = service.hang()
+    service.books.forwarded = 6
+    health, ready, page = (service.ask(path) for path in ("/healthz", "/readyz", "/metrics"))
+    assert (health.status, health.json()["reason"]) == (503, "the event loop has not answered for 0.1 s")
+    assert (ready.status, ready.json()["ready"]) == (503, False)
+    assert page.status == 200
+    assert b"\nbridge_messages_forwarded_total 5.0\n" in page.body
+    end.set()
+    assert service.ask("/healthz").status == 200
+    assert b"\nbridge_messages_forwarded_total 6.0\n" in service.ask("/metrics").body
+
+
+def test_a_loop_that_has_ended_is_no_crash(caplog: pytest.LogCaptureFixture) -> None:
+    loop = asyncio.new_event_loop()
+    with Endpoint("127.0.0.1", 0, lambda: (Books(), Status()), loop) as endpoint:
+        loop.close()
+        assert endpoint.healthz()[0] == 503
+        assert endpoint.readyz()[0] == 503
+        assert endpoint.metrics("")[0] == 200
+    assert not caplog.records
+
+
+def test_the_index_names_what_there_is(service: Service) -> None:
+    answer = service.ask("/")
+    assert answer.status == 200
+    for path in (b"/metrics", b"/healthz", b"/readyz"):
+        assert path in answer.body
+
+
+@pytest.mark.parametrize("path", ("/metric", "/metrics/", "/../etc/passwd", "/%00"))
+def test_anything_else_is_not_found_and_not_repeated(service: Service, path: str) -> None:
+    answer = service.ask(path)
+    assert answer.status == 404
+    assert answer.body == b"404 Not Found\n"
+
+
+def test_a_query_changes_nothing(service: Service) -> None:
+    assert service.ask("/healthz?x=1").status == 200
+
+
+@pytest.mark.parametrize("method", ("POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+def test_other_methods_are_not_allowed(service: Service, method: str) -> None:
+    answer = service.ask("/metrics", method)
+    assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
+
+
+@pytest.mark.parametrize("path", ("/", "/metrics", "/healthz", "/readyz"))
+def test_head_is_get_without_the_body(service: Service, path: str) -> None:
+    answer = service.ask(path, "HEAD")
+    assert (answer.status, answer.body) == (200, b"")
+    assert int(answer.headers["content-length"]) > 0
+
+
+def test_a_connection_serves_several_requests(service: Service) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", service.endpoint.port, timeout=TIMEOUT_S)
+    for _ in range(3):
+        connection.request("GET", "/healthz")
+        assert connection.getresponse().read().startswith(b'{"healthy": true')
+    connection.close()
+
+
+def test_clients_that_only_occupy_connections_do_not_keep_a_probe_out(service: Service) -> None:
+    silent = [service.connect() for _ in range(MAX_CLIENTS)]
+    dripping = [service.connect() for _ in range(3 * MAX_CLIENTS)]
+    for client in dripping:
+        client.sendall(b"GET /healthz HTTP/1.1\r\nX-")
+    assert service.ask("/healthz").status == 200
+
+    def serving() -> int:
+        return sum("process_request_thread" in thread.name for thread in threading.enumerate())
+
+    wait_until(lambda: serving() <= MAX_CLIENTS, "the threads of those sent away to end")
+    for client in (*silent, *dripping):
+        client.close()
+
+
+def test_a_silent_client_is_sent_away(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint_module._Handler, "timeout", 0.05)
+    with service.connect() as client:
+        client.sendall(b"GET /met")
+        assert client.recv(1) == b""
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    (
+        b"\x00\xff\r\n\r\n",
+        b"AMQP\x00\x00\x09\x01",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /" + b"x" * 70_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 200 + b"\r\n",
+        b"BREW / HTTP/1.1\r\n\r\n",
+    ),
+    ids=lambda garbage: repr(garbage[:16]),
+)
+def test_garbage_is_answered_or_dropped_in_silence(
+    service: Service, garbage: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with service.connect() as client:
+        try:
+            client.sendall(garbage)
+            client.shutdown(socket.SHUT_WR)
+            while client.recv(4096):
+                pass
+        except ConnectionError:
+            pass  # it was dropped before all of it was sent
+    assert service.ask("/healthz").status == 200
+    said = capfd.readouterr()
+    assert (said.out, said.err) == ("", "")
+
+
+def test_a_client_that_leaves_before_the_answer_is_no_event(
+    service: Service, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(5):
+        with service.connect() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # close by a reset
+            client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n" * 20)
+    assert service.ask("/healthz").status == 200
+    assert not caplog.records
+    assert capfd.readouterr().err == ""
+
+
+def test_a_bug_in_the_copy_is_logged_with_its_traceback(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> tuple[Books, Status]:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(service.endpoint, "_snapshot", broken)
+    with caplog.at_level(logging.ERROR), pytest.raises(http.client.RemoteDisconnected):
+        service.ask("/metrics")
+    assert caplog.records[0].exc_info is not None
+    assert caplog.records[0].exc_info[0] is ZeroDivisionError
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="NOT TESTED: this Python has no IPv6")
+@pytest.mark.parametrize("host", ("::1", "[::1]"))
+def test_ipv6_addresses(host: str) -> None:
+    with Service(host) as service:
+        assert service.ask("/healthz").status == 200
+
+
+def test_a_port_in_use_names_the_setting(service: Service) -> None:
+    port = service.endpoint.port
+    with pytest.raises(ConfigurationError, match=rf"BRIDGE_HTTP_PORT={port} cannot be listened on \(Address already"):
+        Endpoint("127.0.0.1", port, service.snapshot, service.loop)
+
+
+@pytest.mark.parametrize("host", ("192.0.2.1", "no-such-host.invalid"))
+def test_an_address_that_is_not_ours_names_the_setting(service: Service, host: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"BRIDGE_HTTP_HOST={re.escape(host)} "):
+        Endpoint(host, 0, service.snapshot, service.loop)
+
+
+def test_listening_asks_no_name_server(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """http.server looks its own name up, which takes half a minute where there is no name server."""
+
+    def refuse(*_: object) -> str:
+        raise AssertionError
+
+    monkeypatch.setattr(socket, "getfqdn", refuse)
+    monkeypatch.setattr(socket, "gethostbyaddr", refuse)
+    with Endpoint("0.0.0.0", 0, service.snapshot, service.loop) as endpoint:  # noqa: S104 - closed at once
+        assert endpoint.port
+
+
+def test_after_closing_the_port_is_free_at_once() -> None:
+    with Service() as service:
+        service.ask("/healthz")
+        port = service.endpoint.port
+    with socket.create_server(("127.0.0.1", port)):
+        pass
+
+
+def test_no_thread_keeps_the_process() -> None:
+    with Service() as service, service.connect():
+        service.ask("/healthz")
+        servers = [t for t in threading.enumerate() if t not in (threading.main_thread(), service._thread)]
+        assert servers
+        assert all(thread.daemon for thread in servers)
+
+
+def test_a_scrape_takes_next_to_nothing_from_the_loop(service: Service) -> None:
+    """While the page is written the loop goes on: of a scrape it sees one callback."""
+    calls = 0
+    original = service.snapshot
+
+    def counting() -> tuple[Books, Status]:
+        nonlocal calls
+        calls += 1
+        return original()
+
+    service.endpoint._snapshot = counting
+    service.ask("/metrics")
+    assert calls == 1

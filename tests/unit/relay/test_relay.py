@@ -1,0 +1,240 @@
+"""The relay: two cutters, one window, and the consumer; bytes in, bytes out, no socket."""
+
+from __future__ import annotations
+
+import pytest
+
+from bridge.amqp.events import Close
+from bridge.errors import MalformedFrameError
+from bridge.relay.consumer import Consumer
+from bridge.relay.relay import JOIN_BYTES
+from bridge.window.window import WindowLimits
+from tests.support import frames
+from tests.support.frames import PERSISTENT, confirm, content, deliver, returned
+from tests.support.relay_scene import Bridge, M, ack, publish, quarantining
+
+# --- The consumer --------------------------------------------------------------------------------------------
+
+
+def test_consuming_begins_only_with_a_destination_that_is_ready() -> None:
+    bridge = Bridge()
+    bridge.relay.source_lost()
+    assert bridge.relay.wanted_prefetch == 0, "no source"
+    bridge.open_source()
+    assert bridge.relay.wanted_prefetch == 1000
+    bridge.destination(frames.BLOCKED)
+    assert bridge.relay.wanted_prefetch == 0, "blocked"
+    bridge.destination(frames.UNBLOCKED)
+    bridge.relay.destination_lost(bridge.now_s)
+    assert bridge.relay.wanted_prefetch == 0, "no destination"
+    bridge.open_destination()
+    bridge.consume()
+    assert bridge.relay.wanted_prefetch == 0, "it consumes"
+
+
+def test_consuming_waits_for_the_orphans_of_the_last_generation() -> None:
+    bridge = Bridge()
+    bridge.source(deliver(1, M))
+    bridge.to_destination()
+    bridge.relay.source_lost()
+    bridge.open_source()
+    assert bridge.relay.wanted_prefetch == 0
+    bridge.destination(confirm(1))
+    assert bridge.relay.wanted_prefetch == 1000
+    assert bridge.to_source() == b"", "invariant 2"
+
+
+def test_deliveries_are_expected_while_it_consumes_and_has_room() -> None:
+    bridge = Bridge(WindowLimits(prefetch=2))
+    bridge.source(deliver(1, M))
+    assert bridge.relay.expects_deliveries
+    bridge.source(deliver(2, M))
+    assert not bridge.relay.expects_deliveries, "the prefetch is used up"
+    bridge.relay.source_lost()
+    assert not bridge.relay.expects_deliveries
+
+
+def test_a_consumer_that_the_broker_cancelled_is_not_begun_again_and_its_messages_are_forwarded() -> None:
+    bridge = Bridge()
+    bridge.source(deliver(1, M), frames.CANCEL)
+    assert bridge.relay.consumer is Consumer.LOST
+    assert bridge.relay.wanted_prefetch == 0
+    assert not bridge.relay.source_drained
+    assert bridge.to_destination() == publish() + M
+    bridge.destination(confirm(1))
+    assert bridge.to_source() == ack(1, multiple=True)
+    assert bridge.relay.source_drained
+
+
+# --- Forwarding ----------------------------------------------------------------------------------------------
+
+
+def test_deliveries_are_published_as_they_are_and_acked_when_confirmed() -> None:
+    bridge = Bridge()
+    messages = [content(b"x" * n) for n in (0, 1, 256)]
+    bridge.source(*(deliver(tag, message) for tag, message in enumerate(messages, 1)))
+    assert bridge.to_destination() == b"".join(publish() + message for message in messages)
+    assert bridge.to_destination() == b"", "published once"
+    assert bridge.to_source() == b"", "invariant 1"
+    bridge.destination(confirm(2, multiple=True))
+    assert bridge.to_source() == ack(2, multiple=True)
+    bridge.destination(confirm(3))
+    assert bridge.to_source() == ack(3, multiple=True)
+
+
+@pytest.mark.parametrize("sizes", ((JOIN_BYTES + 1, 1), (1, JOIN_BYTES + 1), (1, 1)))
+def test_large_contents_go_out_uncopied(sizes: tuple[int, int]) -> None:
+    bridge = Bridge()
+    messages = [content(b"x" * size) for size in sizes]
+    bridge.source(*(deliver(tag, message) for tag, message in enumerate(messages, 1)))
+    parts = bridge.relay.publishes(bridge.now_s)
+    assert b"".join(parts) == b"".join(publish() + message for message in messages)
+    assert len(parts) == (1 if sizes == (1, 1) else 4)
+
+
+def test_with_an_exchange_alone_each_message_keeps_its_own_key() -> None:
+    bridge = Bridge(own_keys=True)
+    bridge.source(deliver(1, M, routing_key="a"), deliver(2, M, routing_key="", exchange=""))
+    assert bridge.to_destination() == publish("a") + M + publish("") + M
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "cut"),
+    ((4096, 100, True), (0, 100, True), (100, 100, False), (100, 4096, False), (4096, 0, False)),
+)
+def test_bodies_are_cut_anew_only_for_a_smaller_frame_max(source: int, destination: int, *, cut: bool) -> None:
+    bridge = Bridge(frame_max=(source, destination))
+    step = (source or 4096) - 8
+    small, large = content(b"s"), content(b"x" * 300, step=step)
+    bridge.source(deliver(1, small), deliver(2, large))
+    expected = content(b"x" * 300, step=92) if cut else large
+    assert bridge.to_destination() == publish() + small + publish() + expected
+
+
+def test_a_redelivery_that_has_arrived_is_acked_and_not_published() -> None:
+    message = content(b"m", PERSISTENT | {"message_id": b"m-1"})
+    bridge = Bridge()
+    bridge.source(deliver(1, message))
+    bridge.to_destination()
+    bridge.relay.source_lost()
+    bridge.destination(confirm(1))
+    bridge.open_source()
+    bridge.consume()
+    bridge.source(deliver(1, message, redelivered=1))
+    assert bridge.to_source() == ack(1, multiple=False)
+    assert bridge.to_destination() == b""
+
+
+def test_what_the_relay_was_about_to_write_is_gone_with_the_source() -> None:
+    bridge = Bridge()
+    bridge.source(deliver(1, M))
+    bridge.to_destination()
+    bridge.destination(confirm(1))
+    bridge.relay.source_lost()
+    assert bridge.to_source() == b"", "invariant 2"
+
+
+def test_reading_pauses_when_memory_is_full() -> None:
+    bridge = Bridge(WindowLimits(max_in_flight_bytes=100))
+    bridge.source(deliver(1, M))
+    assert not bridge.relay.paused
+    bridge.source(deliver(2, content(b"x" * 100)))
+    assert bridge.relay.paused
+
+
+# --- What the brokers say besides ----------------------------------------------------------------------------
+
+
+def test_closes_of_the_data_channel_and_the_connection_are_kept() -> None:
+    for channel in (0, 1):
+        bridge = Bridge()
+        bridge.source(frames.close(channel, 320, "bye"))
+        bridge.destination(frames.close(channel, 406, "no"))
+        assert bridge.relay.source_close == Close(channel, 320, "bye")
+        assert bridge.relay.destination_close == Close(channel, 406, "no")
+        bridge.relay.source_connecting()
+        bridge.relay.destination_connecting()
+        assert bridge.relay.source_close is None
+        assert bridge.relay.destination_close is None
+
+
+def test_closes_of_other_channels_are_the_control_planes() -> None:
+    bridge = Bridge()
+    bridge.source(frames.close(3, 404, "no queue"))
+    bridge.destination(frames.close(3, 404, "no queue"))
+    assert bridge.relay.source_close is None
+    assert bridge.relay.destination_close is None
+
+
+def test_a_close_of_the_quarantines_channel_ends_no_more_than_the_quarantine() -> None:
+    bridge = quarantining(1)
+    bridge.source(frames.close(2, 404, "no queue"))
+    assert bridge.relay.source_close is None
+    assert not bridge.window.quarantining
+
+
+def test_a_blocked_source_is_no_matter_and_a_blocked_destination_gets_nothing() -> None:
+    bridge = Bridge()
+    bridge.source(frames.BLOCKED, deliver(1, M), frames.UNBLOCKED)
+    bridge.destination(frames.BLOCKED)
+    assert bridge.to_destination() == b""
+    bridge.destination(frames.UNBLOCKED)
+    assert bridge.to_destination() == publish() + M
+
+
+def test_a_connection_that_is_blocked_before_it_is_of_use_stays_so_and_the_next_one_is_not() -> None:
+    bridge = Bridge()
+    bridge.source(deliver(1, M))
+    bridge.relay.destination_lost(bridge.now_s)
+    bridge.connect_destination()
+    bridge.destination(frames.BLOCKED)
+    bridge.relay.destination_opened(0, bridge.now_s)
+    assert bridge.to_destination() == b""
+    bridge.destination(frames.UNBLOCKED)
+    assert bridge.to_destination() == publish() + M
+    bridge.relay.destination_lost(bridge.now_s)
+    bridge.connect_destination()
+    bridge.destination(frames.BLOCKED)
+    bridge.open_destination()
+    assert bridge.to_destination() == publish() + M
+
+
+@pytest.mark.parametrize("raw", (confirm(1), returned(M)), ids=("confirm", "return"))
+def test_the_source_confirms_and_returns_nothing_on_the_data_channel(raw: bytes) -> None:
+    with pytest.raises(MalformedFrameError, match="from the source"):
+        Bridge().source(raw)
+
+
+@pytest.mark.parametrize("raw", (deliver(1, M), frames.CANCEL), ids=("delivery", "cancel"))
+def test_the_destination_delivers_nothing(raw: bytes) -> None:
+    with pytest.raises(MalformedFrameError, match="from the destination"):
+        Bridge().destination(raw)
+
+
+def test_a_returned_message_is_not_acked_but_tried_again() -> None:
+    bridge = Bridge()
+    bridge.source(deliver(1, M))
+    bridge.to_destination()
+    bridge.destination(returned(M, routing_key="dq"), confirm(1))
+    assert bridge.to_source() == b"", "invariant 1"
+    bridge.wait(1.0)
+    assert bridge.to_destination() == publish() + M
+
+
+def test_what_the_destination_closed_for_reaches_the_window() -> None:
+    bridge = Bridge()
+    bridge.source(deliver(1, M))
+    bridge.to_destination()
+    bridge.destination(frames.close(1, 406, "PRECONDITION_FAILED"))
+    bridge.relay.destination_lost(bridge.now_s)
+    assert [verdict.reason for _, verdict in bridge.window.condemned] == ["poison"]
+
+
+def test_what_was_received_changes_with_every_byte_that_comes() -> None:
+    bridge = Bridge()
+    whole = deliver(1, M)
+    seen = [bridge.relay.received]
+    for raw in (whole[:9], whole[9:]):
+        bridge.source(raw)
+        seen.append(bridge.relay.received)
+    assert len(set(seen)) == 3

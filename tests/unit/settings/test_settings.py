@@ -1,0 +1,643 @@
+"""Settings: what is accepted, every mistake at once, and no secret where it may be read."""
+
+# ruff: noqa: S105, S106 - the passwords are made up
+
+from __future__ import annotations
+
+import re
+import ssl
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import aiormq
+import pytest
+from pydantic import ValidationError
+from yarl import URL
+
+from bridge.errors import ConfigurationError, CredentialsError
+from bridge.settings.environment import load_settings, unknown_variables
+from bridge.settings.settings import Option, Settings, effective, options, settings_help
+from bridge.settings.sides import MAX_PASSWORD_BYTES, SideSettings, mask
+from tests.programs import bridge_env
+from tests.rig.certificates import Certificates, make_certificates
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BRIDGE_ENV = Path(__file__).parents[3] / "config" / "bridge.env"
+SECRET = "s3cr3t-Never-Shown"
+LEAST = {
+    "SOURCE_URL": f"amqp://reader:{SECRET}@source.example",
+    "SOURCE_QUEUE": "from",
+    "DESTINATION_URL": f"amqp://writer:{SECRET}@destination.example",
+    "DESTINATION_QUEUE": "to",
+}
+
+
+def environ(**changes: str | None) -> dict[str, str]:
+    """The least configuration with some variables changed, or taken out by None."""
+    return {f"BRIDGE_{name}": text for name, text in (LEAST | changes).items() if text is not None}
+
+
+def load(**changes: str | None) -> Settings:
+    return load_settings(environ(**changes))
+
+
+def problems(**changes: str | None) -> list[str]:
+    """Every complaint; none of them may hold the secret."""
+    with pytest.raises(ConfigurationError) as caught:
+        load(**changes)
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+    return list(caught.value.problems)
+
+
+def problem(**changes: str | None) -> str:
+    found = problems(**changes)
+    assert len(found) == 1, found
+    return found[0]
+
+
+def one_broker(**changes: str | None) -> Settings:
+    """The destination is on the source's broker."""
+    return load(DESTINATION_URL=None, **changes)
+
+
+def tls(certificates: Certificates, side: str = "SOURCE") -> dict[str, str]:
+    return {
+        f"{side}_URL": "amqps://broker.example",
+        f"{side}_CA_FILE": str(certificates.ca),
+        f"{side}_CERT_FILE": str(certificates.client_cert),
+        f"{side}_KEY_FILE": str(certificates.client_key),
+    }
+
+
+# --- what is there -------------------------------------------------------------------------------------------------
+
+
+def test_the_defaults_are_as_documented() -> None:
+    settings = load()
+    assert (settings.source_prefetch, settings.max_in_flight_bytes) == (1000, 64 << 20)
+    assert (settings.confirm_timeout, settings.hold_timeout, settings.shutdown_timeout) == (30, 300, 20)
+    assert (settings.reconnect_min, settings.reconnect_max) == (0.2, 30)
+    assert (settings.user_id, settings.cc, settings.delivery_count) == ("move", "move", "drop")
+    assert (settings.delivery_limit, settings.deduplication) == (20, "message-id")
+    assert (settings.http_host, settings.http_port) == ("0.0.0.0", 8080)  # noqa: S104 - nothing is bound
+    assert (settings.log_level, settings.log_format) == ("info", None)
+    assert settings.quarantine_queue_name == "from.quarantine"
+    assert not settings.source_declare
+    assert not settings.destination_declare
+
+
+def test_every_setting_is_explained() -> None:
+    for option in options():
+        assert option.description.endswith("."), option
+        assert option.variable in settings_help()
+
+
+def test_secrets_are_marked() -> None:
+    secret = {option.variable for option in options() if option.secret}
+    kinds = ("SOURCE_URL", "SOURCE_PASSWORD", "DESTINATION_URL", "DESTINATION_PASSWORD")
+    assert secret == {f"BRIDGE_{kind}" for kind in kinds}
+
+
+@pytest.mark.parametrize("option", [o for o in options() if o.default_is_value], ids=lambda option: option.variable)
+def test_a_default_that_is_written_out_is_the_default(option: Option) -> None:
+    field = option.variable.removeprefix("BRIDGE_").lower()
+    assert getattr(load_settings(environ() | {option.variable: option.default}), field) == getattr(load(), field)
+
+
+def test_settings_cannot_be_changed() -> None:
+    settings = load()
+    with pytest.raises(ValidationError):
+        settings.source_prefetch = 5  # type: ignore[misc]
+
+
+def test_only_the_given_environment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRIDGE_SOURCE_PREFETCH", "7")
+    assert load().source_prefetch == 1000
+
+
+def test_names_are_exact() -> None:
+    """Elsewhere a variable in lower case is no setting; it must neither count nor pass silently."""
+    given = environ() | {"bridge_source_prefetch": "7"}
+    assert load_settings(given).source_prefetch == 1000
+    assert "BRIDGE_SOURCE_PREFETCH" in unknown_variables(given)[0]
+
+
+def test_an_empty_variable_is_not_set_but_an_empty_quarantine_is_none() -> None:
+    """Compose files and charts pass on what is not set as an empty variable."""
+    settings = load(SOURCE_PREFETCH="", SOURCE_PASSWORD="", DESTINATION_EXCHANGE="", QUARANTINE_QUEUE="")
+    assert settings.source_prefetch == 1000
+    assert settings.quarantine_queue_name == ""
+
+
+def test_a_source_is_known_as_a_stream_by_its_consumer_or_its_declaration() -> None:
+    assert not load().source_is_stream
+    assert load(SOURCE_QUEUE_TYPE="stream", SOURCE_DECLARE="true").source_is_stream
+    assert load(SOURCE_CONSUMER_ARGUMENTS='{"x-stream-offset": "next"}').source_is_stream
+
+
+# --- how values are written ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    (("30", 30), ("30s", 30), ("5m", 300), ("500ms", 0.5), ("0.5", 0.5), (" 1.5 s ", 1.5), ("1h", 3600)),
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert load(SHUTDOWN_TIMEOUT=text).shutdown_timeout == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("text", "size_bytes"),
+    (("1048576", 1 << 20), ("64MiB", 64 << 20), ("64MB", 64_000_000), ("1GiB", 1 << 30), ("1.5 kib", 1536), ("7B", 7)),
+)
+def test_sizes(text: str, size_bytes: int) -> None:
+    assert load(MAX_IN_FLIGHT_BYTES=text).max_in_flight_bytes == size_bytes
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), (("true", True), ("Yes", True), ("1", True), ("on", True), ("FALSE", False), ("0", False))
+)
+def test_booleans(text: str, value: bool) -> None:  # noqa: FBT001 - a test's parameter
+    assert load(SOURCE_DECLARE=text).source_declare is value
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "complaint"),
+    (
+        ("SOURCE_PREFETCH", "many", '"many" is not a whole number; expected 1 to 65535'),
+        ("SOURCE_PREFETCH", "0", '"0" is out of range; expected 1 to 65535'),
+        ("SOURCE_PREFETCH", "65536", '"65536" is out of range; expected 1 to 65535'),
+        ("SOURCE_PREFETCH", "1e3", '"1e3" is not a whole number; expected 1 to 65535'),
+        ("SOURCE_CONSUMER_PRIORITY", "high", '"high" is not a whole number; expected -2147483648 to 2147483647'),
+        ("MAX_IN_FLIGHT_BYTES", "64 pages", '"64 pages" is not a size'),
+        ("MAX_IN_FLIGHT_BYTES", "0", '"0" is out of range; expected 1 to'),
+        ("CONFIRM_TIMEOUT", "soon", '"soon" is not a duration such as 30, 30s, 5m or 500ms'),
+        ("CONFIRM_TIMEOUT", "-1", '"-1" is not a duration'),
+        ("HOLD_TIMEOUT", "30m", '"30m" is out of range; expected 1 to 1740 seconds, well below the broker\'s'),
+        ("SOURCE_DECLARE", "maybe", '"maybe" is neither true nor false; expected true or false'),
+        ("SOURCE_AUTH", "kerberos", '"kerberos" is not known; expected one of plain, external'),
+        ("SOURCE_QUEUE_TYPE", "lazy", '"lazy" is not known; expected one of classic, quorum, stream'),
+        ("USER_ID", "forge", '"forge" is not known; expected one of move, keep, drop'),
+        ("DELIVERY_LIMIT", "3", '"3" is out of range; expected 0, or 4 to'),
+        ("SOURCE_CONSUMER_ARGUMENTS", "x=1", '"x=1" is not JSON; expected an object'),
+        ("SOURCE_CONSUMER_ARGUMENTS", "[1]", '"[1]" is not a JSON object; expected one'),
+        ("SOURCE_CONSUMER_ARGUMENTS", '{"x": NaN}', "is not JSON"),
+        ("SOURCE_CONSUMER_ARGUMENTS", '{"x": 9223372036854775808}', "has a number of more than 64 bits"),
+        ("SOURCE_CONSUMER_ARGUMENTS", '{"x": [{"y": -9223372036854775809}]}', "has a number of more than 64 bits"),
+        ("SOURCE_CONSUMER_ARGUMENTS", f'{{"{"x" * 256}": 1}}', "has a name of more than 255 bytes"),
+        ("SOURCE_CONSUMER_ARGUMENTS", r'{"\ud800": 1}', "has half a surrogate pair, which is no text"),
+        ("SOURCE_CONSUMER_ARGUMENTS", r'{"x": ["y", "\udfff"]}', "has half a surrogate pair, which is no text"),
+        ("SOURCE_CONSUMER_ARGUMENTS", '{"x": ' * 900 + "1" + "}" * 900, "expected an object"),
+        ("SOURCE_QUEUE", "é" * 128, "is 256 bytes long; expected a name of at most 255 bytes"),
+        ("DESTINATION_QUEUE", "x" * 256, "is 256 bytes long"),
+        ("HTTP_PORT", "tcp://10.0.0.1:80", '"tcp://10.0.0.1:80" is not a whole number; expected 0 to 65535'),
+        ("LOG_LEVEL", "loud", '"loud" is not known; expected one of debug, info, warning, error'),
+        ("LOG_FORMAT", "xml", '"xml" is not known; expected one of json, console'),
+        ("SOURCE_PASSWORD_FILE", "/nowhere/password", '"/nowhere/password" cannot be read (No such file or directory)'),
+        ("SOURCE_PASSWORD_FILE", "a\0b", "not a path"),
+        ("SOURCE_PASSWORD_FILE", "s3cret", "BRIDGE_SOURCE_PASSWORD_FILE: this file cannot be read"),
+    ),
+)
+def test_a_wrong_value_is_named_with_what_is_expected(name: str, text: str, complaint: str) -> None:
+    found = problem(**{name: text})
+    assert found.startswith(f"BRIDGE_{name}: ")
+    assert complaint in found
+
+
+def test_a_long_value_is_cut_and_stays_on_one_line() -> None:
+    found = problem(SOURCE_PREFETCH="x\n" * 1000)
+    assert "\n" not in found
+    assert len(found) < 250
+
+
+def test_every_mistake_is_found_at_once() -> None:
+    """Those in single values, those that are left out and those that do not go together."""
+    found = problems(
+        SOURCE_URL=None,
+        SOURCE_PREFETCH="many",
+        HTTP_PORT="70000",
+        DESTINATION_QUEUE=None,
+        DESTINATION_ROUTING_KEY="key",
+        DESTINATION_PASSWORD=SECRET,
+        DESTINATION_PASSWORD_FILE=str(BRIDGE_ENV),
+        RECONNECT_MIN="60",
+    )
+    named = ["SOURCE_PREFETCH", "HTTP_PORT", "SOURCE_URL", "DESTINATION_QUEUE", "DESTINATION_ROUTING_KEY"]
+    named += ["DESTINATION_PASSWORD", "RECONNECT_MIN"]
+    assert [re.split(r"[: ]", line)[0] for line in found] == [f"BRIDGE_{name}" for name in named]
+
+
+# --- URLs ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "vhost"),
+    (
+        ("amqp://h", "/"),
+        ("amqp://h/", "/"),
+        ("amqp://h/%2F", "/"),
+        ("amqp://h/%2f", "/"),
+        ("amqp://h/orders", "orders"),
+        ("amqp://h/a%2Fb", "a/b"),
+        ("amqp://h/a/b", "a/b"),
+        ("amqp://h/a%25b", "a%b"),
+        ("amqp://h/a%20b", "a b"),
+        ("amqp://h/a%3Fb", "a?b"),
+        ("amqp://h/a+b", "a+b"),
+        ("amqp://h/%C3%A9", "é"),
+    ),
+)
+async def test_the_virtual_host_arrives_as_it_was_meant(text: str, vhost: str) -> None:
+    """Pins how aiormq reads the path of a URL."""
+    assert aiormq.Connection(load(SOURCE_URL=text).source.url(0)).vhost == vhost
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    (
+        ("http://h", '"http://h" has an unknown scheme; expected amqp:// or amqps://'),
+        ("amqp://", "names no host"),
+        ("amqp://h:99999", "expected a port from 1 to 65535"),
+        ("amqp://h:0", "has port 0"),
+        ("amqp://h/%252F", "has a virtual host that cannot be reached"),
+        ("amqp://h/..", "has a virtual host that cannot be reached"),
+        ("amqp://h/%FF", "has a virtual host that is not UTF-8"),
+        ("amqp://h/v#x", "expected it written as %23"),
+        ("amqp://h?heartbeat=0", "has a bad heartbeat"),
+        ("amqp://h?heartbeat=x", "has a bad heartbeat"),
+        ("amqp://h?no_verify_ssl=1", "has an unknown query parameter"),
+        ("amqp://h?name=a&name=b", "repeats a query parameter"),
+        ("amqp://h,", "entry 2 of the list is empty"),
+        (",amqp://h", "entry 1 of the list is empty"),
+        ("broker.example", "entry 1 of the list is not a URL"),
+        ("amqp://h,amqps://h", "mixes amqp:// and amqps://"),
+        (f"amqp://u:{SECRET}@h:x", '"amqp://u:***@h:x" is not a valid URL'),
+        (f"amqp://u:{SECRET}/1@h", '"amqp://u:***@h" is not a valid URL'),
+        (f"amqp://u:{SECRET}#1@h", '"amqp://u:***@h" is not a valid URL'),
+        (f"amqp://u:1?{SECRET}@h", '"amqp://u:***@h"'),
+        (f"amqp://u:{SECRET[:9]},{SECRET[9:]}@h", "write a comma in a password as %2C"),
+        (f"amqp://u:{SECRET}", '"amqp://u:***" is not a valid URL'),
+    ),
+)
+def test_a_wrong_url_is_refused_and_its_password_masked(text: str, complaint: str) -> None:
+    found = problem(SOURCE_URL=text)
+    assert found.startswith("BRIDGE_SOURCE_URL: ")
+    assert complaint in found
+    assert SECRET[:9] not in found
+    assert SECRET[9:] not in found
+
+
+def test_every_wrong_url_of_a_list_is_named() -> None:
+    found = problem(SOURCE_URL="amqp://h:0,http://h")
+    assert "has port 0" in found
+    assert "unknown scheme" in found
+
+
+@pytest.mark.parametrize("text", ("amqp://[::1]:5672", "amqp://h:5672/v"))
+def test_what_holds_no_password_is_not_masked(text: str) -> None:
+    assert mask(text) == text
+
+
+def test_several_urls_each_with_its_port_and_login() -> None:
+    side = load(SOURCE_URL=f"amqp://a:{SECRET}@one, amqp://b:x@[::1]:5673/v").source
+    assert side.safe_urls == ("amqp://a@one:5672", "amqp://b@[::1]:5673/v")
+    assert side.url(0).password == SECRET
+    assert side.url(1).user == "b"
+
+
+@pytest.mark.parametrize(("query", "heartbeat"), (("", "10"), ("?heartbeat=25", "25")))
+def test_the_heartbeat_is_ten_seconds_unless_the_url_says_otherwise(query: str, heartbeat: str) -> None:
+    assert load(SOURCE_URL=f"amqp://h{query}").source.url(0).query["heartbeat"] == heartbeat
+
+
+# --- logging in ----------------------------------------------------------------------------------------------------
+
+
+def test_without_any_login_it_is_guest() -> None:
+    url = load(SOURCE_URL="amqp://h").source.url(0)
+    assert (url.user, url.password) == ("guest", "guest")
+
+
+async def test_a_login_of_its_own_replaces_the_urls_whatever_its_characters() -> None:
+    password = "p%40 @:/?#[]é+&=%,"
+    side = load(SOURCE_USERNAME="me@:/%", SOURCE_PASSWORD=password).source
+    url = aiormq.Connection(side.url(0)).url
+    assert (url.user, url.password) == ("me@:/%", password)
+    assert side.username == "me@:/%"
+
+
+def test_urls_that_name_different_users_have_no_common_one() -> None:
+    """A `user_id` may then be refused by one broker and not by the other: none is known to be the destination's own."""
+    urls = "amqp://one:1@a/,amqp://two:2@b/"
+    assert load(DESTINATION_URL=urls).destination.username == ""
+    assert load(DESTINATION_URL=urls.replace("two", "one")).destination.username == "one"
+
+
+def test_a_password_file_is_read_anew_each_time(tmp_path: Path) -> None:
+    """One newline at the end is the editor's; another is the password's."""
+    file = tmp_path / "password"
+    file.write_text("first\n")
+    side = load(SOURCE_PASSWORD_FILE=str(file)).source
+    assert side.url(0).password == "first"
+    file.write_text("second\n\n")
+    assert side.url(0).password == "second\n"
+    file.write_bytes(b"third\r\n")
+    assert side.url(0).password == "third"
+    assert {"first", "second\n", "third"} <= side.secrets()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    (
+        (b"", "empty"),
+        (b"\n", "empty"),
+        (b"\xff", "not UTF-8 text"),
+        (bytes(MAX_PASSWORD_BYTES + 1), "longer than 65536 bytes"),
+    ),
+)
+def test_a_useless_password_file_is_named_when_it_is_needed(tmp_path: Path, content: bytes, reason: str) -> None:
+    file = tmp_path / "password"
+    file.write_bytes(content)
+    side = load(SOURCE_PASSWORD_FILE=str(file)).source
+    with pytest.raises(CredentialsError, match=rf"{re.escape(str(file))}: {reason}"):
+        side.url(0)
+
+
+def test_a_password_file_that_is_gone_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("x")
+    side = load(SOURCE_PASSWORD_FILE=str(file)).source
+    file.unlink()
+    with pytest.raises(CredentialsError, match=re.escape(f"{file}: No such file or directory")):
+        side.url(0)
+
+
+def test_password_and_password_file_exclude_each_other() -> None:
+    found = problem(SOURCE_PASSWORD=SECRET, SOURCE_PASSWORD_FILE=str(BRIDGE_ENV))
+    assert found == "BRIDGE_SOURCE_PASSWORD and BRIDGE_SOURCE_PASSWORD_FILE are both set; expected one of them"
+
+
+@pytest.mark.parametrize(
+    "changes", ({"SOURCE_URL": "amqp://reader@h"}, {"SOURCE_URL": "amqp://h", "SOURCE_USERNAME": "reader"})
+)
+def test_a_user_needs_a_password(changes: dict[str, str]) -> None:
+    """The library would try "guest" for it."""
+    assert problem(**changes).startswith("BRIDGE_SOURCE_PASSWORD is not set")
+
+
+# --- TLS -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+def test_no_tls_context_for_amqp() -> None:
+    assert load().source.ssl_context() is None
+
+
+def test_amqps_checks_the_brokers_name_against_the_systems_cas() -> None:
+    context = load(SOURCE_URL="amqps://h").source.ssl_context()
+    assert context is not None
+    assert context.check_hostname
+    assert context.verify_mode is ssl.CERT_REQUIRED
+
+
+def test_the_tls_files_are_read_anew_each_time(certificates: Certificates, tmp_path: Path) -> None:
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(certificates.ca.read_bytes())
+    side = load(**tls(certificates) | {"SOURCE_CA_FILE": str(ca)}).source
+    first = side.ssl_context()
+    assert first is not None
+    other = make_certificates(tmp_path / "other")
+    ca.write_bytes(other.ca.read_bytes())
+    second = side.ssl_context()
+    assert second is not None
+    assert first.get_ca_certs() != second.get_ca_certs()
+    ca.write_text("not a certificate")
+    with pytest.raises(CredentialsError, match=re.escape(str(ca))):
+        side.ssl_context()
+
+
+def test_external_logs_in_by_certificate_alone(certificates: Certificates) -> None:
+    side = load(**tls(certificates), SOURCE_AUTH="external").source
+    url = side.url(0)
+    assert (url.user, url.password, url.query["auth"]) == (None, None, "external")
+    assert side.username == ""
+
+
+def test_external_needs_amqps_and_a_certificate(certificates: Certificates) -> None:
+    expected = "expected an amqps:// URL and BRIDGE_SOURCE_CERT_FILE"
+    assert expected in problem(SOURCE_AUTH="external")
+    without = tls(certificates) | {"SOURCE_CERT_FILE": None, "SOURCE_KEY_FILE": None, "SOURCE_AUTH": "external"}
+    assert expected in problem(**without)
+    named = problem(**tls(certificates), SOURCE_AUTH="external", SOURCE_USERNAME="me")
+    assert "expected no BRIDGE_SOURCE_USERNAME" in named
+
+
+def test_certificate_and_key_go_together(certificates: Certificates, tmp_path: Path) -> None:
+    files = tls(certificates)
+    without_key = problem(**files | {"SOURCE_KEY_FILE": None})
+    assert without_key.startswith("BRIDGE_SOURCE_CERT_FILE: client certificate")
+    assert "BRIDGE_SOURCE_KEY_FILE names the key's file" in without_key
+    without_certificate = problem(**files | {"SOURCE_CERT_FILE": None})
+    assert without_certificate == "BRIDGE_SOURCE_KEY_FILE is set without BRIDGE_SOURCE_CERT_FILE; expected both"
+    another = problem(**files | {"SOURCE_KEY_FILE": str(certificates.server_key)})
+    assert another.startswith("BRIDGE_SOURCE_CERT_FILE: client certificate")
+    both = tmp_path / "both.pem"
+    both.write_bytes(certificates.client_cert.read_bytes() + certificates.client_key.read_bytes())
+    assert load(**files | {"SOURCE_CERT_FILE": str(both), "SOURCE_KEY_FILE": None}).source.ssl_context() is not None
+
+
+@pytest.mark.parametrize("kind", ("CA", "CERT", "KEY"))
+def test_files_that_are_not_pem_are_refused(certificates: Certificates, kind: str) -> None:
+    found = problem(**tls(certificates) | {f"SOURCE_{kind}_FILE": str(BRIDGE_ENV)})
+    assert found.startswith(f"BRIDGE_SOURCE_{kind}_FILE: ")
+    assert "PEM" in found
+
+
+def test_tls_files_have_no_effect_without_tls(certificates: Certificates) -> None:
+    found = problem(**tls(certificates) | {"SOURCE_URL": "amqp://h"})
+    assert found.endswith("without effect on amqp://; expected an amqps:// URL")
+
+
+# --- what goes together --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    (
+        ({"DESTINATION_QUEUE": None}, "BRIDGE_DESTINATION_QUEUE is not set"),
+        ({"DESTINATION_EXCHANGE": "x"}, "BRIDGE_DESTINATION_QUEUE and BRIDGE_DESTINATION_EXCHANGE are both set"),
+        ({"DESTINATION_ROUTING_KEY": "k"}, "BRIDGE_DESTINATION_ROUTING_KEY is set without"),
+        (
+            {"DESTINATION_QUEUE": None, "DESTINATION_EXCHANGE": "x", "DESTINATION_DECLARE": "true"},
+            "BRIDGE_DESTINATION_DECLARE declares a queue",
+        ),
+        ({"SOURCE_QUEUE": None}, "BRIDGE_SOURCE_QUEUE is not set"),
+        ({"SOURCE_URL": None}, "BRIDGE_SOURCE_URL is not set"),
+        ({"RECONNECT_MIN": "31"}, "BRIDGE_RECONNECT_MIN (31 s) is above BRIDGE_RECONNECT_MAX (30 s)"),
+        ({"QUARANTINE_QUEUE": "from"}, "BRIDGE_QUARANTINE_QUEUE is the source queue itself"),
+        ({"SOURCE_QUEUE": "x" * 250}, "BRIDGE_QUARANTINE_QUEUE would by default be a name of 261 bytes"),
+        (
+            {"SOURCE_CONSUMER_PRIORITY": "1", "SOURCE_CONSUMER_ARGUMENTS": '{"x-priority": 2}'},
+            "BRIDGE_SOURCE_CONSUMER_PRIORITY and x-priority",
+        ),
+        ({"SOURCE_QUEUE_TYPE": "stream"}, "BRIDGE_SOURCE_QUEUE_TYPE has no effect"),
+        ({"SOURCE_QUEUE_ARGUMENTS": '{"x-expires": 1}'}, "BRIDGE_SOURCE_QUEUE_ARGUMENTS has no effect"),
+        (
+            {"SOURCE_DECLARE": "true", "SOURCE_QUEUE_ARGUMENTS": '{"x-queue-type": "classic"}'},
+            "BRIDGE_SOURCE_QUEUE_ARGUMENTS names another x-queue-type",
+        ),
+        ({"SOURCE_DECLARE": "true", "SOURCE_QUEUE": "amq.q"}, 'BRIDGE_SOURCE_QUEUE: "amq.q" cannot be declared'),
+    ),
+)
+def test_what_does_not_go_together_is_refused(changes: dict[str, str | None], complaint: str) -> None:
+    assert problem(**changes).startswith(complaint)
+
+
+@pytest.mark.parametrize(
+    "destination",
+    (
+        None,
+        "amqp://other:x@source.example:5672/",
+        "amqp://other:x@SOURCE.example/%2F?heartbeat=5",
+        "amqp://elsewhere,amqp://source.example",
+    ),
+)
+def test_a_loop_is_refused_however_the_broker_is_written(destination: str | None) -> None:
+    found = problem(DESTINATION_URL=destination, DESTINATION_QUEUE="from")
+    assert found.startswith("BRIDGE_DESTINATION_QUEUE is the source queue itself")
+
+
+def test_the_quarantine_is_not_the_destination_of_the_same_broker() -> None:
+    found = problem(DESTINATION_URL=None, DESTINATION_QUEUE="from.quarantine")
+    assert found.startswith("BRIDGE_QUARANTINE_QUEUE is the destination queue")
+    assert load(DESTINATION_QUEUE="from.quarantine").destination_queue == "from.quarantine"
+
+
+@pytest.mark.parametrize("destination", ("amqp://source.example/other", "amqp://source.example:5673"))
+def test_the_same_name_elsewhere_is_another_queue(destination: str) -> None:
+    assert load(DESTINATION_URL=destination, DESTINATION_QUEUE="from").destination_queue == "from"
+
+
+# --- the destination's defaults ------------------------------------------------------------------------------------
+
+
+def test_without_a_url_the_destination_is_the_sources_broker_with_its_login_and_tls(certificates: Certificates) -> None:
+    settings = one_broker(**tls(certificates), SOURCE_USERNAME="me", SOURCE_PASSWORD=SECRET)
+    assert settings.destination.url(0) == settings.source.url(0)
+    assert settings.destination.tls == settings.source.tls
+    assert settings.destination.queue == "to"
+
+
+def test_the_sources_url_written_out_inherits_as_well() -> None:
+    settings = load(DESTINATION_URL=LEAST["SOURCE_URL"], SOURCE_USERNAME="me", SOURCE_PASSWORD="x")
+    assert settings.destination.url(0).user == "me"
+
+
+def test_on_another_broker_nothing_is_inherited() -> None:
+    """A password must not go to where it was not given for."""
+    settings = load(SOURCE_USERNAME="me", SOURCE_PASSWORD="x", DESTINATION_URL="amqp://elsewhere")
+    assert settings.destination.url(0).user == "guest"
+
+
+def test_half_a_login_is_not_completed_with_the_sources() -> None:
+    settings = one_broker(DESTINATION_USERNAME="me", DESTINATION_PASSWORD="x", SOURCE_PASSWORD="y")
+    url = settings.destination.url(0)
+    assert (url.user, url.password) == ("me", "x")
+
+
+# --- secrets -------------------------------------------------------------------------------------------------------
+
+
+def exposed(settings: Settings) -> Iterator[str]:
+    yield repr(settings)
+    yield str(settings)
+    yield repr(settings.model_dump())
+    yield repr(dict(settings))
+    yield str(settings.source_url)
+    yield str(settings.source_password)
+    for side in (settings.source, settings.destination):
+        yield repr(side)
+        yield str(side)
+        yield repr(side.urls)
+        yield repr(side.safe_urls)
+    yield repr(effective(settings))
+
+
+def test_secrets_are_nowhere_to_be_read() -> None:
+    for settings in (load(), load(SOURCE_PASSWORD=SECRET, DESTINATION_PASSWORD=SECRET), one_broker()):
+        for text in exposed(settings):
+            assert SECRET not in text
+
+
+def test_the_side_knows_what_the_log_must_hide() -> None:
+    side: SideSettings = load(SOURCE_URL="amqp://u:one@h,amqp://u:two@h", SOURCE_PASSWORD="three").source
+    assert side.secrets() == {"one", "two", "three"}
+
+
+# --- what is shown -------------------------------------------------------------------------------------------------
+
+
+def test_the_effective_configuration_says_where_each_value_came_from() -> None:
+    found = {entry.variable.removeprefix("BRIDGE_"): entry for entry in effective(one_broker(SOURCE_PASSWORD=SECRET))}
+    assert found["SOURCE_URL"][1:] == ("amqp://reader@source.example:5672", "environment")
+    assert found["DESTINATION_URL"][1:] == ("amqp://reader@source.example:5672", "source")
+    assert found["DESTINATION_PASSWORD"][1:] == ("**********", "source")
+    assert found["SOURCE_PREFETCH"][1:] == ("1000", "default")
+    assert found["QUARANTINE_QUEUE"][1:] == ("from.quarantine", "default")
+    assert found["RECONNECT_MIN"][1:] == ("0.2", "default")
+    assert found["SOURCE_DECLARE"][1:] == ("false", "default")
+    assert len(found) == len(options())
+
+
+def test_unknown_variables_are_named_with_the_closest_setting() -> None:
+    given = environ() | {"BRIDGE_SOURCE_PREFECTH": "5", "BRIDGE_WHATEVER": "", "OTHER": "x"}
+    assert unknown_variables(given) == [
+        "BRIDGE_SOURCE_PREFECTH is not a setting and has no effect; did you mean BRIDGE_SOURCE_PREFETCH?",
+        "BRIDGE_WHATEVER is not a setting and has no effect",
+    ]
+
+
+def test_what_kubernetes_sets_for_a_service_is_nobodys_typo() -> None:
+    links = {
+        "BRIDGE_SERVICE_HOST": "10.0.0.1",
+        "BRIDGE_SERVICE_PORT": "80",
+        "BRIDGE_SERVICE_PORT_HTTP": "80",
+        "BRIDGE_PORT": "tcp://10.0.0.1:80",
+        "BRIDGE_ORDERS_PORT_80_TCP_ADDR": "10.0.0.1",
+    }
+    assert unknown_variables(links) == []
+    assert len(unknown_variables({"BRIDGE_SOURCE_PORT": "5672"})) == 1
+
+
+# --- config/bridge.env ---------------------------------------------------------------------------------------------
+
+
+def test_bridge_env_is_written_from_the_settings() -> None:
+    hint = "python -m tests.programs.bridge_env > config/bridge.env"
+    assert BRIDGE_ENV.read_text() == bridge_env.render(), f"run: {hint}"
+
+
+def _assignments(*, commented: bool) -> dict[str, str]:
+    pattern = r"^#?(BRIDGE_\w+)=(.*)$" if commented else r"^(BRIDGE_\w+)=(.*)$"
+    return dict(re.findall(pattern, BRIDGE_ENV.read_text(), re.MULTILINE))
+
+
+def test_bridge_env_works_as_it_is() -> None:
+    settings = load_settings(_assignments(commented=False))
+    assert settings.source.urls[0].with_query(None) == URL("amqp://source.example:5672/")
+
+
+def test_bridge_env_works_with_every_line_uncommented() -> None:
+    everything = _assignments(commented=True)
+    assert list(everything) == [option.variable for option in options()]
+    assert unknown_variables(everything) == []
+    as_it_is = load_settings(_assignments(commented=False))
+    changed = {"quarantine_queue"}  # set to nothing, it means none
+    assert load_settings(everything).model_dump(exclude=changed) == as_it_is.model_dump(exclude=changed)

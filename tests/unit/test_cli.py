@@ -1,0 +1,223 @@
+"""The command line as a user meets it: a process, its exit codes and what it writes. No broker is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bridge import cli
+from bridge.observe.status import Status
+from bridge.settings.settings import options
+from tests.rig.bridge_process import BridgeProcess, StartBridge
+from tests.rig.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PASSWORD = "n3ver-Sh0wn"  # noqa: S105 - made up
+
+
+@pytest.fixture
+def silent_broker() -> Iterator[socket.socket]:
+    """Something that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(30)
+        yield listening
+
+
+def settings_for(listening: socket.socket, **more: str) -> dict[str, str]:
+    return {
+        "BRIDGE_SOURCE_URL": f"amqp://reader:{PASSWORD}@127.0.0.1:{listening.getsockname()[1]}",
+        "BRIDGE_SOURCE_QUEUE": "from",
+        "BRIDGE_DESTINATION_QUEUE": "to",
+    } | {f"BRIDGE_{name}": text for name, text in more.items()}
+
+
+def test_every_mistake_is_listed_and_nothing_is_connected(silent_broker: socket.socket) -> None:
+    settings = settings_for(silent_broker, SOURCE_PREFETCH="many", HTTP_PORT="-1", DESTINATION_EXCHANGE="x")
+    with BridgeProcess(settings) as bridge:
+        assert bridge.wait() == os.EX_CONFIG
+    assert bridge.log_lines == [
+        'amqp-bridge: BRIDGE_SOURCE_PREFETCH: "many" is not a whole number; expected 1 to 65535',
+        'amqp-bridge: BRIDGE_HTTP_PORT: "-1" is out of range; expected 0 to 65535',
+        "amqp-bridge: BRIDGE_DESTINATION_QUEUE and BRIDGE_DESTINATION_EXCHANGE are both set; expected one of them",
+        "amqp-bridge: nothing was connected; `amqp-bridge run --help` lists every setting",
+    ]
+    silent_broker.settimeout(0)
+    with pytest.raises(BlockingIOError):
+        silent_broker.accept()
+
+
+def test_a_port_that_is_taken_is_a_wrong_configuration(silent_broker: socket.socket) -> None:
+    port = silent_broker.getsockname()[1]
+    with BridgeProcess(settings_for(silent_broker, HTTP_PORT=str(port))) as bridge:
+        assert bridge.wait() == os.EX_CONFIG
+    assert f"BRIDGE_HTTP_PORT={port} cannot be listened on (Address already in use)" in bridge.logs
+    assert "Traceback" not in bridge.logs
+
+
+def test_a_typo_is_warned_of_and_the_bridge_runs(silent_broker: socket.socket, start_bridge: StartBridge) -> None:
+    bridge = start_bridge(settings_for(silent_broker, SOURCE_PREFECTH="5"))
+    assert bridge.http_port
+    warnings = [event["event"] for event in bridge.events if event["level"] == "warning"]
+    expected = "BRIDGE_SOURCE_PREFECTH is not a setting and has no effect; did you mean BRIDGE_SOURCE_PREFETCH?"
+    assert expected in warnings
+
+
+def test_the_start_is_logged_without_the_password(silent_broker: socket.socket, start_bridge: StartBridge) -> None:
+    bridge = start_bridge(settings_for(silent_broker, LOG_LEVEL="debug"))
+    assert bridge.http_port
+    started = next(event for event in bridge.events if event["event"].endswith("started"))
+    assert started["source"] == [f"amqp://reader@127.0.0.1:{silent_broker.getsockname()[1]}"]
+    silent_broker.accept()[0].close()
+    wait_until(lambda: "not connected" in bridge.logs, "the failure to be logged")
+    assert PASSWORD not in bridge.logs
+    assert PASSWORD not in bridge.get("/readyz")[1]
+    assert PASSWORD.encode() not in Path(f"/proc/{bridge.pid}/cmdline").read_bytes()
+
+
+def test_without_a_broker_it_runs_is_healthy_and_says_why_it_is_not_ready(start_bridge: StartBridge) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        settings = settings_for(listening)
+    bridge = start_bridge(settings)
+    wait_until(lambda: "nothing listens there" in bridge.get("/readyz")[1], "the reason to be known")
+    assert bridge.get("/readyz")[0] == 503
+    assert bridge.get("/healthz")[0] == 200
+
+
+@pytest.mark.parametrize("number", (signal.SIGTERM, signal.SIGINT))
+def test_a_signal_ends_a_bridge_that_is_not_connected(
+    silent_broker: socket.socket, start_bridge: StartBridge, number: int
+) -> None:
+    """In the middle of connecting, with nothing in flight: nothing to wait for, so not for the shutdown timeout."""
+    bridge = start_bridge(settings_for(silent_broker, SHUTDOWN_TIMEOUT="50s"))
+    with silent_broker.accept()[0]:
+        assert bridge.http_port
+        os.kill(bridge.pid, number)
+        assert bridge.wait(40) == 0
+    assert "Traceback" not in bridge.logs
+
+
+def test_two_signals_at_once_are_one(silent_broker: socket.socket, start_bridge: StartBridge) -> None:
+    """As when a wrapper passes a signal on that its whole group has got. Both wait for a bridge that is stopped."""
+    bridge = start_bridge(settings_for(silent_broker))
+    assert bridge.http_port
+    for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGINT, signal.SIGCONT):
+        os.kill(bridge.pid, number)
+    assert bridge.wait() == 0
+
+
+def test_a_second_signal_ends_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    stops: list[None] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    monkeypatch.setattr(time, "monotonic", iter((100.0, 100.9, 101.0)).__next__)
+    supervisor = SimpleNamespace(status=Status(), stop=lambda: stops.append(None))
+    signals = cli.Signals(supervisor)  # type: ignore[arg-type]  # what it needs of one
+    for number in (signal.SIGTERM, signal.SIGTERM):
+        signals.received(number)
+        assert ended == []
+    signals.received(signal.SIGINT)
+    assert (ended, len(stops)) == ([cli.EX_SECOND_SIGNAL], 1)
+
+
+def test_text_that_is_not_utf8_is_a_mistake_of_the_configuration() -> None:
+    wrong = {b"BRIDGE_SOURCE_QUEUE": b"\xff", b"BRIDGE_SOURCE_PASSWORD": b"s3cr3t\xff", b"BRIDGE_HTTP_HOST": b"\xff"}
+    run = subprocess.run(
+        [sys.executable, "-m", "bridge", "run"], env=os.environb | wrong, capture_output=True, timeout=60, check=False
+    )
+    assert run.returncode == cli.EX_CONFIG
+    for name in wrong:
+        assert name + b": is not valid UTF-8 text" in run.stderr
+    assert b"Traceback" not in run.stderr
+    assert b"s3cr3t" not in run.stderr
+
+
+def test_a_sigterm_while_the_bridge_is_being_imported_is_not_lost(silent_broker: socket.socket) -> None:
+    """PID 1 has no default handler, so the first thing to do is to install one."""
+    variables = {name: text for name, text in os.environ.items() if not name.startswith("BRIDGE_")}
+    with subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "bridge", "run"],
+        env=variables | settings_for(silent_broker),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr
+        assert any("bridge.errors" in line for line in process.stderr)
+        process.terminate()
+        rest = process.stderr.read()
+    assert process.returncode == 0
+    assert "Traceback" not in rest
+
+
+@pytest.mark.parametrize("number", (signal.SIGTERM, signal.SIGINT))
+def test_a_check_that_is_ended_by_a_signal_does_not_say_that_all_is_well(
+    silent_broker: socket.socket, number: signal.Signals
+) -> None:
+    with BridgeProcess(settings_for(silent_broker), "check") as bridge, silent_broker.accept()[0]:
+        os.kill(bridge.pid, number)
+        assert bridge.wait() == 128 + number
+    assert "Traceback" not in bridge.logs
+
+
+def test_the_configuration_is_shown_with_its_origins_and_without_secrets(silent_broker: socket.socket) -> None:
+    settings = settings_for(silent_broker, SOURCE_PREFETCH="5", SOURCE_PREFECTH="6")
+    with BridgeProcess(settings, "config") as table, BridgeProcess(settings, "config", "--json") as document:
+        assert (table.wait(), document.wait()) == (0, 0)
+    rows = {line.split()[0]: line.split()[1:] for line in table.log_lines if line.startswith("BRIDGE_")}
+    url = f"amqp://reader@127.0.0.1:{silent_broker.getsockname()[1]}"
+    assert rows["BRIDGE_SOURCE_URL"] == [url, "environment"]
+    assert rows["BRIDGE_DESTINATION_URL"] == [url, "the", "source's"]
+    assert rows["BRIDGE_SOURCE_PREFETCH"] == ["5", "environment"]
+    assert rows["BRIDGE_HOLD_TIMEOUT"] == ["300", "default"]
+    assert list(rows) == [option.variable for option in options()]
+    entries = json.loads("\n".join(line for line in document.log_lines if "is not a setting" not in line))
+    assert {"variable": "BRIDGE_SOURCE_PREFETCH", "value": "5", "origin": "environment"} in entries
+    for shown in (table, document):
+        assert PASSWORD not in shown.logs
+        assert "BRIDGE_SOURCE_PREFECTH is not a setting" in shown.logs
+
+
+@pytest.mark.parametrize("command", ("check", "config"))
+def test_a_wrong_configuration_is_78_for_every_command(silent_broker: socket.socket, command: str) -> None:
+    with BridgeProcess(settings_for(silent_broker, SOURCE_PREFETCH="many"), command) as bridge:
+        assert bridge.wait() == os.EX_CONFIG
+    assert bridge.log_lines == [
+        'amqp-bridge: BRIDGE_SOURCE_PREFETCH: "many" is not a whole number; expected 1 to 65535',
+        f"amqp-bridge: nothing was connected; `amqp-bridge {command} --help` lists every setting",
+    ]
+
+
+@pytest.mark.parametrize("command", ("run", "check", "config"))
+def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    for option in options():
+        assert f"  {option.variable}" in text
+        assert option.description.split()[-1] in text
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("amqp-bridge 0.")
+
+
+def test_without_a_command_it_says_how_it_is_used(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([])
+    assert ended.value.code == 2
+    assert "usage: amqp-bridge" in capsys.readouterr().err

@@ -1,0 +1,272 @@
+"""The memory: each confirmed copy covers one redelivery, for a while, within bounds; and it knows what it lost."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bridge.window import memory as module
+from bridge.window.memory import ACKED_S, KEPT_BYTES, REMEMBERED_S, Memory
+from tests.support.frames import PERSISTENT, Properties, delivery
+
+if TYPE_CHECKING:
+    from bridge.amqp.events import Delivery
+
+_numbers = count(1)
+
+
+def message(message_id: str, size: int = 0, **properties: bytes) -> Delivery:
+    identified: Properties = PERSISTENT | {"message_id": message_id.encode()} | properties
+    return delivery(next(_numbers), b"x" * size, identified)
+
+
+def acked(memory: Memory, *messages: Delivery) -> None:
+    memory.acked(list(messages), sum(len(m.content) for m in messages))
+
+
+def hear(memory: Memory, from_s: float, to_s: float) -> None:
+    """Deliveries come twice a second."""
+    for half in range(int(from_s * 2), int(to_s * 2) + 1):
+        memory.heard(half / 2)
+
+
+@pytest.fixture
+def memory() -> Memory:
+    return Memory(enabled=True)
+
+
+SIZES = pytest.mark.parametrize("size", (0, KEPT_BYTES), ids=("kept whole", "kept as hashes"))
+
+
+@SIZES
+def test_what_was_acked_shortly_before_the_loss_covers_one_redelivery_each(memory: Memory, size: int) -> None:
+    acked(memory, message("a", size), message("b", size))
+    acked(memory, message("c", size))
+    memory.source_lost([])
+    assert len(memory) == 3
+    for name in "abc":
+        assert memory.recall(message(name, size).content)
+        assert not memory.recall(message(name, size).content)
+    assert len(memory) == 0
+
+
+def test_nothing_is_recalled_before_a_generation_has_ended(memory: Memory) -> None:
+    """A redelivered message of that id may then be another one's return to the queue."""
+    acked(memory, message("a"))
+    assert not memory.recall(message("a").content)
+
+
+@SIZES
+def test_what_was_acked_long_before_the_loss_is_not_remembered(memory: Memory, size: int) -> None:
+    acked(memory, message("old", size))
+    hear(memory, 0.0, 0.5)
+    acked(memory, message("young", size))
+    hear(memory, 1.0, ACKED_S)
+    memory.source_lost([])
+    assert not memory.recall(message("old", size).content)
+    assert memory.recall(message("young", size).content)
+
+
+def test_acks_do_not_age_while_nothing_is_heard(memory: Memory) -> None:
+    """A connection is dead for a while before that is noticed; what was buffered may still be read after it."""
+    hear(memory, 0.0, 5.0)
+    acked(memory, message("a"))
+    memory.heard(200.0)
+    acked(memory, message("b"))
+    memory.source_lost([])
+    assert memory.recall(message("a").content)
+    assert memory.recall(message("b").content)
+
+
+def test_an_ack_counts_for_its_own_generation_only(memory: Memory) -> None:
+    acked(memory, message("a"))
+    memory.source_lost([])
+    assert memory.recall(message("a").content)
+    memory.source_lost([])
+    assert not memory.recall(message("a").content)
+
+
+def test_copies_are_counted(memory: Memory) -> None:
+    memory.remember(message("a").content)
+    memory.remember(message("a").content)
+    assert [memory.recall(message("a").content) for _ in range(3)] == [True, True, False]
+
+
+def test_another_message_of_the_same_id_is_not_taken_for_it(memory: Memory) -> None:
+    memory.remember(message("a", 5).content)
+    assert not memory.recall(message("a", 6).content)
+    assert not memory.recall(message("a", 5, type=b"t").content)
+    assert not memory.recall(delivery(1, b"xxxxx").content)
+    assert memory.recall(message("a", 5).content)
+
+
+@SIZES
+def test_messages_without_an_id_are_never_remembered(memory: Memory, size: int) -> None:
+    nameless = delivery(1, b"x" * size)
+    memory.remember(nameless.content)
+    assert len(memory) == 0
+    acked(memory, nameless)
+    memory.source_lost([])
+    assert len(memory) == 0
+    assert not memory.vouches_for(nameless.content)
+
+
+def test_switched_off_it_remembers_nothing_and_vouches_for_nothing_after_a_loss() -> None:
+    memory = Memory(enabled=False)
+    acked(memory, message("a"))
+    memory.remember(message("a").content)
+    assert memory.vouches_for(message("a").content)
+    memory.source_lost([])
+    assert not memory.recall(message("a").content)
+    assert not memory.vouches_for(message("a").content)
+
+
+def test_it_forgets_a_while_after_consuming_began_again(memory: Memory) -> None:
+    memory.remember(message("a").content)
+    memory.expire(1e9)
+    assert len(memory) == 1, "an outage may last: redeliveries come only after it"
+    memory.consuming(1e9)
+    memory.consuming(1e9 + 200.0)
+    memory.expire(1e9 + REMEMBERED_S - 0.1)
+    assert len(memory) == 1
+    memory.expire(1e9 + REMEMBERED_S)
+    assert len(memory) == 0
+    assert not memory.recall(message("a").content)
+
+
+def test_time_does_not_count_while_nothing_is_taken(memory: Memory) -> None:
+    """The redeliveries wait, too; else they would be copies that nobody counts."""
+    memory.remember(message("a").content)
+    memory.expire(0.0)
+    memory.consuming(0.0)
+    memory.expire(REMEMBERED_S, taking=False)
+    memory.expire(2 * REMEMBERED_S - 0.1)
+    assert memory.recall(message("a").content)
+
+
+def test_what_came_round_again_and_was_not_forwarded_is_not_taken_for_its_first_copy(memory: Memory) -> None:
+    """As a retry does. Which of them a redelivery is cannot be told; the worst case is a duplicate, not vouched for."""
+    acked(memory, message("a"), message("a"), message("b"))
+    memory.source_lost([message("a").content, message("c").content])
+    assert not memory.recall(message("a").content)
+    assert not memory.vouches_for(message("a").content)
+    assert memory.recall(message("b").content)
+
+
+def test_what_was_given_back_is_not_taken_for_its_first_copy_until_it_was_forwarded(memory: Memory) -> None:
+    acked(memory, message("a"), message("b"))
+    memory.given_back(message("a").content)
+    memory.source_lost([])
+    assert not memory.recall(message("a").content)
+    assert memory.recall(message("b").content)
+    again = message("a")._replace(redelivered=1)
+    acked(memory, again)
+    memory.source_lost([])
+    assert memory.recall(again.content), "it is back, and was forwarded"
+
+
+def test_another_of_the_same_id_that_is_forwarded_is_not_what_was_given_back(memory: Memory) -> None:
+    memory.given_back(message("a").content)
+    acked(memory, message("a"))
+    memory.source_lost([])
+    assert not memory.recall(message("a").content), "what was given back is still to come"
+
+
+def test_more_acks_than_can_be_remembered_are_not_vouched_for(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REMEMBERED_MESSAGES", 1)
+    acked(memory, message("a"), message("b"))
+    memory.source_lost([])
+    assert not memory.vouches_for(message("a").content)
+
+
+def test_what_is_given_back_takes_the_cover_from_its_like(memory: Memory) -> None:
+    acked(memory, message("a"))
+    memory.source_lost([])
+    memory.given_back(message("a").content)
+    memory.given_back(delivery(1, b"", PERSISTENT).content)
+    assert not memory.recall(message("a").content)
+    assert not memory.vouches_for(message("a").content)
+
+
+def test_a_suppressed_redelivery_may_come_again(memory: Memory) -> None:
+    acked(memory, message("a"))
+    memory.source_lost([])
+    assert memory.recall(message("a").content)
+    memory.suppressed(message("a"))
+    memory.source_lost([])
+    assert memory.recall(message("a").content)
+
+
+def test_large_messages_without_an_id_leave_nothing_behind(memory: Memory) -> None:
+    """Batches of nothing would pile up for ever."""
+    for _ in range(3):
+        acked(memory, delivery(1, b"x" * KEPT_BYTES, PERSISTENT))
+    assert not memory._acked
+
+
+def test_a_loss_gives_more_time(memory: Memory) -> None:
+    memory.remember(message("a").content)
+    memory.consuming(0.0)
+    memory.source_lost([])
+    memory.expire(REMEMBERED_S)
+    assert memory.recall(message("a").content)
+
+
+def test_recent_acks_are_bounded_and_what_falls_out_is_not_vouched_for(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ACKED_MESSAGES", 3)
+    acked(memory, message("a"), message("b"))
+    hear(memory, 0.0, 1.0)
+    acked(memory, message("c"), message("d"))
+    memory.source_lost([])
+    assert not memory.recall(message("a").content)
+    assert memory.recall(message("c").content)
+    assert not memory.vouches_for(message("a").content)
+
+
+def test_what_falls_out_when_it_is_old_is_no_loss(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ACKED_MESSAGES", 1)
+    acked(memory, message("a"))
+    hear(memory, 0.0, ACKED_S)
+    acked(memory, message("b"))
+    memory.source_lost([])
+    assert memory.vouches_for(message("a").content)
+
+
+def test_an_overflow_long_before_the_loss_is_no_loss(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ACKED_MESSAGES", 1)
+    acked(memory, message("a"))
+    acked(memory, message("b"))
+    hear(memory, 0.0, ACKED_S)
+    memory.source_lost([])
+    assert memory.vouches_for(message("a").content)
+
+
+def test_what_is_remembered_is_bounded_the_oldest_goes_first(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REMEMBERED_MESSAGES", 2)
+    memory.source_lost([])
+    for name in "aba":
+        memory.remember(message(name).content)
+    assert memory.vouches_for(message("z").content)
+    memory.remember(message("c").content)
+    assert len(memory) == 2
+    assert not memory.recall(message("b").content)
+    assert memory.recall(message("a").content)
+    assert not memory.vouches_for(message("z").content)
+
+
+def test_after_it_forgot_it_vouches_again(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REMEMBERED_MESSAGES", 0)
+    memory.source_lost([])
+    memory.remember(message("a").content)
+    assert not memory.vouches_for(message("a").content)
+    memory.consuming(0.0)
+    memory.expire(REMEMBERED_S)
+    assert memory.vouches_for(message("a").content)
+
+
+def test_before_any_loss_a_redelivery_is_not_this_processs_own(memory: Memory) -> None:
+    assert memory.vouches_for(delivery(1).content)

@@ -1,0 +1,188 @@
+"""Deliveries set aside: when each is tried again, and what several returns in a row mean."""
+
+from __future__ import annotations
+
+import pytest
+
+from bridge.window.blame import Verdict
+from bridge.window.pace import Pace
+from bridge.window.parked import ASIDE_RETRY_MAX_S, RETURNS_IN_A_ROW, Aside
+from tests.support.frames import delivery
+
+POISON = Verdict("poison", 406, "why")
+
+
+class Scene:
+    """Nothing is aside yet; shorthands by delivery tag."""
+
+    def __init__(self, *, own_keys: bool = False) -> None:
+        self.aside = Aside(Pace(1000, lambda: 1.0), own_keys=own_keys)
+
+    def returned(self, *delivery_tags: int, now_s: float = 0.0) -> list[bool]:
+        """What each return says of the destination."""
+        return [self.aside.returned(delivery(tag), now_s) for tag in delivery_tags]
+
+    def park(self, delivery_tag: int, now_s: float, retry_in_s: float) -> None:
+        """The quarantine does not take it."""
+        self.aside.park(delivery(delivery_tag), POISON, now_s, retry_in_s)
+
+    def due(self, now_s: float) -> list[int]:
+        """What is published again."""
+        return [d.delivery_tag for d in self.aside.due(now_s)]
+
+    def taken(self) -> list[int]:
+        """What is published again since another message was taken."""
+        return [d.delivery_tag for d in self.aside.taken()]
+
+    def probes(self, *, alone: bool) -> list[int]:
+        """What tries whether the destination has a route again, in order."""
+        return sorted(d.delivery_tag for d in self.aside.probes(alone=alone))
+
+    def given_up(self, now_s: float) -> list[tuple[int, str]]:
+        """What has been refused for 100 s."""
+        return [(d.delivery_tag, reason) for d, reason in self.aside.given_up(now_s, 100.0)]
+
+    def offered(self, now_s: float) -> list[tuple[int, Verdict]]:
+        """What the quarantine is offered again."""
+        return [(d.delivery_tag, verdict) for d, verdict in self.aside.offered(now_s)]
+
+
+def test_a_returned_message_is_tried_again_ever_more_rarely() -> None:
+    scene = Scene()
+    now_s = 0.0
+    for wait_s in (0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, ASIDE_RETRY_MAX_S, ASIDE_RETRY_MAX_S):
+        scene.returned(1, now_s=now_s)
+        assert scene.due(now_s + wait_s - 0.01) == []
+        now_s += wait_s
+        assert scene.due(now_s) == [1]
+        assert scene.due(now_s) == [], "it is being tried"
+
+
+def test_once_settled_it_is_forgotten() -> None:
+    scene = Scene()
+    scene.returned(1)
+    scene.due(0.4)
+    scene.aside.settled(1)
+    assert scene.aside.retried == {}
+    scene.returned(1)
+    assert scene.due(0.4) == [1], "another generation's"
+
+
+def test_what_was_refused_for_long_is_given_up_though_it_was_tried_again() -> None:
+    scene = Scene()
+    scene.returned(1, now_s=0.0)
+    scene.due(50.0)
+    scene.returned(1, 2, now_s=60.0)
+    scene.park(3, 0.0, 1.0)
+    scene.offered(50.0)
+    scene.park(3, 60.0, 1.0)
+    assert scene.given_up(99.0) == []
+    assert scene.given_up(100.0) == [(1, "unroutable"), (3, "poison")]
+    assert [d.delivery_tag for d in scene.aside.deliveries] == [2]
+
+
+def test_the_parked_are_offered_again_and_never_published() -> None:
+    scene = Scene()
+    scene.park(1, 0.0, 5.0)
+    assert scene.due(100.0) == []
+    assert scene.offered(4.0) == []
+    assert scene.offered(5.0) == [(1, POISON)]
+    assert scene.offered(5.0) == []
+
+
+def test_several_returns_in_a_row_mean_that_the_destination_has_no_route_until_it_takes_one() -> None:
+    scene = Scene()
+    scene.park(9, 0.0, 5.0)
+    assert scene.returned(*range(1, RETURNS_IN_A_ROW + 1)) == [*[False] * (RETURNS_IN_A_ROW - 1), True]
+    assert scene.aside.everything_returned
+    assert scene.taken() == [*range(1, RETURNS_IN_A_ROW + 1)]
+    assert not scene.aside.everything_returned
+    assert scene.returned(7) == [False]
+
+
+def test_a_message_taken_between_returns_says_that_there_is_a_route() -> None:
+    scene = Scene()
+    scene.returned(1, 2)
+    assert scene.taken() == [], "each waits for its own next try"
+    assert scene.returned(3, 4) == [False, False]
+
+
+def test_one_message_with_a_key_of_its_own_that_is_returned_again_and_again_says_nothing_of_the_destination() -> None:
+    scene = Scene(own_keys=True)
+    for number in range(10):
+        assert scene.returned(1, now_s=100.0 * number) == [False]
+        assert scene.due(100.0 * number + 50.0) == [1]
+    assert scene.returned(2, now_s=1000.0) == [False]
+    assert scene.returned(3, now_s=1000.0) == [True], "these are different ones"
+
+
+def test_a_message_to_the_one_queue_that_is_returned_again_and_again_tells_that_the_queue_is_gone() -> None:
+    scene = Scene()
+    found = []
+    for number in range(RETURNS_IN_A_ROW):
+        found += scene.returned(1, now_s=100.0 * number)
+        scene.due(100.0 * number + 50.0)
+    assert found == [False, False, True]
+
+
+def test_probes_with_keys_of_their_own_that_are_returned_again_keep_the_others_back() -> None:
+    scene = Scene(own_keys=True)
+    scene.returned(3, 2, 1)
+    for now_s, other in ((10.0, 3), (20.0, 2), (30.0, 3)):
+        scene.aside.waiting[other].retry_at_s = 0.0
+        assert scene.probes(alone=True) == [1, other]
+        assert scene.returned(1, other, now_s=now_s) == [False, True]
+    assert sorted(scene.taken()) == [1, 2, 3]
+
+
+def test_a_message_with_a_key_of_its_own_that_was_given_up_may_come_back_as_another() -> None:
+    scene = Scene(own_keys=True)
+    for tag in range(1, 10):
+        assert scene.returned(tag, now_s=1000.0 * tag) == [False]
+        assert scene.given_up(1000.0 * tag + 100.0) == [(tag, "unroutable")]
+
+
+def test_where_only_parked_ones_are_left_nothing_tells_of_a_route() -> None:
+    scene = Scene()
+    scene.returned(*range(1, RETURNS_IN_A_ROW + 1))
+    scene.aside.release()
+    scene.park(9, 0.0, 5.0)
+    assert not scene.aside.everything_returned
+
+
+@pytest.mark.parametrize(("alone", "probes"), ((False, [1]), (True, [1, 3])))
+def test_the_oldest_probes_and_when_alone_the_one_that_waits_longest_too(probes: list[int], *, alone: bool) -> None:
+    scene = Scene()
+    scene.park(0, 0.0, 5.0)
+    scene.returned(3, now_s=0.0)
+    scene.returned(1, 2, now_s=1.0)
+    assert scene.probes(alone=alone) == probes
+    assert not scene.aside.everything_returned, "they may pass"
+    assert scene.returned(1) == [False]
+    assert scene.returned(3) == [True]
+
+
+def test_an_operator_is_told_why() -> None:
+    scene = Scene()
+    assert scene.aside.hindrance == ""
+    scene.returned(1)
+    assert scene.aside.hindrance == "has no route for 1 messages, which are tried again"
+    scene.park(2, 0.0, 5.0)
+    scene.aside.park(delivery(3), Verdict("too-large"), 0.0, 6.0)
+    assert scene.aside.hindrance == "holds 2 messages that it refuses and no quarantine takes (why)"
+    scene.offered(5.0)
+    assert "too-large" in scene.aside.hindrance
+    assert "holds 2" in scene.aside.hindrance, "also while one is offered"
+
+
+def test_released_or_stale_nothing_waits() -> None:
+    scene = Scene()
+    scene.returned(1, 2)
+    assert [d.delivery_tag for d in scene.aside.release()] == [1, 2]
+    assert scene.aside.deliveries == []
+    scene.returned(*range(1, RETURNS_IN_A_ROW + 1))
+    scene.due(1.0)
+    scene.returned(8)
+    scene.aside.source_lost()
+    assert (scene.aside.deliveries, scene.aside.retried, scene.taken()) == ([], {}, [])
+    assert scene.returned(1) == [False]

@@ -1,0 +1,172 @@
+"""Publishes between publish and confirm: what a confirm or a return is about."""
+
+from __future__ import annotations
+
+import pytest
+
+from bridge.amqp.events import Delivery, Return
+from bridge.errors import MalformedFrameError
+from bridge.window.books import Histogram
+from bridge.window.publishes import Publishes
+from tests.support.frames import PERSISTENT, Properties, content, delivery, table, text
+
+
+class Scene:
+    """Publishes of a generation that just began, and shorthands by delivery tag."""
+
+    def __init__(self, *delivery_tags: int, own_keys: bool = False) -> None:
+        self.seconds = Histogram()
+        self.publishes = Publishes(self.seconds, own_keys=own_keys)
+        if delivery_tags:
+            self.publishes.add([delivery(tag) for tag in delivery_tags], 0.0)
+
+    def confirm(self, publish_seqno: int, now_s: float = 0.0, *, multiple: bool = False) -> tuple[int, list[int]]:
+        """The first publish_seqno, and delivery tags; 0 for what was confirmed before."""
+        first, confirmed = self.publishes.confirm(publish_seqno, now_s, multiple=multiple)
+        return first, [0 if d is None else d.delivery_tag for d in confirmed]
+
+    def returned(self, body: bytes, properties: Properties = PERSISTENT, key: str = "key") -> None:
+        """`basic.return`."""
+        route = b"\x02ex" + bytes([len(key)]) + key.encode()
+        self.publishes.returned(Return(1, 312, "NO_ROUTE", route, content(body, properties), len(body)), 0.0)
+
+
+def test_one_at_a_time_several_at_once_and_all_there_are() -> None:
+    scene = Scene(*range(11, 20))
+    assert scene.confirm(1) == (1, [11])
+    assert scene.confirm(3, multiple=True) == (2, [12, 13])
+    assert scene.confirm(0, multiple=True) == (4, [14, 15, 16, 17, 18, 19])
+    assert not scene.publishes
+
+
+def test_out_of_turn_one_keeps_its_place_until_those_before_it_are_confirmed() -> None:
+    scene = Scene(11, 12, 13, 14)
+    assert scene.confirm(2) == (2, [12])
+    assert [d.delivery_tag for d in scene.publishes] == [11, 13, 14]
+    assert (len(scene.publishes), scene.publishes.waiting) == (4, 3)
+    assert scene.confirm(1) == (1, [11])
+    assert len(scene.publishes) == 2
+    assert scene.confirm(4) == (4, [14])
+    assert scene.confirm(4, multiple=True) == (3, [13, 0])
+
+
+def test_what_is_confirmed_again_confirms_nothing() -> None:
+    scene = Scene(11, 12, 13)
+    scene.confirm(1)
+    assert scene.confirm(1)[1] == []
+    assert scene.confirm(1, multiple=True)[1] == []
+    scene.confirm(3)
+    assert scene.confirm(3) == (3, [0])
+
+
+@pytest.mark.parametrize("publish_seqno", (3, 1 << 40, -1))
+def test_a_confirm_of_what_was_never_published_is_malformed(publish_seqno: int) -> None:
+    with pytest.raises(MalformedFrameError, match="only 2 were made"):
+        Scene(11, 12).confirm(publish_seqno)
+
+
+def test_delivery_tags_rise_from_the_last_publish_that_went_back() -> None:
+    scene = Scene(11, 12)
+    assert scene.publishes.rise_from(1)
+    scene.publishes.add([delivery(3), delivery(13)], 0.0)
+    scene.publishes.add([delivery(14)], 0.0)
+    assert not scene.publishes.rise_from(2)
+    assert scene.publishes.rise_from(3)
+
+
+def test_confirms_are_timed_by_batch() -> None:
+    scene = Scene(11, 12)
+    scene.publishes.add([delivery(13)], 1.0)
+    scene.confirm(1, 2.0)
+    assert sum(scene.seconds.counts) == 0
+    scene.confirm(3, 4.0, multiple=True)
+    assert (sum(scene.seconds.counts), scene.seconds.total) == (3, 4.0 + 4.0 + 3.0)
+
+
+def test_overdue_counts_from_the_last_answer_or_from_when_waiting_began() -> None:
+    scene = Scene()
+    assert not scene.publishes.overdue(100.0, 30.0), "nothing is published"
+    scene.publishes.add([delivery(1), delivery(2)], 100.0)
+    scene.publishes.add([delivery(3)], 120.0)
+    assert scene.publishes.overdue(130.0, 30.0)
+    scene.confirm(1, 130.0)
+    assert not scene.publishes.overdue(159.0, 30.0)
+    assert scene.publishes.overdue(160.0, 30.0)
+
+
+def test_a_new_generation_starts_at_one_and_has_returned_nothing() -> None:
+    scene = Scene(11, 12)
+    scene.returned(b"11")
+    scene.publishes.begin_anew()
+    assert not scene.publishes
+    assert scene.publishes.returns == {}
+    scene.publishes.add([delivery(3)], 0.0)
+    assert scene.publishes.rise_from(1)
+    assert scene.confirm(1) == (1, [3])
+
+
+# --- Returns ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("other", (b"", b"2", b"22", b"x"))
+def test_a_return_of_none_of_ours_is_malformed(other: bytes) -> None:
+    scene = Scene(1, 33)
+    with pytest.raises(MalformedFrameError, match="that was not published"):
+        scene.returned(other)
+
+
+def test_each_return_counts_for_one_confirm_of_those_that_are_alike() -> None:
+    scene = Scene()
+    alike = [delivery(tag, b"same") for tag in range(1, 5)]
+    scene.publishes.add(alike, 0.0)
+    scene.confirm(1)
+    scene.returned(b"same")
+    scene.returned(b"same")
+    assert [scene.publishes.was_returned(d) for d in alike[1:]] == [True, True, False]
+
+
+def test_returns_in_the_order_of_the_publishes_are_found_right_after_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands may come before their confirms: a search from the first each time stops the bridge for seconds."""
+    looked_at: list[Delivery] = []
+    alike = Publishes._alike
+
+    def noted(publishes: Publishes, delivery: Delivery) -> tuple[bytes, bytes]:
+        looked_at.append(delivery)
+        return alike(publishes, delivery)
+
+    monkeypatch.setattr(Publishes, "_alike", noted)
+    scene = Scene(*range(101, 200))
+    scene.confirm(10, multiple=True)
+    for tag in range(111, 200):
+        scene.returned(b"%d" % tag)
+    assert [d.delivery_tag for d in looked_at] == [*range(111, 200)]
+
+
+def test_returns_in_another_order_are_found_too() -> None:
+    scene = Scene()
+    several = [delivery(1, b"same"), delivery(2, b"same"), delivery(3, b"other"), delivery(4, b"same")]
+    scene.publishes.add(several, 0.0)
+    scene.returned(b"other")
+    scene.publishes.confirm(4, 0.0, multiple=False)
+    scene.returned(b"same")
+    scene.returned(b"same")
+    assert [scene.publishes.was_returned(d) for d in several] == [True, True, True, False]
+
+
+def test_a_return_is_matched_by_properties_and_the_set_of_headers() -> None:
+    """RabbitMQ 4 returns the header table sorted."""
+    scene = Scene()
+    ordered = {"b": text("1"), "a": text("2")}
+    properties = [{"type": b"t"}, {"headers": table(ordered)}, {"headers": table(ordered | {"c": b"V"})}]
+    several = [delivery(tag, b"same", PERSISTENT | p) for tag, p in enumerate(properties, 1)]
+    scene.publishes.add(several, 0.0)
+    scene.returned(b"same", PERSISTENT | {"headers": table(dict(sorted(ordered.items())))})
+    assert [scene.publishes.was_returned(d) for d in several] == [False, True, False]
+
+
+def test_with_keys_of_their_own_a_return_is_matched_by_key_too() -> None:
+    scene = Scene(own_keys=True)
+    several = [delivery(tag, b"same", routing_key=key) for tag, key in ((1, "a"), (2, "b"))]
+    scene.publishes.add(several, 0.0)
+    scene.returned(b"same", key="b")
+    assert [scene.publishes.was_returned(d) for d in several] == [False, True]

@@ -1,0 +1,439 @@
+"""The window: the way of a delivery, what the destination and the source do to it, and anything in any order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from bridge.window.pace import FIRST_PUBLISH_WINDOW, RETRY_MAX_S
+from tests.support.frames import PERSISTENT, delivery
+from tests.support.window_model import LIMITS, WindowMachine
+from tests.support.window_scene import Scene
+
+if TYPE_CHECKING:
+    from bridge.amqp.events import Delivery
+
+
+class NoQuarantine(WindowMachine):
+    """What the destination refuses is held."""
+
+    limits = replace(LIMITS, quarantine=False)
+
+
+class OwnKeys(WindowMachine):
+    """A route is a matter of the message."""
+
+    limits = replace(LIMITS, own_keys=True, prefetch=7)
+
+
+@pytest.mark.parametrize(
+    ("machine", "examples"),
+    ((WindowMachine, 200), (NoQuarantine, 60), (OwnKeys, 60)),
+    ids=("quarantine", "no quarantine", "own keys"),
+)
+def test_in_any_order_of_events_the_invariants_hold_and_in_the_end_all_is_settled(
+    machine: type[WindowMachine], examples: int
+) -> None:
+    limits = settings(max_examples=examples, stateful_step_count=60, deadline=None)
+    run_state_machine_as_test(machine, settings=limits)
+
+
+# --- received → held → published → confirmed → acked -----------------------------------------------------------
+
+
+def test_confirmed_in_order_means_one_cumulative_ack() -> None:
+    scene = Scene()
+    scene.receive(*range(1, 6))
+    assert scene.take() == [1, 2, 3, 4, 5]
+    assert scene.acks() == []
+    scene.confirm(3, multiple=True)
+    assert scene.acks() == [(3, True)]
+    scene.confirm(0, multiple=True)
+    assert scene.acks() == [(5, True)]
+    assert scene.books.forwarded == 5
+    assert scene.window.last_forward_s == scene.now_s
+
+
+def test_confirmed_out_of_order_means_single_acks_and_none_twice() -> None:
+    scene = Scene()
+    scene.receive(*range(1, 6))
+    scene.take()
+    scene.confirm(2)
+    scene.confirm(4)
+    assert scene.acks() == [(2, False), (4, False)]
+    scene.confirm(3, multiple=True)
+    assert scene.acks() == [(1, False), (3, False)]
+    scene.confirm(5)
+    assert scene.acks() == [(5, True)]
+
+
+def test_a_confirm_of_what_is_confirmed_already_is_nothing() -> None:
+    scene = Scene()
+    scene.receive(1, 2)
+    scene.take()
+    scene.confirm(1)
+    scene.confirm(1)
+    scene.confirm(1, multiple=True)
+    assert scene.acks() == [(1, True)]
+
+
+def test_the_publish_window_doubles_with_each_round_up_to_the_prefetch() -> None:
+    scene = Scene(prefetch=50)
+    scene.receive(*range(1, 301))
+    rounds = []
+    seqno = 0
+    for _ in range(4):
+        taken = len(scene.take())
+        rounds.append(taken)
+        seqno += taken
+        scene.confirm(seqno, multiple=True)
+    assert rounds == [FIRST_PUBLISH_WINDOW, 2 * FIRST_PUBLISH_WINDOW, 50, 50]
+
+
+def test_a_batch_is_bounded_in_bytes() -> None:
+    scene = Scene()
+    scene.receive(1, 2, 3)
+    size = len(delivery(1).content)
+    assert len(scene.window.take(size + 1, scene.now_s)) == 2
+    assert len(scene.window.take(size, scene.now_s)) == 1
+
+
+def test_confirms_and_residence_are_timed_in_the_books() -> None:
+    scene = Scene()
+    scene.receive(1)
+    scene.now_s += 2.0
+    scene.receive(2)
+    scene.take()
+    scene.now_s += 0.5
+    scene.confirm(2, multiple=True)
+    assert scene.books.confirm_seconds.total == 2 * 0.5
+    assert scene.books.residence_seconds.total == 2.5 + 0.5
+
+
+# --- The destination ends, blocks, nacks ------------------------------------------------------------------------
+
+
+def test_destination_generation_ends_and_the_published_are_held_in_order_and_published_again() -> None:
+    scene = Scene()
+    scene.receive(*range(1, 6))
+    scene.take()
+    scene.confirm(2)
+    scene.receive(6)
+    scene.lose_destination()
+    assert scene.take() == []
+    scene.reopen_destination()
+    assert scene.take() == [1, 3, 4, 5, 6], "invariant 5"
+    assert scene.books.duplicates_possible == 4
+    assert scene.books.publish_retries == {"destination-lost": 4}
+    scene.confirm(5, multiple=True)
+    assert (scene.acks()[-1], scene.window.in_flight) == ((6, False), 0)
+
+
+def test_a_loss_with_nothing_published_makes_no_duplicates() -> None:
+    scene = Scene()
+    scene.receive(1)
+    scene.lose_destination(320)
+    assert scene.books.duplicates_possible == 0
+    assert scene.books.publish_retries == {}
+
+
+def test_nack_holds_them_in_order_narrows_the_window_and_backs_off_without_requeueing() -> None:
+    scene = Scene()
+    scene.receive(*range(1, 5))
+    scene.take()
+    scene.confirm(1)
+    scene.confirm(3, multiple=True, accepted=False)
+    assert scene.window.pace.publish_window == 1
+    assert scene.take() == []
+    scene.confirm(4)
+    scene.wait(0.2)
+    assert scene.take() == [2]
+    assert "its queue may be full" in scene.window.hindrance or scene.window.hindrance == ""
+    scene.confirm(5)
+    assert scene.take() == [3]
+    assert scene.window.settlement.requeues == []
+    assert scene.books.publish_retries == {"nack": 2}
+
+
+def test_the_backoff_of_a_refusing_destination_doubles_with_jitter_up_to_its_most_and_ends_with_a_success() -> None:
+    waits: list[list[float]] = []
+    for chance in (0.0, 1.0):
+        scene = Scene(chance)
+        scene.receive(1)
+        seqno = 0
+        waits.append([])
+        for _ in range(8):
+            assert scene.take() == [1]
+            seqno += 1
+            scene.confirm(seqno, accepted=False)
+            assert scene.window.hindrance == "refuses messages (nack: its queue may be full (reject-publish))"
+            waits[-1].append(scene.window.pace._resting_until_s - scene.now_s)
+            scene.now_s = scene.window.pace._resting_until_s
+    assert waits[1] == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, RETRY_MAX_S, RETRY_MAX_S, RETRY_MAX_S])
+    assert waits[0] == pytest.approx([wait / 2 for wait in waits[1]])
+    scene.take()
+    scene.confirm(seqno + 1)
+    assert scene.window.hindrance == ""
+    assert scene.window.pace.refuses_since(scene.now_s) == 0.0
+
+
+def test_several_nacks_of_one_refusal_back_off_once() -> None:
+    scene = Scene()
+    scene.receive(1, 2)
+    scene.take()
+    scene.confirm(1, accepted=False)
+    until_s = scene.window.pace._resting_until_s
+    scene.confirm(2, accepted=False)
+    assert scene.window.pace._resting_until_s == until_s
+
+
+def test_blocked_writes_nothing_and_confirm_timeouts_stand_still() -> None:
+    scene = Scene(confirm_timeout_s=30.0)
+    scene.receive(1)
+    scene.take()
+    scene.window.destination_blocked(scene.now_s)
+    scene.receive(2)
+    scene.wait(1000.0)
+    assert not scene.window.destination_ready
+    assert not scene.window.publishable
+    assert scene.take() == []
+    assert scene.window.pace.refuses_since(scene.now_s) == 1000.0
+    assert not scene.window.confirm_overdue(scene.now_s)
+    scene.window.destination_unblocked(scene.now_s)
+    assert not scene.window.confirm_overdue(scene.now_s)
+    assert scene.take() == [2]
+    scene.wait(30.0)
+    assert scene.window.confirm_overdue(scene.now_s)
+
+
+def test_confirm_overdue_counts_from_the_last_sign_of_progress() -> None:
+    scene = Scene(confirm_timeout_s=30.0)
+    scene.wait(100.0)
+    assert not scene.window.confirm_overdue(scene.now_s), "nothing is published"
+    scene.receive(1, 2)
+    scene.take()
+    assert scene.window.publishing
+    scene.wait(29.0)
+    assert not scene.window.confirm_overdue(scene.now_s)
+    scene.confirm(1)
+    scene.wait(29.0)
+    assert not scene.window.confirm_overdue(scene.now_s)
+    scene.wait(1.0)
+    assert scene.window.confirm_overdue(scene.now_s)
+    scene.lose_destination()
+    assert not scene.window.confirm_overdue(scene.now_s)
+    assert not scene.window.publishing
+
+
+def test_trouble_without_a_message_in_flight_is_over_when_the_destination_is_back() -> None:
+    scene = Scene()
+    scene.lose_destination()
+    scene.wait(10.0)
+    assert scene.window.pace.refuses_since(scene.now_s) == 10.0
+    scene.reopen_destination()
+    scene.wait(0.1)
+    assert scene.window.pace.refuses_since(scene.now_s) == 0.0
+
+
+# --- The source -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("delivery_count", "limit", "caught"), ((17, 20, True), (16, 20, False), (99, 0, False)))
+def test_a_delivery_near_the_limit_goes_to_the_quarantine(delivery_count: int, limit: int, *, caught: bool) -> None:
+    scene = Scene(delivery_limit=limit)
+    scene.receive_each(delivery(1, redelivered=1, delivery_count=delivery_count))
+    assert bool(scene.verdicts()) == caught
+    assert scene.take() == ([] if caught else [1])
+
+
+def test_near_the_limit_and_refused_by_the_quarantine_its_best_chance_is_to_be_forwarded() -> None:
+    scene = Scene()
+    scene.receive_each(delivery(1, redelivered=1, delivery_count=17))
+    scene.window.quarantine_refused(scene.now_s)
+    assert scene.take() == [1]
+
+
+def test_source_generation_ends_and_all_of_the_window_is_stale() -> None:
+    scene = Scene()
+    scene.receive(*range(1, FIRST_PUBLISH_WINDOW + 4))
+    scene.take()
+    scene.confirm(1)
+    scene.window.source_lost()
+    assert scene.acks() == [], "invariant 2: an ack that was not written is not written any more"
+    assert scene.take() == []
+    assert (scene.books.stale_held, scene.books.stale_published) == (3, FIRST_PUBLISH_WINDOW - 1)
+    assert scene.window.orphans == FIRST_PUBLISH_WINDOW - 1
+    assert scene.window.oldest_received_s is None
+    assert scene.books.bytes_in_flight == 0
+
+
+def identified(delivery_tag: int, name: str, redelivered: int = 0) -> Delivery:
+    return delivery(delivery_tag, b"body", PERSISTENT | {"message_id": name.encode()}, redelivered=redelivered)
+
+
+@pytest.mark.parametrize("fate", ("confirmed", "nacked", "returned", "lost"))
+def test_an_orphans_fate_decides_over_its_redelivery(fate: str) -> None:
+    scene = Scene()
+    scene.receive_each(identified(1, "a"))
+    scene.take()
+    scene.window.source_lost()
+    if fate == "returned":
+        scene.returned(b"body", properties=PERSISTENT | {"message_id": b"a"})
+    if fate == "lost":
+        scene.lose_destination(406, "poison, perhaps")
+        scene.reopen_destination()
+    else:
+        scene.confirm(1, accepted=fate != "nacked")
+    assert scene.window.orphans == 0
+    scene.window.source_opened()
+    scene.receive_each(identified(1, "a", redelivered=1))
+    if fate == "confirmed":
+        assert scene.acks() == [(1, False)]
+        assert scene.books.suppressed == 1
+        assert scene.take() == []
+    else:
+        assert scene.acks() == []
+        assert scene.take() == [1]
+    assert scene.books.imbalance == 0
+
+
+def test_an_orphan_without_an_id_is_forwarded_again_and_counted() -> None:
+    scene = Scene()
+    scene.receive_each(delivery(1, b"body"))
+    scene.take()
+    scene.window.source_lost()
+    scene.confirm(1)
+    scene.window.source_opened()
+    scene.receive_each(delivery(1, b"body", redelivered=1))
+    assert scene.take() == [1]
+    assert scene.books.duplicates_possible == 1
+
+
+def test_a_suppressed_redelivery_is_known_again_when_its_ack_was_lost_too() -> None:
+    scene = Scene()
+    scene.receive_each(identified(1, "a"))
+    scene.take()
+    scene.confirm(1)
+    for _ in range(3):
+        scene.window.source_lost()
+        scene.window.source_opened()
+        scene.receive_each(identified(1, "a", redelivered=1))
+        assert scene.acks() == [(1, False)]
+    assert (scene.books.forwarded, scene.books.suppressed) == (1, 3)
+
+
+@pytest.mark.parametrize("fans_out", (False, True))
+def test_a_nack_of_an_exchange_may_stand_for_copies_that_other_queues_took(*, fans_out: bool) -> None:
+    scene = Scene(fans_out=fans_out)
+    scene.receive(1, 2)
+    scene.take()
+    scene.confirm(2, multiple=True, accepted=False)
+    assert scene.books.duplicates_possible == (2 if fans_out else 0)
+
+
+@pytest.mark.parametrize("fate", ("held", "given back", "orphan nacked", "orphan's destination lost"))
+def test_a_message_that_came_round_again_is_not_suppressed_in_the_place_of_its_first_copy(fate: str) -> None:
+    """Somebody sent it back to the source with its id, to be tried again: that was not forwarded, and must be."""
+    scene = Scene()
+    scene.receive_each(identified(1, "a"))
+    scene.take()
+    scene.confirm(1)
+    scene.receive_each(identified(2, "a"))
+    if fate.startswith("orphan"):
+        scene.take()
+    if fate == "given back":
+        scene.window.release("hold-timeout")
+    scene.window.source_lost()
+    if fate == "orphan nacked":
+        scene.confirm(2, accepted=False)
+    elif fate == "orphan's destination lost":
+        scene.lose_destination()
+        scene.reopen_destination()
+    scene.window.source_opened()
+    scene.receive_each(identified(1, "a", redelivered=1))
+    scene.wait(10.0)
+    assert scene.take() == [1]
+    assert scene.books.duplicates_possible > 0, "it may be the first copy, whose ack was forgotten"
+
+
+def test_nothing_is_published_while_orphans_wait() -> None:
+    scene = Scene()
+    scene.receive(1)
+    scene.take()
+    scene.window.source_lost()
+    scene.window.source_opened()
+    scene.receive(1)
+    assert scene.take() == []
+    assert scene.window.publishing
+    scene.confirm(1)
+    assert scene.take() == [1]
+
+
+# --- Giving back ------------------------------------------------------------------------------------------------
+
+
+def test_release_gives_back_all_that_is_not_published_in_order_and_what_still_comes() -> None:
+    scene = Scene()
+    scene.receive_each(delivery(1), delivery(2, redelivered=1, delivery_count=19), delivery(3), delivery(4))
+    assert scene.take() == [1, 3, 4]
+    scene.refuse_route(3, 2)
+    scene.receive(5)
+    scene.window.release("hold-timeout")
+    assert scene.window.settlement.requeues == [2, 3, 5]
+    scene.receive(6)
+    assert scene.window.settlement.requeues == [2, 3, 5, 6]
+    scene.window.released()
+    scene.receive(7)
+    assert scene.window.settlement.requeues == [2, 3, 5, 6]
+    assert scene.books.requeued == {"hold-timeout": 4}
+    scene.confirm(3, multiple=True)
+    assert scene.acks() == [(1, False), (4, False)]
+
+
+def test_release_leaves_what_is_on_its_way_to_the_quarantine() -> None:
+    scene = Scene()
+    scene.receive_each(*(delivery(tag, redelivered=1, delivery_count=19) for tag in (1, 2)))
+    scene.window.quarantining = True
+    scene.window.release("shutdown")
+    assert scene.window.settlement.requeues == [2]
+    scene.window.quarantined()
+    assert scene.acks() == [(1, False)]
+
+
+def test_release_published_gives_back_the_rest_but_never_orphans() -> None:
+    scene = Scene()
+    scene.receive(1, 2, 3)
+    scene.take()
+    scene.confirm(2)
+    scene.window.release_published("shutdown")
+    assert scene.window.settlement.requeues == [1, 3]
+    assert scene.books.duplicates_possible == 2
+    other = Scene()
+    other.receive(1)
+    other.take()
+    other.window.source_lost()
+    other.window.release_published("shutdown")
+    assert other.window.settlement.requeues == [], "invariant 2"
+
+
+# --- Memory -----------------------------------------------------------------------------------------------------
+
+
+def test_full_at_so_many_bytes_and_not_while_what_comes_is_given_back_or_an_answer_must_be_read() -> None:
+    scene = Scene(max_in_flight_bytes=2 * len(delivery(1).content))
+    scene.receive(1)
+    assert not scene.window.full
+    scene.receive(2)
+    assert scene.window.full, "invariant 4"
+    scene.window.quarantining = True
+    assert not scene.window.full
+    scene.window.quarantining = False
+    scene.window.destination_blocked(scene.now_s)
+    scene.window.release("hold-timeout")
+    assert scene.books.bytes_in_flight == 0
+    scene.receive(3)
+    assert not scene.window.full
