@@ -80,7 +80,7 @@ def test_a_quarantine_that_does_not_answer_ends_the_source_and_is_left_alone_for
     bridge.to_source()
     assert bridge.relay.decide(bridge.now_s) is None
     bridge.source(deliver(2, M))
-    bridge.wait(bridge.window.limits.confirm_timeout_s)
+    bridge.wait(bridge.window.limits.confirm_timeout_s + 0.1)
     ending = bridge.relay.decide(bridge.now_s)
     assert isinstance(ending, EndGeneration)
     assert (ending.side, ending.reason) == ("source", "quarantine-timeout")
