@@ -380,3 +380,9 @@ def without_expiration(content: bytes) -> tuple[bytes, bytes]:
     if not expiration:
         return content, b""
     return join_properties(header, properties) + content[len(header) :], expiration[1:]
+
+
+def stream_offset(content: bytes) -> int | None:
+    """Return the header field `x-stream-offset`, which a stream adds to its deliveries; None where there is none."""
+    table = split_properties(header_frame(content)).get(HEADERS, EMPTY_TABLE)
+    return next((_integer(value) for name, value in table_fields(table) if name == b"x-stream-offset"), None)

@@ -103,6 +103,9 @@ class Cutter:
         assembly = self._assembly
         return self._tail_size, self._body_rest, assembly.body_left if assembly is not None else 0
 
+    def drop(self, *, on: bool) -> None:
+        """Stub."""
+
     def feed(self, data: bytes, now_s: float) -> list[Event]:
         """Take the next chunk; return the events that it completes."""
         try:
@@ -303,10 +306,10 @@ class Cutter:
                 events.append(Confirm(channel, publish_seqno, bool(bits & 1), method == BASIC_ACK))
                 return
             if method == BASIC_CANCEL_OK:
-                events.append(ConsumerCancelled(by_us=True))
+                events.append(ConsumerCancelled(by_us=True, consumer_tag=_short_string(frame, 11)))
                 return
         if method == BASIC_CANCEL:
-            events.append(ConsumerCancelled(by_us=False))
+            events.append(ConsumerCancelled(by_us=False, consumer_tag=_short_string(frame, 11)))
         elif method in {CHANNEL_CLOSE, CONNECTION_CLOSE}:
             (code,) = _close.unpack_from(frame, 11)
             events.append(Close(channel, code, _short_string(frame, 13)))

@@ -72,6 +72,14 @@ class ConsumerCancelled(NamedTuple):
     """`basic.cancel` from the broker, or (`by_us`) its `cancel-ok`: no delivery follows."""
 
     by_us: bool
+    consumer_tag: str = ""
 
 
-Event = Deliveries | Confirm | Return | Close | Blocked | Unblocked | ConsumerCancelled
+class Dropped(NamedTuple):
+    """A delivery of which only the delivery tag was kept (see `Cutter.drop`)."""
+
+    delivery_tag: int
+    redelivered: bool
+
+
+Event = Deliveries | Dropped | Confirm | Return | Close | Blocked | Unblocked | ConsumerCancelled

@@ -10,7 +10,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from bridge.check.inquiry import Inquiry, Queue
+from bridge.check.inquiry import Inquiry
+from bridge.connection.kind import Queue
 from bridge.errors import BridgeError, ConnectError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import aio_pika
 from aiormq import exceptions as amqp
@@ -18,20 +18,23 @@ from pamqp.constants import DOMAIN_REGEX
 
 from bridge.amqp.frames import DATA_CHANNEL, QUARANTINE_CHANNEL
 from bridge.connection.diagnosis import CONTROL_PLANE_ERRORS, VAGUE, explained
+from bridge.connection.kind import Queue, kind_of
 from bridge.connection.tap import Pump, Tap, TapFactory
-from bridge.errors import ConnectError
-from bridge.relay.watchdog import QueueState
+from bridge.errors import BridgeError, ConnectError
+from bridge.relay.queue import QueueFacts, QueueState
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator
 
     from aio_pika.abc import AbstractChannel, AbstractQueue
+    from aiormq.abc import AbstractChannel as UnderlayChannel
     from pamqp.common import FieldTable
     from yarl import URL
 
     from bridge.amqp.cutter import Cutter
     from bridge.amqp.events import Close, Event
+    from bridge.relay.queue import QueueType
     from bridge.relay.relay import Relay
     from bridge.settings.settings import Settings
     from bridge.settings.sides import SideSettings
@@ -42,6 +45,9 @@ CLOSE_TIMEOUT_S = 3.0
 """For a polite goodbye; the connection is dropped after it."""
 NOT_ALLOWED = 530
 """AMQP 0-9-1's reply code for a virtual host that is missing or not the user's."""
+QUEUE_TYPES = frozenset({"classic", "quorum", "stream"})
+UNCOUNTED_SINCE = (4, 3)
+"""The version of RabbitMQ since which `nack(requeue)` does not count towards a delivery limit."""
 CONTROL_CHANNEL = 3
 """For questions of which a refusal closes the channel, or that may never be answered."""
 
@@ -69,6 +75,8 @@ class Session:
         self._side = side
         self._connection: TappedConnection | None = None
         self._opened = False
+        self._index = 0
+        """Of the URL."""
         self.tap: Tap | None = None
         self.end: tuple[str, str] | None = None
         """Why the generation ended: a short fixed word for `/metrics`, a sentence for the log."""
@@ -141,6 +149,7 @@ class Session:
     async def _connect(self, index: int, cutter: Cutter) -> AbstractChannel:
         """Connect to URL number `index` and open the data channel, with confirms where it publishes."""
         side = self._side
+        self._index = index
         factory = TapFactory(lambda reader: Tap(reader, cutter, self, self._pump))
         context = await asyncio.to_thread(side.ssl_context)
         url = await asyncio.to_thread(side.url, index)
@@ -158,6 +167,25 @@ class Session:
         channel = self._connection.channel(channel_number=DATA_CHANNEL, publisher_confirms=side.name == "destination")
         await channel.initialize()
         return channel
+
+    @asynccontextmanager
+    async def _question(self) -> AsyncIterator[UnderlayChannel]:
+        """A channel that a refusal may close. Raises `ConnectError` for what is refused within."""
+        assert self._connection is not None  # noqa: S101 - open() has run
+        try:
+            async with self._explained(self._index):
+                channel = self._connection.channel(channel_number=CONTROL_CHANNEL, publisher_confirms=False)
+                await channel.initialize()
+                yield await channel.get_underlay_channel()
+                await channel.close()
+        except BridgeError:
+            raise
+        except Exception as error:
+            # aiormq 7.2.4 may raise a bare Exception in what waits while the connection is lost; the tap knows why.
+            if self.end is None:
+                raise
+            reason, text = self.end
+            raise ConnectError(reason, f"{self._side.safe_urls[self._index]}: {text}") from error
 
     async def _queue(self, channel: AbstractChannel, name: str) -> AbstractQueue:
         """Declare the side's durable queue, or verify that it exists."""
@@ -207,25 +235,53 @@ class SourceSession(Session):
 
     def __init__(self, relay: Relay, pump: Pump, settings: Settings) -> None:
         super().__init__(relay, pump, settings, settings.source)
-        self._index = 0
         self._consumers = 0
         self._quarantine: AbstractChannel | None = None
 
     async def open(self, index: int) -> None:
         """Connect and verify the queue; a generation begins. Raises `BridgeError`."""
-        self._index = index
         async with self._explained(index):
             self._channel = await self._connect(index, self._relay.source_connecting())
             self._queue_object = await self._queue(self._channel, self._settings.source_queue or "")
-        self._relay.source_opened(self._begin())
+        facts = await self._facts()
+        self._relay.source_opened(self._begin(), facts)
         self._pump.source = self.tap
 
-    async def consume(self, prefetch: int) -> QueueState:
-        """Begin to consume, and return the queue's state right before. Raises `BridgeError`."""
+    async def _facts(self) -> QueueFacts:
+        """Ask the broker what the queue is; the settings' word counts where it does not say. Raises `BridgeError`."""
+        assert self._connection is not None  # noqa: S101 - _connect has run
+        assert self._connection.transport is not None  # noqa: S101
+        properties = self._connection.transport.connection.server_properties
+        version = tuple(int(number) for number in re.findall(r"\d+", str(properties.get("version", "")))[:2])
+        is_rabbitmq = str(properties.get("product", "")) == "RabbitMQ"
+        found = Queue()
+        if is_rabbitmq:
+            try:
+                found = await kind_of(self._question, self._settings.source_queue or "")
+            except ConnectError:
+                if self.end is not None:
+                    raise
+        known = bool(found.queue_type)
+        told = cast("QueueType", found.queue_type) if found.queue_type in QUEUE_TYPES else None
+        queue_type = told or self._settings.stated_source_type
+        return QueueFacts(
+            queue_type,
+            auto_delete=found.auto_delete if known else None,
+            expires=found.expires if known else None,
+            requeues_counted=queue_type != "classic" and not (is_rabbitmq and version >= UNCOUNTED_SINCE),
+        )
+
+    async def consume(self, prefetch: int, offset: int | None) -> QueueState | None:
+        """Begin to consume, in a stream from an `offset` on; return the queue's state right before.
+
+        None when consuming is no longer wanted. Raises `BridgeError`.
+        """
         settings = self._settings
         arguments = dict(settings.source_consumer_arguments)
         if settings.source_consumer_priority is not None:
             arguments["x-priority"] = settings.source_consumer_priority
+        if offset is not None:
+            arguments["x-stream-offset"] = offset
         async with self._explained(self._index):
             await self._channel.set_qos(prefetch_count=prefetch)
             before = await self._channel.declare_queue(self._settings.source_queue, passive=True)
@@ -233,16 +289,22 @@ class SourceSession(Session):
                 raise ConnectError(*self.end)
             self._consumers += 1
             consumer_tag = f"amqp-bridge-{self._consumers}"
-            self._relay.steering.starting(consumer_tag, asyncio.get_running_loop().time())
+            if not self._relay.steering.starting(consumer_tag, asyncio.get_running_loop().time()):
+                return None
             await self._queue_object.consume(_never, consumer_tag=consumer_tag, arguments=arguments)  # type: ignore[arg-type]  # JSON
         return _state(before)
 
     async def look(self) -> QueueState:
         """Ask the source queue for its state. Raises `BridgeError`."""
-        async with self._explained(self._index):
-            control = await self._channel_number(CONTROL_CHANNEL)
-            queue = await control.declare_queue(self._settings.source_queue, passive=True)
-            await control.close()
+        try:
+            async with self._explained(self._index):
+                control = await self._channel_number(CONTROL_CHANNEL)
+                queue = await control.declare_queue(self._settings.source_queue, passive=True)
+                await control.close()
+        except ConnectError as error:
+            if error.result == "missing" and self.end is None:
+                return QueueState(ready=0, consumers=0, exists=False)
+            raise
         return _state(queue)
 
     async def open_quarantine(self) -> None:
@@ -270,9 +332,9 @@ class SourceSession(Session):
     def _relay_events(self, events: list[Event], now_s: float) -> None:
         self._relay.source_events(events, now_s)
 
-    def _relay_lost(self, now_s: float) -> None:  # noqa: ARG002 - the destination's needs it
+    def _relay_lost(self, now_s: float) -> None:
         self._pump.source = None
-        self._relay.source_lost()
+        self._relay.source_lost(now_s)
 
     def _close_by_broker(self) -> Close | None:
         return self._relay.source_close

@@ -77,7 +77,7 @@ class Supervisor:
             own_keys=own_keys,
             quarantine_queue=settings.quarantine_queue_name,
             policy=policy,
-            stream=settings.source_is_stream,
+            queue_type=settings.stated_source_type,
             shutdown_timeout_s=settings.shutdown_timeout,
             reconnect_min_s=settings.reconnect_min,
             reconnect_max_s=settings.reconnect_max,
@@ -198,8 +198,8 @@ class Supervisor:
         """Ask the source's broker, and tell the steering what it answered, unless the generation has ended."""
         try:
             match action:
-                case Consume(prefetch):
-                    await self._consume(session, prefetch)
+                case Consume(prefetch, offset):
+                    await self._consume(session, prefetch, offset)
                 case OpenQuarantine():
                     await self._open_quarantine(session)
                 case AskQueue():
@@ -209,15 +209,20 @@ class Supervisor:
             session.bug(error, asyncio.get_running_loop().time())
         self.wake()
 
-    async def _consume(self, session: SourceSession, prefetch: int) -> None:
+    async def _consume(self, session: SourceSession, prefetch: int, offset: int | None) -> None:
         try:
-            before = await session.consume(prefetch)
+            before = await session.consume(prefetch, offset)
         except ConnectError as error:
             session.ended(error.result, f"could not consume: {error}", asyncio.get_running_loop().time())
             return
-        if session.end is None:
-            self.relay.started(before)
-            self._pump.run(asyncio.get_running_loop().time())
+        if session.end is not None:
+            return
+        now_s = asyncio.get_running_loop().time()
+        if before is None:
+            self.relay.steering.not_started()
+        else:
+            self.relay.started(before, now_s)
+            self._pump.run(now_s)
             log.info("consuming", extra={"queue": self.settings.source_queue, "prefetch": prefetch})
 
     async def _open_quarantine(self, session: SourceSession) -> None:

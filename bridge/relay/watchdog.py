@@ -16,6 +16,7 @@ from bridge.relay.consumer import Consumer
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    from bridge.relay.queue import QueueState
     from bridge.window.window import Window
 
 LOOK_EVERY_S = 15.0
@@ -31,15 +32,6 @@ class Ending(NamedTuple):
 
     reason: str
     text: str
-
-
-class QueueState(NamedTuple):
-    """What the source queue says of itself."""
-
-    ready: int
-    """Messages that wait for a consumer; of a stream, all that it keeps (3.10.8 and 4.3.6)."""
-    consumers: int
-    """A stream counts none, a quorum queue with a single active consumer no standby (3.10.8 and 4.3.6)."""
 
 
 class Lasting:
@@ -61,7 +53,10 @@ class Watched(Protocol):
 
     window: Window
     consumer: Consumer
-    from_stream: bool | None
+
+    @property
+    def stream(self) -> bool:
+        """Whether the source is known to be a stream, which keeps what it has delivered."""
 
     @property
     def paused(self) -> bool:
@@ -77,14 +72,10 @@ class Watched(Protocol):
 
 
 class Watchdog:
-    """Watches a bridge's two sides.
+    """Watches a bridge's two sides. A stream is not asked what it has."""
 
-    A source that is known to be a `stream` is not asked what it has: it keeps what it has delivered.
-    """
-
-    def __init__(self, watched: Watched, *, stream: bool = False) -> None:
+    def __init__(self, watched: Watched) -> None:
         self._watched = watched
-        self._stream = stream
         self._answer = Lasting()
         self._silence = Lasting()
         self._stall = Lasting()
@@ -162,7 +153,7 @@ class Watchdog:
     def look_due(self, now_s: float) -> bool:
         """Whether the queue should be asked for its state, since it delivers nothing; then call `looked`."""
         watched = self._watched
-        expected = watched.expects_deliveries and not self._stream and not watched.from_stream
+        expected = watched.expects_deliveries and not watched.stream
         silence_s = self._silence.seconds(watched.received if expected else None, now_s)
         return silence_s >= LOOK_EVERY_S and now_s >= self._look_at_s
 

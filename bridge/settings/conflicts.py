@@ -95,7 +95,9 @@ _SIDE_KINDS = (
 def _declare_conflicts(side: SideSettings, given: set[str]) -> list[str]:
     name = variable(side.name)
     if not side.declare:
-        kinds = [kind for kind in ("queue_type", "queue_arguments") if kind in given and _departs(side, kind)]
+        # The source's type is also the operator's word on a queue that the bridge may not ask.
+        without = ("queue_arguments",) if side.name == "source" else ("queue_type", "queue_arguments")
+        kinds = [kind for kind in without if kind in given and _departs(side, kind)]
         return [f"{name}_{kind.upper()} has no effect; expected it with {name}_DECLARE=true" for kind in kinds]
     lines = []
     if side.queue_arguments.get("x-queue-type", side.queue_type) != side.queue_type:

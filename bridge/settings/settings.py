@@ -121,7 +121,11 @@ class Settings(BaseSettings):
         default=False, description="Declare the source queue, durable, when connecting; else it must exist."
     )
     source_queue_type: QueueTypeWord = Field(
-        "quorum", description="Its type, when declared: `classic`, `quorum` or `stream`."
+        "quorum",
+        description=(
+            "The source queue's type: `classic`, `quorum` or `stream`. For the declaration, and for a queue that the "
+            "bridge may not ask (that needs the permission to configure it)."
+        ),
     )
     source_queue_arguments: Table = Field({}, description="More arguments for its declaration, as JSON.")
 
@@ -158,7 +162,11 @@ class Settings(BaseSettings):
         default=False, description="Declare the destination queue, durable, when connecting; else it must exist."
     )
     destination_queue_type: QueueTypeWord = Field(
-        "quorum", description="Its type, when declared: `classic`, `quorum` or `stream`."
+        "quorum",
+        description=(
+            "The source queue's type: `classic`, `quorum` or `stream`. For the declaration, and for a queue that the "
+            "bridge may not ask (that needs the permission to configure it)."
+        ),
     )
     destination_queue_arguments: Table = Field({}, description="More arguments for its declaration, as JSON.")
 
@@ -290,9 +298,11 @@ class Settings(BaseSettings):
         return f"{self.source_queue}.quarantine" if self.quarantine_queue is None else self.quarantine_queue
 
     @property
-    def source_is_stream(self) -> bool:
-        """Whether the settings tell that the source queue is a stream."""
-        return self.source_queue_type == "stream" or "x-stream-offset" in self.source_consumer_arguments
+    def stated_source_type(self) -> QueueType | None:
+        """The source queue's type where the settings state it: outright, or by where to begin in a stream."""
+        if "x-stream-offset" in self.source_consumer_arguments:
+            return "stream"
+        return self.source_queue_type if "source_queue_type" in self.model_fields_set else None
 
 
 class Option(NamedTuple):

@@ -18,6 +18,9 @@ FIRST_PUBLISH_WINDOW = 16
 RETRY_MIN_S, RETRY_MAX_S = 0.2, 5.0
 """Backoff between publishes to a destination that refuses; the upper bound is what a recovery may cost."""
 
+REMEMBERED_S = 60.0
+"""How long a refusal is remembered when nothing is in flight."""
+
 
 class PublishWindow:
     """How many messages one generation of the destination may be sent before they are confirmed."""
@@ -73,6 +76,10 @@ class Trouble:
         """Whether nothing may be published yet: the destination has refused."""
         return now_s < self._resting_until_s
 
+    def remembers(self, now_s: float) -> bool:
+        """Whether the destination refused not long ago, although nothing is in flight that it could refuse now."""
+        return self.refusals > 0 and now_s < self._resting_until_s + REMEMBERED_S
+
     def began(self, now_s: float) -> None:
         """The destination takes nothing, from now on if not before."""
         if self._since_s is None:
@@ -93,12 +100,8 @@ class Trouble:
     def over(self) -> None:
         """Nothing hinders the destination any more."""
         self._since_s = None
-        self.text = ""
-
-    def taken(self) -> None:
-        """The destination took a message: the next refusal is the first."""
         self.refusals = 0
-        self.over()
+        self.text = ""
 
     def delay_s(self, attempts: int, at_most_s: float) -> float:
         """Return how long to wait after so many attempts before: doubling, with jitter."""

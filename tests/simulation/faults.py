@@ -112,7 +112,7 @@ class Faults:
         return True
 
     def _cancel(self, connection: SourceConnection) -> bool:
-        if not connection.consumer or connection.closed:
+        if not connection.consumers or connection.closed:
             return False
         self._schedule.source.cancel(connection)
         return True

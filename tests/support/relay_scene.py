@@ -6,9 +6,9 @@ from struct import pack
 
 from bridge.amqp.frames import route
 from bridge.relay.plan import Plan
+from bridge.relay.queue import QueueFacts, QueueState
 from bridge.relay.relay import Relay
-from bridge.relay.steering import Consume, OpenQuarantine, Stop
-from bridge.relay.watchdog import QueueState
+from bridge.relay.steering import Consume, OpenQuarantine, State, Stop
 from bridge.window.books import Books
 from bridge.window.memory import Memory
 from bridge.window.window import Window, WindowLimits
@@ -16,12 +16,21 @@ from tests.support.frames import PERSISTENT, content, deliver, method, short, ta
 
 EMPTY_QUEUE = QueueState(ready=0, consumers=0)
 
+QUORUM = QueueFacts("quorum", auto_delete=False, expires=False, requeues_counted=False)
+"""A quorum queue of RabbitMQ 4.3."""
+
 
 class Bridge:
     """A relay between two brokers that the test plays."""
 
     def __init__(
-        self, limits: WindowLimits | None = None, *, own_keys: bool = False, frame_max: tuple[int, int] = (0, 0)
+        self,
+        limits: WindowLimits | None = None,
+        *,
+        own_keys: bool = False,
+        frame_max: tuple[int, int] = (0, 0),
+        probing: bool = False,
+        facts: QueueFacts = QUORUM,
     ) -> None:
         self.now_s = 1000.0
         self.books = Books()
@@ -30,6 +39,9 @@ class Bridge:
         plan = Plan(destination=route("", "dq"), own_keys=own_keys, quarantine_queue="sq.quarantine")
         self.relay = Relay(self.window, plan, lambda: 0.5)
         self.steering = self.relay.steering
+        # As after a message that was seen through; `probing` begins as a new process does.
+        self.steering.state = State.PROBING if probing else State.RUNNING
+        self.facts = facts
         self.frame_max = frame_max
         self.open_source()
         self.open_destination()
@@ -38,7 +50,7 @@ class Bridge:
     def open_source(self) -> None:
         """A source generation begins."""
         self._source = self.relay.source_connecting()
-        self.relay.source_opened(self.frame_max[0])
+        self.relay.source_opened(self.frame_max[0], self.facts)
 
     def connect_destination(self) -> None:
         """A connection to the destination begins."""
@@ -57,12 +69,18 @@ class Bridge:
     def consume(self) -> None:
         """`basic.consume`, and its answer."""
         self.start()
-        self.relay.started(EMPTY_QUEUE)
+        self.relay.started(EMPTY_QUEUE, self.now_s)
 
-    def start(self) -> None:
+    @property
+    def wanted_prefetch(self) -> int:
+        """How many messages to consume with now; 0 for not to consume."""
+        wanted = self.steering.wanted(self.now_s)
+        return 0 if wanted is None else wanted.prefetch
+
+    def start(self, consumer_tag: str = "ct") -> None:
         """`basic.consume`, not answered yet."""
         assert isinstance(self.relay.decide(self.now_s), Consume)
-        self.steering.starting("ct", self.now_s)
+        assert self.steering.starting(consumer_tag, self.now_s)
 
     def open_quarantine(self) -> None:
         """The steering opens the quarantine, and that succeeds."""

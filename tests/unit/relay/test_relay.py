@@ -18,29 +18,29 @@ from tests.support.relay_scene import Bridge, M, ack, publish, quarantining
 
 def test_consuming_begins_only_with_a_destination_that_is_ready() -> None:
     bridge = Bridge()
-    bridge.relay.source_lost()
-    assert bridge.steering.wanted_prefetch == 0, "no source"
+    bridge.relay.source_lost(bridge.now_s)
+    assert bridge.wanted_prefetch == 0, "no source"
     bridge.open_source()
-    assert bridge.steering.wanted_prefetch == 1000
+    assert bridge.wanted_prefetch == 1000
     bridge.destination(frames.BLOCKED)
-    assert bridge.steering.wanted_prefetch == 0, "blocked"
+    assert bridge.wanted_prefetch == 0, "blocked"
     bridge.destination(frames.UNBLOCKED)
     bridge.relay.destination_lost(bridge.now_s)
-    assert bridge.steering.wanted_prefetch == 0, "no destination"
+    assert bridge.wanted_prefetch == 0, "no destination"
     bridge.open_destination()
     bridge.consume()
-    assert bridge.steering.wanted_prefetch == 0, "it consumes"
+    assert bridge.wanted_prefetch == 0, "it consumes"
 
 
 def test_consuming_waits_for_the_orphans_of_the_last_generation() -> None:
     bridge = Bridge()
     bridge.source(deliver(1, M))
     bridge.to_destination()
-    bridge.relay.source_lost()
+    bridge.relay.source_lost(bridge.now_s)
     bridge.open_source()
-    assert bridge.steering.wanted_prefetch == 0
+    assert bridge.wanted_prefetch == 0
     bridge.destination(confirm(1))
-    assert bridge.steering.wanted_prefetch == 1000
+    assert bridge.wanted_prefetch == 1000
     assert bridge.to_source() == b"", "invariant 2"
 
 
@@ -50,7 +50,7 @@ def test_deliveries_are_expected_while_it_consumes_and_has_room() -> None:
     assert bridge.steering.expects_deliveries
     bridge.source(deliver(2, M))
     assert not bridge.steering.expects_deliveries, "the prefetch is used up"
-    bridge.relay.source_lost()
+    bridge.relay.source_lost(bridge.now_s)
     assert not bridge.steering.expects_deliveries
 
 
@@ -58,7 +58,7 @@ def test_a_consumer_that_the_broker_cancelled_is_not_begun_again_and_its_message
     bridge = Bridge()
     bridge.source(deliver(1, M), frames.CANCEL)
     assert bridge.steering.consumer is Consumer.LOST
-    assert bridge.steering.wanted_prefetch == 0
+    assert bridge.wanted_prefetch == 0
     assert not bridge.steering.source_drained
     assert bridge.to_destination() == publish() + M
     bridge.destination(confirm(1))
@@ -116,7 +116,7 @@ def test_a_redelivery_that_has_arrived_is_acked_and_not_published() -> None:
     bridge = Bridge()
     bridge.source(deliver(1, message))
     bridge.to_destination()
-    bridge.relay.source_lost()
+    bridge.relay.source_lost(bridge.now_s)
     bridge.destination(confirm(1))
     bridge.open_source()
     bridge.consume()
@@ -130,7 +130,7 @@ def test_what_the_relay_was_about_to_write_is_gone_with_the_source() -> None:
     bridge.source(deliver(1, M))
     bridge.to_destination()
     bridge.destination(confirm(1))
-    bridge.relay.source_lost()
+    bridge.relay.source_lost(bridge.now_s)
     assert bridge.to_source() == b"", "invariant 2"
 
 

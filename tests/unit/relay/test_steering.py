@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from bridge.relay.queue import QueueState
 from bridge.relay.steering import TRANSITIONS, AskQueue, Consume, EndGeneration, OpenQuarantine, State, StateEvent, Stop
-from bridge.relay.watchdog import LOOK_EVERY_S, QueueState
+from bridge.relay.watchdog import LOOK_EVERY_S
 from bridge.window.window import WindowLimits
 from tests.support import frames
 from tests.support.frames import confirm, deliver
@@ -24,12 +25,12 @@ def test_every_pair_of_state_and_event_is_in_the_table_or_raises(state: State, e
 
 def test_consuming_is_wanted_once_until_it_is_answered_or_the_generation_ends() -> None:
     bridge = Bridge()
-    bridge.relay.source_lost()
+    bridge.relay.source_lost(bridge.now_s)
     assert bridge.relay.decide(bridge.now_s) is None
     bridge.open_source()
     assert bridge.relay.decide(bridge.now_s) == Consume(1000)
     assert bridge.relay.decide(bridge.now_s) is None, "it is being asked"
-    bridge.relay.source_lost()
+    bridge.relay.source_lost(bridge.now_s)
     bridge.open_source()
     assert bridge.relay.decide(bridge.now_s) == Consume(1000), "nobody answers for the generation that ended"
 
@@ -58,7 +59,7 @@ def test_a_queue_that_delivers_nothing_is_asked_and_ends_the_generation_when_it_
     ending = bridge.relay.decide(bridge.now_s)
     assert isinstance(ending, EndGeneration)
     assert (ending.side, ending.reason, ending.drop) == ("source", "stalled", True)
-    bridge.relay.source_lost()
+    bridge.relay.source_lost(bridge.now_s)
     assert bridge.relay.decide(bridge.now_s) is None
 
 
@@ -84,7 +85,7 @@ def test_a_quarantine_that_does_not_answer_ends_the_source_and_is_left_alone_for
     ending = bridge.relay.decide(bridge.now_s)
     assert isinstance(ending, EndGeneration)
     assert (ending.side, ending.reason) == ("source", "quarantine-timeout")
-    bridge.relay.source_lost()
+    bridge.relay.source_lost(bridge.now_s)
     bridge.open_source()
     bridge.consume()
     condemned(bridge, 1)
@@ -110,7 +111,7 @@ def test_a_lost_consumer_ends_its_generation_when_nothing_is_held_or_for_too_lon
 
 def test_a_stop_is_decided_once_when_all_is_settled() -> None:
     bridge = Bridge()
-    bridge.relay.source_lost()
+    bridge.relay.source_lost(bridge.now_s)
     bridge.stop()
     bridge.stop()
     assert bridge.relay.decide(bridge.now_s) == Stop()
@@ -119,14 +120,14 @@ def test_a_stop_is_decided_once_when_all_is_settled() -> None:
 
 def test_giving_back_while_consuming_begins_cancels_when_it_has_begun() -> None:
     bridge = Bridge(WindowLimits(hold_timeout_s=60.0))
-    bridge.relay.source_lost()
+    bridge.relay.source_lost(bridge.now_s)
     bridge.open_source()
     bridge.start()
     bridge.source(deliver(1, M))
     bridge.destination(frames.BLOCKED)
     bridge.wait(60.0)
     assert bridge.to_source() == b""
-    bridge.relay.started(EMPTY_QUEUE)
+    bridge.relay.started(EMPTY_QUEUE, bridge.now_s)
     assert bridge.to_source() == frames.method(1, 60, 30, frames.short("ct") + b"\0")
     bridge.source(frames.CANCEL_OK)
     assert bridge.steering.state is State.PROBING

@@ -63,7 +63,7 @@ def test_a_stop_that_deliveries_prolong_cancels_forwards_and_gives_back_the_rest
     bridge.wait(10.0)  # half of the shutdown timeout
     assert bridge.to_source() == CANCEL
     bridge.source(frames.CANCEL_OK)
-    assert bridge.steering.wanted_prefetch == 0
+    assert bridge.wanted_prefetch == 0
     assert bridge.to_source() == b""
     bridge.destination(confirm(3, multiple=True))
     assert bridge.to_destination() == publish() + M, "the destination is well: forwarded, not given back"
@@ -87,12 +87,12 @@ def test_a_stop_with_the_destination_away_gives_back_at_the_cancel_ok() -> None:
 
 def test_a_stop_while_consuming_begins_cancels_when_it_has_begun() -> None:
     bridge = Bridge()
-    bridge.relay.source_lost()
+    bridge.relay.source_lost(bridge.now_s)
     bridge.open_source()
     bridge.start()
     bridge.stop()
     assert bridge.to_source() == b""
-    bridge.relay.started(EMPTY_QUEUE)
+    bridge.relay.started(EMPTY_QUEUE, bridge.now_s)
     bridge.wait(0.05)
     bridge.wait(0.05)
     assert bridge.to_source() == CANCEL
@@ -118,7 +118,7 @@ def test_a_stop_without_a_consumer_cancels_nothing() -> None:
     lost = Bridge()
     lost.source(frames.CANCEL)
     off = Bridge()
-    off.relay.source_lost()
+    off.relay.source_lost(off.now_s)
     for bridge in (lost, off):
         bridge.stop()
         assert bridge.to_source() == b""
@@ -151,16 +151,16 @@ def test_what_is_held_too_long_is_given_back_and_consumed_again_when_the_destina
     bridge.source(frames.CANCEL_OK)
     assert bridge.to_source() == requeue(3, multiple=True)
     assert bridge.books.requeued == {"hold-timeout": 3}
-    assert bridge.steering.wanted_prefetch == 0
+    assert bridge.wanted_prefetch == 0
     bridge.destination(frames.UNBLOCKED)
-    assert bridge.steering.wanted_prefetch == 1, "a single message tries whether it takes them again"
+    assert bridge.wanted_prefetch == 1, "a single message tries whether it takes them again"
     bridge.consume()
     bridge.source(deliver(4, M, redelivered=1))
     bridge.to_destination()
     bridge.destination(confirm(1))
     assert bridge.to_source() == CANCEL + ack(4, multiple=True), "the ack first would bring one more, out of order"
     bridge.source(frames.CANCEL_OK)
-    assert bridge.steering.wanted_prefetch == 10
+    assert bridge.wanted_prefetch == 10
     bridge.consume()
     assert bridge.to_source() == b""
 
@@ -193,7 +193,7 @@ def test_a_probe_that_is_itself_at_fault_does_not_keep_the_others_waiting(
     bridge.wait(0.05)
     assert bridge.to_source() == CANCEL
     bridge.source(frames.CANCEL_OK)
-    assert bridge.steering.wanted_prefetch == 10
+    assert bridge.wanted_prefetch == 10
 
 
 def test_a_destination_that_refuses_the_probe_as_any_other_message_is_probed_on() -> None:

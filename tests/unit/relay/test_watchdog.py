@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from struct import pack
 
-from bridge.relay.watchdog import LOOK_EVERY_S, PATIENCE_BESIDE_OTHERS_S, QueueState, Watchdog
+from bridge.relay.queue import QueueFacts, QueueState
+from bridge.relay.watchdog import LOOK_EVERY_S, PATIENCE_BESIDE_OTHERS_S, Watchdog
 from bridge.window.window import WindowLimits
 from tests.support import frames
 from tests.support.frames import PERSISTENT, confirm, content, deliver, table
-from tests.support.relay_scene import EMPTY_QUEUE, Bridge, M
+from tests.support.relay_scene import EMPTY_QUEUE, QUORUM, Bridge, M
 
 TIMEOUT_S = WindowLimits().confirm_timeout_s
 STUCK_QUEUE = QueueState(ready=7, consumers=1)
@@ -19,8 +20,8 @@ class Scene(Bridge):
     """A bridge that is watched twenty times a second."""
 
     def __init__(self, limits: WindowLimits | None = None, *, stream: bool = False) -> None:
-        super().__init__(limits)
-        self.watchdog = Watchdog(self.steering, stream=stream)
+        super().__init__(limits, facts=QueueFacts("stream") if stream else QUORUM)
+        self.watchdog = Watchdog(self.steering)
         self.endings: list[str] = []
 
     def watch(self, seconds: float) -> None:
@@ -39,7 +40,7 @@ class Scene(Bridge):
 
     def begin_source_anew(self) -> None:
         """Another source generation."""
-        self.relay.source_lost()
+        self.relay.source_lost(self.now_s)
         self.open_source()
 
     def consume_anew(self, before: QueueState = EMPTY_QUEUE) -> None:

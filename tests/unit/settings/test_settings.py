@@ -133,9 +133,9 @@ def test_an_empty_variable_is_not_set_but_an_empty_quarantine_is_none() -> None:
 
 
 def test_a_source_is_known_as_a_stream_by_its_consumer_or_its_declaration() -> None:
-    assert not load().source_is_stream
-    assert load(SOURCE_QUEUE_TYPE="stream", SOURCE_DECLARE="true").source_is_stream
-    assert load(SOURCE_CONSUMER_ARGUMENTS='{"x-stream-offset": "next"}').source_is_stream
+    assert load().stated_source_type is None
+    assert load(SOURCE_QUEUE_TYPE="classic").stated_source_type == "classic"
+    assert load(SOURCE_CONSUMER_ARGUMENTS='{"x-stream-offset": "next"}').stated_source_type == "stream"
 
 
 # --- how values are written ----------------------------------------------------------------------------------------
