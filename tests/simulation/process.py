@@ -141,13 +141,17 @@ class Process:
     # --- Connecting --------------------------------------------------------------------------------------
 
     def connect_source(self, now_s: float) -> None:
-        """A connection to the source begins."""
+        """A connection to the source begins, but for a process that has just left."""
+        if self.gone:
+            return
         link = self._source_broker.connect(self, self.setup.source_frame_max)
         self.source = Session(link, self.relay.source_connecting(), now_s)
         self.source.write_method(1, (20, 10), b"\0")
 
     def connect_destination(self, now_s: float) -> None:
-        """A connection to the destination begins."""
+        """A connection to the destination begins, but for a process that has just left."""
+        if self.gone:
+            return
         link = self._destination_broker.connect(self.setup.destination_frame_max)
         self.destination = Session(link, self.relay.destination_connecting(), now_s)
         self.destination.write_method(1, (20, 10), b"\0")
