@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from pydantic import PlainValidator
 
+from bridge.settings.files import open_file
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -169,7 +171,7 @@ def readable_file(check: Callable[[Path], None] | None = None) -> PlainValidator
     def parse(text: str) -> Path:
         path = Path(text)
         try:
-            with path.open("rb") as file:
+            with open_file(path) as file:
                 file.read(1)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not a path"
