@@ -125,6 +125,8 @@ class Session:
                 yield
         except ConnectError as error:
             where = self._side.safe_urls[index]
+            if error.result == "timeout" and not self._opened and self.tap is not None:
+                self.tap.abort()  # it would not answer a goodbye either
             if error.result == "timeout" and self._overdue:
                 raise ConnectError("timeout", f"{where}: {self._overdue}") from error
             if self.end is None or error.result not in VAGUE:
@@ -153,7 +155,7 @@ class Session:
         name = f"amqp-bridge {side.name} {side.queue or self._settings.destination_exchange}"
         self._connection = TappedConnection(url, factory, context, url.query.get("name", name))
         try:
-            await self._connection.connect()
+            await self._log_in(self._connection, factory)
         except amqp.InvalidFrameError:
             # aiormq 7.2.4 expects nothing but open-ok there: a missing virtual host is told by a close.
             if (close := self._close_by_broker()) is None:
@@ -164,6 +166,22 @@ class Session:
         channel = self._connection.channel(channel_number=DATA_CHANNEL, publisher_confirms=side.name == "destination")
         await channel.initialize()
         return channel
+
+    @staticmethod
+    async def _log_in(connection: TappedConnection, factory: TapFactory) -> None:
+        """Connect the socket and log in; when cancelled, drop the socket first."""
+        connecting = asyncio.ensure_future(connection.connect())
+        try:
+            await asyncio.wait({connecting})
+        except asyncio.CancelledError:
+            # aiormq 7.2.4 closes politely where it is cancelled, and a TLS peer that is frozen never answers: asyncio
+            # and uvloop wait 30 s for it.
+            if factory.tap is not None:
+                factory.tap.abort()
+            connecting.cancel()
+            await asyncio.gather(connecting, return_exceptions=True)
+            raise
+        connecting.result()
 
     async def _queue(self, channel: AbstractChannel, name: str) -> AbstractQueue:
         """Declare the side's durable queue, or verify that it exists."""
