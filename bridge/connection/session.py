@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import aio_pika
@@ -18,16 +19,19 @@ from pamqp.constants import DOMAIN_REGEX
 
 from bridge.amqp.frames import DATA_CHANNEL, QUARANTINE_CHANNEL
 from bridge.connection.diagnosis import CONTROL_PLANE_ERRORS, VAGUE, explained
+from bridge.connection.dial import led_nowhere, look_up
 from bridge.connection.kind import Queue, kind_of
+from bridge.connection.offloop import off_loop
 from bridge.connection.tap import Pump, Tap, TapFactory
 from bridge.errors import BridgeError, ConnectError
 from bridge.relay.queue import QueueFacts, QueueState
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     from aio_pika.abc import AbstractChannel, AbstractQueue
+    from aiohappyeyeballs import AddrInfoType
     from aiormq.abc import AbstractChannel as UnderlayChannel
     from pamqp.common import FieldTable
     from yarl import URL
@@ -74,9 +78,12 @@ class Session:
         self._settings = settings
         self._side = side
         self._connection: TappedConnection | None = None
+        self._factory: TapFactory | None = None
         self._opened = False
         self._index = 0
         """Of the URL."""
+        self._overdue = ""
+        """What to say when the time is up, while connecting waits for something other than the broker."""
         self.tap: Tap | None = None
         self.end: tuple[str, str] | None = None
         """Why the generation ended: a short fixed word for `/metrics`, a sentence for the log."""
@@ -141,22 +148,39 @@ class Session:
             async with explained(self._side, index, CONNECT_TIMEOUT_S):
                 yield
         except ConnectError as error:
+            where = self._side.safe_urls[index]
+            if error.result == "timeout" and not self._opened and self.tap is not None:
+                self.tap.abort()  # it would not answer a goodbye either
+            if error.result == "timeout" and self._overdue:
+                raise ConnectError("timeout", f"{where}: {self._overdue}") from error
             if self.end is None or error.result not in VAGUE:
                 raise
             reason, text = self.end
-            raise ConnectError(reason, f"{self._side.safe_urls[index]}: {text}") from error
+            raise ConnectError(reason, f"{where}: {text}") from error
+
+    @contextmanager
+    def _waiting_for(self, what: str, advice: str) -> Iterator[None]:
+        self._overdue = f"{what} took longer than {CONNECT_TIMEOUT_S:g} s; {advice}"
+        yield
+        self._overdue = ""
+
+    async def _look_up(self, host: str, port: int) -> Sequence[AddrInfoType]:
+        with self._waiting_for(f"the look-up of {host}", "does the name server answer?"):
+            return await look_up(host, port)
 
     async def _connect(self, index: int, cutter: Cutter) -> AbstractChannel:
         """Connect to URL number `index` and open the data channel, with confirms where it publishes."""
         side = self._side
         self._index = index
-        factory = TapFactory(lambda reader: Tap(reader, cutter, self, self._pump))
-        context = await asyncio.to_thread(side.ssl_context)
-        url = await asyncio.to_thread(side.url, index)
+        factory = self._factory = TapFactory(lambda reader: Tap(reader, cutter, self, self._pump), self._look_up)
+        advice = "does the file system that they are on answer?"
+        with self._waiting_for("reading password and certificate files", advice):
+            context = await off_loop(f"{side.tls}", side.ssl_context)
+            url = await off_loop(f"{side.safe_urls[index]} {side.credentials.password_file}", partial(side.url, index))
         name = f"amqp-bridge {side.name} {side.queue or self._settings.destination_exchange}"
         self._connection = TappedConnection(url, factory, context, url.query.get("name", name))
         try:
-            await self._connection.connect()
+            await self._log_in(self._connection, factory)
         except amqp.InvalidFrameError:
             # aiormq 7.2.4 expects nothing but open-ok there: a missing virtual host is told by a close.
             if (close := self._close_by_broker()) is None:
@@ -186,6 +210,22 @@ class Session:
                 raise
             reason, text = self.end
             raise ConnectError(reason, f"{self._side.safe_urls[self._index]}: {text}") from error
+
+    @staticmethod
+    async def _log_in(connection: TappedConnection, factory: TapFactory) -> None:
+        """Connect the socket and log in; when cancelled, drop the socket first."""
+        connecting = asyncio.ensure_future(connection.connect())
+        try:
+            await asyncio.wait({connecting})
+        except asyncio.CancelledError:
+            # aiormq 7.2.4 closes politely where it is cancelled, and a TLS peer that is frozen never answers: asyncio
+            # and uvloop wait 30 s for it.
+            if factory.tap is not None:
+                factory.tap.abort()
+            connecting.cancel()
+            await asyncio.gather(connecting, return_exceptions=True)
+            raise
+        connecting.result()
 
     async def _queue(self, channel: AbstractChannel, name: str) -> AbstractQueue:
         """Declare the side's durable queue, or verify that it exists."""
@@ -225,6 +265,8 @@ class Session:
                 closing.cancel()
         if self.tap is not None:
             self.tap.abort()
+        if self._factory is not None and self._factory.address is not None and not self._opened:
+            led_nowhere(self._factory.address)
 
 
 class SourceSession(Session):

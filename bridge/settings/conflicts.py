@@ -71,11 +71,8 @@ def _side_conflicts(settings: Settings, side: SideSettings, wrong: set[str]) -> 
         lines.append(f"{files} without effect on amqp://; expected an amqps:// URL")
     if "key_file" in given and side.tls.cert_file is None and not bad & tls:
         lines.append(f"{name}_KEY_FILE is set without {name}_CERT_FILE; expected both")
-    if secure and "cert_file" in given and not bad & tls:
-        try:
-            side.tls.context()
-        except CredentialsError as error:
-            lines.append(f"{name}_CERT_FILE: {error}; {name}_KEY_FILE names the key's file")
+    if secure and "cert_file" in given and side.tls.key_file is None and not bad & tls:
+        lines += _pair(side)
     if side.auth == "external":
         if side.addresses and (not secure or side.tls.cert_file is None) and not bad & tls and "auth" in given:
             lines.append(f"{name}_AUTH=external logs in by certificate; expected an amqps:// URL and {name}_CERT_FILE")
@@ -84,6 +81,27 @@ def _side_conflicts(settings: Settings, side: SideSettings, wrong: set[str]) -> 
     elif given & (login | {"url"}) and not bad & login and not side.has_password:
         lines.append(f"{name}_PASSWORD is not set, nor in the URL; expected the password of the user that is named")
     return lines + _declare_conflicts(side, given)
+
+
+def unready(settings: Settings, wrong: set[str]) -> list[str]:
+    """Return which certificates have not their keys: while both files are being rotated, or for good."""
+    lines = []
+    for side in (settings.source, settings.destination):
+        files = {settings.field_used(f"{side.name}_{kind}") for kind in ("url", "ca_file", "cert_file", "key_file")}
+        own = f"{side.name}_cert_file" in settings.model_fields_set
+        secure = bool(side.addresses) and side.addresses[0].scheme == "amqps"
+        if own and secure and side.tls.cert_file and side.tls.key_file and not files & wrong:
+            lines += _pair(side)
+    return lines
+
+
+def _pair(side: SideSettings) -> list[str]:
+    name = variable(side.name)
+    try:
+        side.tls.context()
+    except CredentialsError as error:
+        return [f"{name}_CERT_FILE: {error}; {name}_KEY_FILE names the key's file"]
+    return []
 
 
 _SIDE_KINDS = (

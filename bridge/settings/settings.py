@@ -42,19 +42,19 @@ def _secret() -> PlainValidator:
 
 
 def _pem(what: str) -> PlainValidator:
-    def check(path: Path) -> None:
-        if b"-----BEGIN" not in path.read_bytes():
-            raise ValueError(f"{parsers.quoted(str(path))} holds no PEM block; expected {what} in PEM")
+    def check(path: Path) -> str:
+        return "" if b"-----BEGIN" in path.read_bytes() else f"holds no PEM block; expected {what} in PEM"
 
     return parsers.readable_file(check)
 
 
 def _ca() -> PlainValidator:
-    def check(path: Path) -> None:
+    def check(path: Path) -> str:
         try:
             ssl.create_default_context(cafile=path)
-        except (ssl.SSLError, OSError):
-            raise ValueError(f"{parsers.quoted(str(path))} holds no CA certificate; expected PEM") from None
+        except OSError:  # ssl.SSLError is one
+            return "holds no CA certificate; expected PEM"
+        return ""
 
     return parsers.readable_file(check)
 
@@ -188,6 +188,12 @@ class Settings(BaseSettings):
         description="How long to hold messages for a destination that is away, blocked or refusing; "
         "then they are given back.",
         json_schema_extra={"shown": "300s"},
+    )
+    start_timeout: Annotated[float, parsers.duration(0, 3600)] = Field(
+        60.0,
+        description="How long to wait at the start for what may pass by itself: a port that is taken, "
+        "a file that is not mounted yet, a certificate without its key; then the exit status is 75.",
+        json_schema_extra={"shown": "60s"},
     )
     shutdown_timeout: Annotated[float, parsers.duration(0, 3600)] = Field(
         20.0, description="How long to wait for confirms after SIGTERM.", json_schema_extra={"shown": "20s"}

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 from yarl import URL
 
 from bridge.errors import CredentialsError
+from bridge.settings.files import open_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,7 +59,7 @@ class Credentials:
         if self.password_file is None:
             return None
         try:
-            with self.password_file.open("rb") as file:
+            with open_file(self.password_file) as file:
                 data = file.read(MAX_PASSWORD_BYTES + 1)
             text = data.decode()
         except OSError as error:
@@ -84,6 +85,11 @@ class Tls:
 
     def context(self) -> ssl.SSLContext:
         """Read the files as they are now. Blocks for some milliseconds. Raises CredentialsError."""
+        for path in filter(None, (self.ca_file, self.cert_file, self.key_file)):
+            try:
+                open_file(path).close()  # OpenSSL would wait for what is written into a pipe
+            except OSError as error:
+                raise CredentialsError(f"{path}: {error.strerror}") from None
         try:
             context = ssl.create_default_context(cafile=self.ca_file)
         except OSError as error:  # ssl.SSLError is one

@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import threading
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 from aiormq import exceptions as amqp
 from pamqp import commands
+from pamqp.frame import marshal
 
+from bridge.connection import session as session_module
 from bridge.connection.diagnosis import explain
 from bridge.connection.session import DestinationSession, Session, SourceSession
 from bridge.connection.supervisor import Supervisor
 from bridge.errors import BridgeError, ConnectError
 from bridge.settings.environment import load_settings
-from tests.support.scripted import ScriptedBroker, eventually, on_both_loops, refuse, silence
+from tests.rig.certificates import Certificates, make_certificates
+from tests.support.scripted import CAPABILITIES, ScriptedBroker, eventually, on_both_loops, refuse, silence
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -160,6 +164,58 @@ async def test_a_cancelled_open_is_cancelled_and_not_explained() -> None:
         opening.cancel()
         await asyncio.wait([opening])
         assert opening.cancelled()
+
+
+class FrozenTlsPeer:
+    """A broker on a thread, so that no event loop answers for it: it logs in as far as it is told, and freezes."""
+
+    STEPS = (
+        commands.Connection.Start(0, 9, CAPABILITIES, "PLAIN", "en_US"),
+        commands.Connection.Tune(2047, 131072, 60),
+        commands.Connection.OpenOk(),
+    )
+
+    def __init__(self, certificates: Certificates, steps: int) -> None:
+        self._steps = self.STEPS[:steps]
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(certificates.server_cert, certificates.server_key)
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.url = f"amqps://guest:secret@127.0.0.1:{self._server.getsockname()[1]}/"
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+        self._server.close()
+
+    def _run(self) -> None:
+        with self._context.wrap_socket(self._server.accept()[0], server_side=True) as connection:
+            for step in self._steps:
+                connection.recv(65536)
+                connection.sendall(marshal(step, 0))
+            self._end.wait()
+
+
+@pytest.mark.parametrize("steps", range(len(FrozenTlsPeer.STEPS) + 1))
+@on_both_loops
+async def test_a_tls_peer_that_freezes_costs_no_more_than_the_time_to_connect(
+    steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for the end of its TLS stream, for which asyncio and uvloop take 30 s, nor says goodbye to it."""
+    certificates = make_certificates(tmp_path)
+    monkeypatch.setattr(session_module, "CONNECT_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(session_module, "CLOSE_TIMEOUT_S", 60.0)
+    with FrozenTlsPeer(certificates, steps) as peer:
+        settings = {"source_url": peer.url, "source_ca_file": certificates.ca}
+        async with session_of(SourceSession, **settings) as (session, _), asyncio.timeout(20):
+            with pytest.raises(ConnectError, match="did not answer within 1 s"):
+                await session.open(0)
+            await session.close()
 
 
 @on_both_loops
