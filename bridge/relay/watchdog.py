@@ -1,9 +1,9 @@
-"""The watchdog, sans-I/O: which generation looks alive, makes no progress, and must be begun anew.
+"""The watchdog, sans-I/O: which generation looks alive, makes no progress, and must be ended.
 
 A connection that is up, with heartbeats, can still be of no use: an answer or a confirm never comes, or the
 queue delivers nothing although it is not empty, since the broker lost the consumer (known of quorum queues
-after a partition). `steering` asks it before every decision. Where
-beginning anew has not helped for several times in a row, `stuck` says so, and `/healthz` repeats it.
+after a partition). `steering` asks it before every decision. Where a new generation has not helped several times
+in a row, `stuck` says so, and readiness repeats it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,10 @@ class Watched(Protocol):
     """What the watchdog looks at: the steering."""
 
     window: Window
-    consumer: Consumer
+
+    @property
+    def consumer(self) -> Consumer:
+        """Whether the source delivers."""
 
     @property
     def stream(self) -> bool:

@@ -8,7 +8,8 @@ from bridge.amqp.frames import route
 from bridge.relay.plan import Plan
 from bridge.relay.queue import QueueFacts, QueueState
 from bridge.relay.relay import Relay
-from bridge.relay.steering import Consume, OpenQuarantine, State, Stop
+from bridge.relay.state import State
+from bridge.relay.steering import Consume, OpenQuarantine, Stop
 from bridge.window.books import Books
 from bridge.window.memory import Memory
 from bridge.window.window import Window, WindowLimits

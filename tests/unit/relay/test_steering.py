@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bridge.relay.queue import QueueState
-from bridge.relay.steering import TRANSITIONS, AskQueue, Consume, EndGeneration, OpenQuarantine, State, StateEvent, Stop
+from bridge.relay.state import TRANSITIONS, State, StateEvent
+from bridge.relay.steering import AskQueue, Consume, EndGeneration, OpenQuarantine, Stop
 from bridge.relay.watchdog import LOOK_EVERY_S
 from bridge.window.window import WindowLimits
 from tests.support import frames
