@@ -1,0 +1,82 @@
+"""The pure layers between two brokers: bytes in, bytes out. The one place in the budget that knows the relay's API.
+
+It drives a relay as `connection.tap` does, without sockets and without what happens only now and then.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from bridge.amqp.content import HeaderPolicy
+from bridge.amqp.frames import route
+from bridge.relay.relay import Relay
+from bridge.window.books import Books
+from bridge.window.memory import Memory
+from bridge.window.window import Window, WindowLimits
+
+FRAME_MAX_BYTES = 131_072
+"""What RabbitMQ agrees on unless configured otherwise."""
+
+
+class Written(NamedTuple):
+    """What the relay has written in answer to a chunk."""
+
+    to_source: list[bytes]
+    to_destination: list[bytes]
+
+
+class Planes:
+    """A relay in normal service: the destination is open, and `consume` begins a generation of the source."""
+
+    def __init__(self, *, own_keys: bool) -> None:
+        """Connect the destination; `own_keys`: to an exchange, each message with its own routing key."""
+        self._memory = Memory(enabled=True)
+        self._relay = Relay(
+            Window(WindowLimits(own_keys=own_keys), Books(), self._memory, lambda: 0.5),
+            HeaderPolicy(destination_user=b"bridge"),
+            destination=route("out", "") if own_keys else route("", "out"),
+            own_keys=own_keys,
+            quarantine="in.quarantine",
+        )
+        self._destination = self._relay.destination_connecting()
+        self._relay.destination_opened(FRAME_MAX_BYTES, 0.0)
+
+    @property
+    def remembered(self) -> int:
+        """How many messages of earlier generations are known by their identity."""
+        return len(self._memory)
+
+    def consume(self, now_s: float) -> None:
+        """Connect the source and consume: a source generation begins, its delivery tags at 1."""
+        relay = self._relay
+        self._source = relay.source_connecting()
+        relay.source_opened(FRAME_MAX_BYTES)
+        relay.consume("consumer", relay.wanted_prefetch, now_s)
+        relay.consuming()
+
+    def lose_source(self) -> None:
+        """The source generation ends without a goodbye."""
+        self._relay.source_lost()
+
+    def source_sends(self, data: bytes, now_s: float) -> Written:
+        """Take a chunk from the source; return what follows from it."""
+        events = self._source.feed(data, now_s)
+        if events:
+            self._relay.source_events(events, now_s)
+        return self._written(now_s)
+
+    def destination_sends(self, data: bytes, now_s: float) -> Written:
+        """Take a chunk from the destination; return what follows from it."""
+        events = self._destination.feed(data, now_s)
+        if events:
+            self._relay.destination_events(events, now_s)
+        return self._written(now_s)
+
+    def _written(self, now_s: float) -> Written:
+        relay = self._relay
+        to_destination: list[bytes] = []
+        while frames := relay.publishes(now_s):
+            to_destination += frames
+        to_source = [*relay.source_output]
+        relay.source_output.clear()
+        return Written(to_source, to_destination)
