@@ -73,8 +73,8 @@ class Consumption:
 
     @property
     def refused(self) -> bool:
-        """Whether the destination has refused since the newest consumer began."""
-        return self._window.trouble.refusals > self._refusals_before
+        """Whether the destination has refused since the newest consumer began; the count falls to 0 in between."""
+        return 0 < self._window.trouble.refusals != self._refusals_before
 
     def wait(self) -> None:
         """The source's broker is asked something."""
