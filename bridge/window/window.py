@@ -567,8 +567,9 @@ class Window:
         elif self.destination_ready and not self.trouble.resting(now_s) and not self.publishing:
             self._hold(parked.probes(alone=not source.held))
             return
-        for delivery, reason in parked.given_up(now_s, self.limits.hold_timeout_s):
-            self._requeue(delivery, reason)
+        if self._offsets is None:  # nothing of a stream can be requeued
+            for delivery, reason in parked.given_up(now_s, self.limits.hold_timeout_s):
+                self._requeue(delivery, reason)
         source.condemned.extend(parked.offered(now_s))
 
     def confirm_overdue(self, now_s: float) -> bool:
