@@ -199,6 +199,7 @@ def test_blocked_writes_nothing_and_confirm_timeouts_stand_still() -> None:
     scene.window.destination_blocked(scene.now_s)
     scene.receive(2)
     scene.wait(1000.0)
+    assert scene.window.blocked
     assert not scene.window.destination_ready
     assert not scene.window.publishable
     assert scene.take() == []
@@ -238,6 +239,16 @@ def test_trouble_without_a_message_in_flight_is_over_when_the_destination_is_bac
     scene.reopen_destination()
     scene.wait(0.1)
     assert scene.window.trouble.seconds(scene.now_s) == 0.0
+
+
+def test_a_destination_that_is_given_up_has_the_whole_time_again() -> None:
+    scene = Scene()
+    scene.receive(1)
+    scene.lose_destination()
+    scene.wait(300.0)
+    scene.window.give_up(scene.now_s)
+    scene.wait(10.0)
+    assert scene.window.trouble.seconds(scene.now_s) == 10.0
 
 
 # --- The source -------------------------------------------------------------------------------------------------
