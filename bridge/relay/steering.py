@@ -214,7 +214,14 @@ class Steering:
             return False
         if self.state is State.STOPPING:
             return self._lingers and not self.facts.deletes_itself
-        return self.state is State.WIDENING or self._source.replaces
+        widens = self.state is State.WIDENING and self._has_room
+        return widens or self._source.replaces
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether what another consumer delivers could be forwarded."""
+        window = self.window
+        return window.destination_ready and not window.orphans and not window.full
 
     @property
     def _lingers(self) -> bool:
@@ -232,10 +239,10 @@ class Steering:
         """Return how to consume, when a consumer should be started now."""
         window, source = self.window, self._source
         idle = source.opened and not source.asking and not self.stopping
-        if not idle or not window.destination_ready or window.orphans or now_s < self._consume_at_s:
+        if not idle or not self._has_room or now_s < self._consume_at_s:
             return None
         if self.consumer is Consumer.OFF:
-            if window.full or self._spares_the_unreadable or self.state is State.GIVING_BACK:
+            if self._spares_the_unreadable or self.state is State.GIVING_BACK:
                 return None
         elif (
             self.consumer is not Consumer.ON
