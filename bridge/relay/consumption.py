@@ -64,6 +64,11 @@ class Consumption:
         return len(self._tags) > 1
 
     @property
+    def cancelling(self) -> bool:
+        """Whether the answer to a cancel is to come."""
+        return self.consumer in {Consumer.ON, Consumer.CANCELLING} and not self._cancelled.isdisjoint(self._tags)
+
+    @property
     def in_use(self) -> bool:
         """Whether the generation has acked a message."""
         return self._window.books.acked > self._acked_before

@@ -142,6 +142,11 @@ class Steering:
         return self._source.consumer
 
     @property
+    def cancelling(self) -> bool:
+        """Whether a consumer is being cancelled: all, or the one that is replaced."""
+        return self._source.cancelling
+
+    @property
     def stream(self) -> bool:
         """Whether the source is known to be a stream: nothing can be requeued there."""
         return self.facts.queue_type == "stream"

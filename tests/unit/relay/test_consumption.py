@@ -66,12 +66,14 @@ def test_a_consumer_is_replaced_by_starting_the_new_one_before_the_old_one_is_ca
     consumption.start("ct-2")
     assert consumption.replaces
     assert consumption.take_cancels() == []
+    assert not consumption.cancelling
     consumption.started()
     assert consumption.take_cancels() == ["ct-1"]
+    assert consumption.cancelling
     assert consumption.replaces, "the old one may still deliver"
     assert consumption.prefetch == 10
     consumption.cancelled("ct-1")
-    assert (consumption.replaces, consumption.consumer) == (False, Consumer.ON)
+    assert (consumption.replaces, consumption.cancelling, consumption.consumer) == (False, False, Consumer.ON)
     assert consumption.take_cancels() == []
 
 
@@ -120,6 +122,14 @@ def test_a_consumer_that_the_broker_cancels_is_lost_since_the_first_time() -> No
     consumption.cancelled_by_broker(1000.0)
     consumption.cancelled_by_broker(1001.0)
     assert (consumption.consumer, consumption.lost_s) == (Consumer.LOST, 1000.0)
+
+
+def test_of_a_lost_consumer_no_answer_to_a_cancel_is_waited_for() -> None:
+    consumption = Source().consume()
+    consumption.cancel()
+    assert consumption.cancelling
+    consumption.cancelled_by_broker(1000.0)
+    assert not consumption.cancelling
 
 
 def test_it_asks_one_thing_at_a_time() -> None:
