@@ -342,8 +342,10 @@ class Steering:
             if self._in_vain > 1:
                 pause_s = min(self.window.limits.hold_timeout_s, IN_VAIN_S * 2.0 ** min(self._in_vain, 16))
                 self._consume_at_s = max(self._consume_at_s, now_s + pause_s)
-        unreadable = close is not None and close.reply_code == INTERNAL_ERROR and lost.offered and not lost.received
-        self._unreadable = self._unreadable + 1 if unreadable else 0
+        if lost.received:
+            self._unreadable = 0
+        elif lost.offered and close is not None and close.reply_code == INTERNAL_ERROR:
+            self._unreadable += 1
         self.state = self.state.after(StateEvent.LOST_IN_USE if lost.in_use else StateEvent.LOST_IN_VAIN)
 
     def delivered(self, first: Delivery) -> None:
@@ -373,6 +375,8 @@ class Steering:
         source.answered()
         self.last_found = before
         source.found(before.ready)
+        if not before.ready:
+            self._unreadable = 0
         if self.consumer is Consumer.STARTING:
             self.watchdog.consuming(before, source.received_before)
         source.started()
