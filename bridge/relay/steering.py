@@ -252,18 +252,22 @@ class Steering:
         elif (
             self.consumer is not Consumer.ON
             or source.replaces
-            or not (self.state is State.WIDENING or self._stands_behind_parked)
+            or not (self.state is State.WIDENING or self._stands_behind_others(now_s))
         ):
             return None
         narrow = self.state is State.PROBING and not self.stream
         return Consume(1 if narrow else min(window.limits.prefetch, source.fitting), window.resume_offset)
 
-    @property
-    def _stands_behind_parked(self) -> bool:
-        """Whether the one message that is consumed is set aside: another is needed to see one through."""
+    def _stands_behind_others(self, now_s: float) -> bool:
+        """Whether all that is consumed is parked, or waits for a quarantine that is left alone for now.
+
+        Then one more is needed to see one through.
+        """
         window = self.window
-        used = window.in_flight >= self._source.room_until and window.in_flight == window.parked
-        return self.state is State.PROBING and used and not window.everything_returned
+        waiting = window.parked + (len(window.condemned) if now_s < self._quarantine_at_s else 0)
+        used = window.in_flight >= self._source.room_until and window.in_flight == waiting
+        room = window.in_flight < window.limits.prefetch and not window.everything_returned
+        return self.state is State.PROBING and used and room
 
     # --- The next action ---------------------------------------------------------------------------------
 
