@@ -449,8 +449,9 @@ class Steering:
         if self.consumer is Consumer.ON:
             self._source.cancel()
         self.state = self.state.after(StateEvent.TIME_IS_UP)
-        self.window.release_published("shutdown")
-        self.window.release("shutdown")
+        if not self.stream:
+            self.window.release_published("shutdown")
+            self.window.release("shutdown")
 
     # --- Before what is settled is written ---------------------------------------------------------------
 
