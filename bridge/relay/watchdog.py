@@ -11,7 +11,6 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-
 if TYPE_CHECKING:
     from collections.abc import Hashable
 

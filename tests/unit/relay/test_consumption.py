@@ -134,6 +134,15 @@ def test_a_consumer_that_the_broker_cancels_is_lost_since_the_first_time() -> No
     assert (consumption.consumer, consumption.lost_s) == (Consumer.LOST, 1000.0)
 
 
+def test_a_consumer_that_was_lost_before_its_start_was_answered_stays_lost() -> None:
+    consumption = Source().consumption
+    consumption.start("ct-1")
+    consumption.cancelled_by_broker(1000.0)
+    consumption.started()
+    assert consumption.consumer is Consumer.LOST
+    assert consumption.take_cancels() == []
+
+
 def test_of_a_lost_consumer_no_answer_to_a_cancel_is_waited_for() -> None:
     consumption = Source().consume()
     consumption.cancel()
