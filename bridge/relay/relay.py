@@ -112,6 +112,7 @@ class Relay:
                     self.quarantine.answered(event, now_s)
                 case ConsumerCancelled(by_us, consumer_tag):
                     self.steering.cancelled(consumer_tag, now_s, by_us=by_us)
+                    self._source_cutter.drop(on=self.steering.shedding)
                 case Close(channel=channel) if channel == QUARANTINE_CHANNEL:
                     self.quarantine.closed(now_s)
                 case Close(channel=channel):
@@ -177,11 +178,10 @@ class Relay:
     def _settle(self, now_s: float) -> None:
         """Encode what was decided for the source."""
         window, output = self.window, self.source_output
-        self.steering.settle(now_s)
-        output += map(cancel_frame, self.steering.take_cancels())
-        self._source_cutter.drop(on=self.steering.shedding)
-        if self.steering.withholds:
-            return
+        if self.steering.settle(now_s):
+            output += map(cancel_frame, self.steering.take_cancels())
+            if self.steering.withholds:
+                return
         settlement = window.settlement
         if settlement.acks:
             output += [ack_frame(tag, multiple=multiple) for tag, multiple in settlement.take_acks()]
@@ -222,5 +222,6 @@ class Relay:
         """Let time pass; ten times a second is often enough."""
         self.window.tick(now_s)
         self.steering.tick(now_s)
+        self._source_cutter.drop(on=self.steering.shedding)
         self.source_output += self.quarantine.publishes(self._source_frame_max, now_s, unix_s)
         self._settle(now_s)

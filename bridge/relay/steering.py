@@ -45,6 +45,8 @@ PROBE_HOLD_S = 1500.0
 UNREADABLE_AFTER = 3
 """Closes with an internal error in a row, nothing delivered, after which the head of the queue is called unreadable."""
 INTERNAL_ERROR = 541
+LAST_CALL = 0.1
+"""Share of the shutdown timeout, at its end, in which nothing more is published: only confirms are waited for."""
 ASK_AGAIN_S = 1.0
 """How often a queue that our exit deletes is asked, during a shutdown, whether it is empty."""
 
@@ -114,6 +116,11 @@ class Steering:
         self._quarantine_at_s = 0.0
 
         self._source = Consumption(window, opened=False)
+        self.publishes = True
+        """Whether to publish what is held.
+
+        Not while it is unknown whether it still is ours (see `cancelled`), and not at the very end of a shutdown.
+        """
 
         self._kind_told = False
         """Whether this generation's deliveries have told whether they are a stream's."""
@@ -129,8 +136,6 @@ class Steering:
         self._shutdown_timeout_s = plan.shutdown_timeout_s
         self._stop_at_s = 0.0
         self._ask_at_s = 0.0
-        self._last_call = False
-        """Whether a shutdown is about to end: what is published is still waited for."""
         self._received_by_tick = -1
         """How many had been received at the last tick of a shutdown."""
 
@@ -160,14 +165,6 @@ class Steering:
     def shedding(self) -> bool:
         """Whether the bodies of deliveries are to be dropped."""
         return self.state is State.SHEDDING
-
-    @property
-    def publishes(self) -> bool:
-        """Whether to publish what is held.
-
-        Not while it is unknown whether it still is ours (see `cancelled`), and not at the very end of a shutdown.
-        """
-        return (self.consumer is not Consumer.LOST or self._source.deleted) and not self._last_call
 
     @property
     def hindrance(self) -> str:
@@ -323,6 +320,7 @@ class Steering:
     def source_lost(self, close: Close | None, now_s: float) -> None:
         """The source's generation ended: nothing that was asked will be answered."""
         lost, self._source = self._source, Consumption(self.window, opened=False)
+        self.publishes = True
         if lost.in_use:
             self._in_vain = 0
         elif lost.offered:
@@ -377,6 +375,7 @@ class Steering:
         """
         if not by_us:
             self._source.cancelled_by_broker(now_s)
+            self.publishes = False
             return
         self._source.cancelled(consumer_tag)
         if self.state is State.SHEDDING and self.consumer is Consumer.OFF:
@@ -406,6 +405,7 @@ class Steering:
                 self._source.end("consumer-cancelled", text)
             else:
                 self._source.gone()
+                self.publishes = True
                 if found is None:
                     self.window.doubt()
         elif self.state is not State.STOPPING:
@@ -434,14 +434,21 @@ class Steering:
 
     # --- Before what is settled is written ---------------------------------------------------------------
 
-    def settle(self, now_s: float) -> None:
-        """Decide what is to go with the acks and requeues that are about to be written: a cancel, or more requeues."""
+    def settle(self, now_s: float) -> bool:
+        """Decide what is to go with the acks and requeues that are about to be written: a cancel, or more requeues.
+
+        Return whether the caller must look at `take_cancels`, `shedding` and `withholds`: rarely, and never on the hot
+        path.
+        """
+        if self.state is State.RUNNING and not self._source.replaces:
+            return False
         if self.state is State.PROBING:
             self._judge_probe(now_s)
         if self.state is State.GIVING_BACK:
             self._release(self._giving_back_for, draining=False)
         elif self.state is State.STOPPING:
             self._release("shutdown", draining=self._draining)
+        return True
 
     def _judge_probe(self, now_s: float) -> None:
         window = self.window
@@ -535,7 +542,8 @@ class Steering:
         A queue that the cancel deletes is emptied first, as far as time allows (see `queue_answered`).
         """
         if self.facts.deletes_itself:
-            self._last_call = now_s >= self._stop_at_s - self._shutdown_timeout_s / 10
+            if now_s >= self._stop_at_s - self._shutdown_timeout_s * LAST_CALL:
+                self.publishes = False
             return
         books = self.window.books
         drained = not (books.published or self.window.publishable) and books.received == self._received_by_tick

@@ -63,10 +63,12 @@ class Witness:
         assert not not_acked, f"{not_acked} confirmed, and not acked"
 
     def _in_window(self) -> dict[int, Delivery]:
-        """What is not settled, without that of which a shutdown withholds the ack for a moment."""
-        acks = self._window.settlement.acks
+        """What is not settled, without that of which the ack or the requeue is withheld for a moment."""
+        settlement = self._window.settlement
         return {
-            t: d for t, d in self.unsettled.items() if not any(t == tag or (many and t < tag) for tag, many in acks)
+            t: d
+            for t, d in self.unsettled.items()
+            if t not in settlement.requeues and not any(t == tag or (many and t < tag) for tag, many in settlement.acks)
         }
 
     def _settles(self, tag: int, *, acks: bool) -> None:
