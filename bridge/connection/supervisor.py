@@ -56,6 +56,7 @@ class Supervisor:
             max_in_flight_bytes=settings.max_in_flight_bytes,
             confirm_timeout_s=settings.confirm_timeout,
             hold_timeout_s=settings.hold_timeout,
+            unroutable_timeout_s=settings.unroutable_timeout,
             delivery_limit=settings.delivery_limit,
             quarantine=bool(settings.quarantine_queue_name),
             own_keys=own_keys,
@@ -291,6 +292,7 @@ class Supervisor:
         status.consuming = self.relay.steering.consumer is Consumer.ON
         status.publish_window = window.publish_window
         status.trouble = window.hindrance
+        status.unreadable = self.relay.steering.hindrance
         status.oldest_received_s = window.oldest_received_s
         if window.last_forward_s is not None:
             status.last_forward_s = time.time() - (asyncio.get_running_loop().time() - window.last_forward_s)

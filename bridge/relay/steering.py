@@ -269,6 +269,7 @@ class Steering:
     def _ending(self, now_s: float, unsent_bytes: int) -> EndGeneration | None:
         """Return the generation that must end, if one must."""
         if (ending := self.watchdog.destination(now_s, unsent_bytes)) is not None:
+            self.window.destination_unconfirmed(now_s)
             return EndGeneration("destination", *ending)
         if not self._source.opened:
             return None
