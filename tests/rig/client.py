@@ -46,13 +46,16 @@ def publish_numbered(  # noqa: PLR0913 - all but the first three by name
     message_ids: bool = True,
     properties: pika.BasicProperties | None = None,
     exchange: str = "",
+    filling: bytes = b".",
 ) -> None:
     """Publish ``count`` messages of ``size`` bytes, numbered from ``first``, and wait until all are confirmed.
 
+    What follows the number in a body is ``filling``, again and again.
     ``properties`` are those of every message; they are persistent unless it says otherwise, and get a message id each
     unless ``message_ids`` is off. Raises RuntimeError when the broker refuses or returns any.
     """
-    messages = list(_numbered(first, count, size, properties, message_ids=message_ids))
+    filling = (filling * size)[: max(0, size - NUMBER_DIGITS)]
+    messages = list(_numbered(first, count, filling, properties, message_ids=message_ids))
     with RawClient(url) as client:
         client.confirm_select()
         for start in range(0, count, _BATCH):
@@ -64,7 +67,7 @@ def publish_numbered(  # noqa: PLR0913 - all but the first three by name
 
 
 def _numbered(
-    first: int, count: int, size: int, properties: pika.BasicProperties | None, *, message_ids: bool
+    first: int, count: int, filling: bytes, properties: pika.BasicProperties | None, *, message_ids: bool
 ) -> Iterator[tuple[bytes, bytes]]:
     properties = copy.copy(properties) if properties else pika.BasicProperties()
     properties.delivery_mode = properties.delivery_mode or 2
@@ -72,7 +75,6 @@ def _numbered(
     if message_ids:
         properties.message_id = f"message-{mark}"
     before, _, after = encode_properties(properties).partition(mark.encode())
-    filling = b"." * (size - NUMBER_DIGITS)
     for number in range(first, first + count):
         digits = b"%0*d" % (NUMBER_DIGITS, number)
         yield (before + digits + after if message_ids else before), digits + filling
