@@ -79,7 +79,7 @@ class Prepared(NamedTuple):
 
     header: bytes
     delivery_count: int
-    """The `x-delivery-count` that the source's quorum queue added; 0 where there is none."""
+    """The `x-delivery-count` in the header table, whoever wrote it; 0 where there is none."""
 
 
 def split_properties(header: bytes) -> dict[int, bytes]:

@@ -225,8 +225,9 @@ class Cutter:
             if prepared is None:
                 content = data[header:stop]
             else:
-                replaced, count = prepared
-                notable |= count
+                replaced, delivery_count = prepared
+                if redelivered:
+                    count = delivery_count  # else it is no queue's, see `Delivery`
                 content = replaced + data[body:stop]
             append(
                 make(
@@ -334,10 +335,11 @@ class Cutter:
         prepared = self._preparer.prepare(header)
         count = 0
         if prepared is not None:
-            header, count = prepared
+            header, delivery_count = prepared
+            count = delivery_count if redelivered else 0
         content = header + b"".join(assembly.frames)
         delivery = Delivery(delivery_tag, redelivered, count, route, content, assembly.body_size, now_s)
-        events.append(Deliveries([delivery], bool(redelivered or count)))
+        events.append(Deliveries([delivery], redelivered != 0))
 
 
 def _short_string(frame: bytes, at: int) -> str:

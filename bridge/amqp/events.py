@@ -12,7 +12,11 @@ class Delivery(NamedTuple):
     redelivered: int
     """1 when the broker says that it was delivered before, else 0."""
     delivery_count: int
-    """How often the source's quorum queue says that it came back; 0 where it does not say."""
+    """How often the source's quorum queue says that it came back; 0 where it does not say.
+
+    Of a delivery without the redelivered flag always 0: what stands in its headers then is the 0 of a quorum queue of
+    RabbitMQ 3.10, or was copied there by a shovel or an application, and says nothing of this queue.
+    """
     route: bytes
     """Its exchange and routing key as two short strings, as they stand in the delivery."""
     content: bytes

@@ -53,6 +53,7 @@ class Message:
     def expected(self, *, sort: bool = False) -> bytes:
         """Payload of the header frame that the destination must see (invariant 7); RabbitMQ 4.x returns it sorted."""
         fields = {("x-bridge-cc" if name == "CC" else name): value for name, value in self.fields.items()}
+        fields.pop("x-delivery-count", None)
         rest = dict(self.properties)
         if "user_id" in rest:
             fields["x-bridge-user-id"] = frames.text(rest.pop("user_id").decode())
@@ -89,6 +90,9 @@ def make_message(rng: Random, number: int, *, with_id: bool) -> Message:
         fields = {"CC": b"A" + pack(">I", 8) + frames.text("abc"), "a": b"t\1"}
     elif kind < 0.4:
         properties["user_id"] = b"alice"
+    elif kind < 0.43:
+        # Copied by a shovel or an application: it is not this queue's, which overwrites it where it counts itself.
+        fields = {"x-delivery-count": b"l" + pack(">q", 99), "zone": frames.text("us")}
     return Message(number, body, properties, fields, mode, rng.choice(ROUTING_KEYS))
 
 
