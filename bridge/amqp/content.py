@@ -274,15 +274,21 @@ class Parts(NamedTuple):
     body: bytes
 
 
+def header_frame_size(content: bytes) -> int:
+    """Return the size of the content's header frame in bytes, to be held against a `frame_max`: it cannot be cut."""
+    size: int = _u32.unpack_from(content, 3)[0]
+    return FRAME_OVERHEAD + size
+
+
 def header_frame(content: bytes) -> bytes:
     """Return the content's header frame."""
-    return content[: FRAME_OVERHEAD + _u32.unpack_from(content, 3)[0]]
+    return content[: header_frame_size(content)]
 
 
 def body_payloads(content: bytes) -> Iterator[memoryview]:
     """Yield the payload of each body frame."""
     view = memoryview(content)
-    position = FRAME_OVERHEAD + _u32.unpack_from(content, 3)[0]
+    position = header_frame_size(content)
     while position < len(content):
         (size,) = _u32.unpack_from(content, position + 3)
         yield view[position + 7 : position + 7 + size]

@@ -54,6 +54,12 @@ _close = Struct(">H")
 _confirm = Struct(">QB")
 _content_head = Struct(">BHI4xQH")
 
+HEADER_MAX_BYTES = 16 << 20
+"""The largest content header that is read where `frame_max` is smaller, in bytes.
+
+RabbitMQ (3.10.8, 4.3.6) does not hold itself to `frame_max` there: a header of 130,900 bytes outgrows it when the
+message is dead-lettered or its deliveries are counted.
+"""
 _MESSAGE_ENDS_SHORT = 21
 """Bytes of a header frame up to its properties: what must be there before a look at them."""
 
@@ -83,7 +89,7 @@ class Cutter:
         self.control: list[bytes] = []
         """Frames for the control plane, in order; whoever feeds the cutter takes them out."""
         self.frame_max = 0
-        """The largest frame that the connection tuned, in bytes; 0 for no limit."""
+        """The largest frame that the connection tuned, in bytes; 0 for no limit. See `HEADER_MAX_BYTES`, too."""
         self._preparer = preparer
         self._raw = False
         self._begun = False
@@ -166,8 +172,9 @@ class Cutter:
         return events
 
     def _check(self, kind: int, size: int) -> None:
-        if kind not in {METHOD, HEADER, BODY, HEARTBEAT} or (self.frame_max and size > self.frame_max):
-            message = f"a frame of type {kind} and {size} bytes, where at most {self.frame_max} were agreed"
+        most = max(self.frame_max, HEADER_MAX_BYTES) if kind == HEADER else self.frame_max
+        if kind not in {METHOD, HEADER, BODY, HEARTBEAT} or (self.frame_max and size > most):
+            message = f"a frame of type {kind} and {size} bytes, where at most {most} are read"
             raise MalformedFrameError(message)
 
     def _cut_whole(  # noqa: C901, PLR0912 - one loop, run for every message: a call each would cost a tenth

@@ -39,6 +39,11 @@ class Message:
     acquired_count: int = 0
 
     @property
+    def has_large_header(self) -> bool:
+        """Whether its header frame is larger than the frames that some brokers agree on."""
+        return "large" in self.fields
+
+    @property
     def key(self) -> Key:
         """What copies of it are known by."""
         return self.properties.get("message_id", b""), self.body
@@ -93,6 +98,8 @@ def make_message(rng: Random, number: int, *, with_id: bool) -> Message:
     elif kind < 0.43:
         # Copied by a shovel or an application: it is not this queue's, which overwrites it where it counts itself.
         fields = {"x-delivery-count": b"l" + pack(">q", 99), "zone": frames.text("us")}
+    elif kind < 0.45:
+        body, fields = body[:9], {"large": frames.text("." * 600)}
     return Message(number, body, properties, fields, mode, rng.choice(ROUTING_KEYS))
 
 

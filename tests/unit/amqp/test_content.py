@@ -433,6 +433,7 @@ def test_without_a_frame_max_the_body_is_one_frame() -> None:
 def test_a_content_comes_apart_into_header_and_payloads() -> None:
     message = frames.content(b"abcdefgh", EVERY_PROPERTY, step=3)
     assert content.header_frame(message) == frames.header(8, EVERY_PROPERTY)
+    assert content.header_frame_size(message) == len(frames.header(8, EVERY_PROPERTY))
     assert [bytes(payload) for payload in content.body_payloads(message)] == [b"abc", b"def", b"gh"]
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 NOW_S = 12.5
+ROUTE = short("ex") + short("key")
 
 
 @dataclass
@@ -359,6 +360,31 @@ def test_a_frame_larger_than_agreed_is_refused_before_it_is_read() -> None:
     assert feed((deliver(1, content(b"x" * 4088)),), frame_max=4096)[0]
     with pytest.raises(MalformedFrameError, match="at most 4088"):
         feed((body[: body.index(b"xxx")],), frame_max=4088)
+
+
+def large(size: int) -> frames.Properties:
+    """Properties of a message whose header grew on its way through the broker, past what was agreed."""
+    return PERSISTENT | {"headers": frames.table({"x-death": frames.text("d" * size)})}
+
+
+@pytest.mark.parametrize("size", (1, 1000, 1 << 20))
+def test_a_content_header_larger_than_agreed_is_read(size: int) -> None:
+    """RabbitMQ does not hold itself to `frame_max` there; refused, the message would come again for ever."""
+    sample = Sample()
+    for tag, properties in ((1, PERSISTENT), (2, large(9000)), (3, large(9000)), (4, PERSISTENT)):
+        sample.deliver(tag, content(b"body", properties), 4)
+    sample.add(returned(content(b"", large(9000))), Return(1, 312, "NO_ROUTE", ROUTE, content(b"", large(9000)), 0))
+    assert feed(chunked(sample.stream, size), frame_max=4096) == (sample.events, [])
+
+
+def test_a_content_header_is_bounded_too_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.amqp.cutter.HEADER_MAX_BYTES", 8192)
+    stream = deliver(1, content(b"", large(8200)))
+    cut = stream.index(b"ddd")
+    with pytest.raises(MalformedFrameError, match="at most 8192"):
+        feed((stream[:cut],), frame_max=4096)
+    assert feed((stream,), frame_max=9000)[0], "where more was agreed, more is read"
+    assert feed((stream,), frame_max=0)[0], "or where no limit was"
 
 
 @settings(max_examples=300)
