@@ -153,5 +153,7 @@ class Witness:
         assert window.in_flight <= most, f"invariant 4: {window.in_flight} in flight, at most {most} allowed"
         size_bytes = sum(len(d.content) for d in in_window.values())
         assert books.bytes_in_flight == size_bytes, f"{books.bytes_in_flight} bytes in flight, truly {size_bytes}"
+        foreign = [d.delivery_tag for d, v in window.condemned if v.reason == "delivery-limit" and not d.redelivered]
+        assert not foreign, f"{foreign} bound for the quarantine by a delivery count that is not the queue's"
         orphans = len(self.published) - published
         assert window.orphans == orphans, f"{window.orphans} orphans, truly {orphans}"
