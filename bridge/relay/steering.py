@@ -280,7 +280,7 @@ class Steering:
         if (ending := self._source.ending) is not None:
             return EndGeneration("source", *ending, drop=ending.reason == "stalled")
         if self._source.deleted and self._lost_for_good(now_s):
-            return EndGeneration("source", "consumer-cancelled", "the queue was deleted", drop=False)
+            return EndGeneration("source", "consumer-cancelled", "the broker cancelled the consumer", drop=False)
         return None
 
     def _lost_for_good(self, now_s: float) -> bool:
@@ -401,13 +401,13 @@ class Steering:
         self._source.answered()
         self.last_found = found or self.last_found
         if self.consumer is Consumer.LOST:
-            if found is not None and found.exists:
+            if found is not None and found.exists and found.ready >= self.window.in_flight:
                 text = "the broker cancelled the consumer and requeued what it held (consumer timeout, or a move)"
                 self._source.end("consumer-cancelled", text)
             else:
                 self._source.gone()
                 self.publishes = True
-                if found is None:
+                if found is None or found.exists:
                     self.window.doubt()
         elif self.state is not State.STOPPING:
             if (ending := self.watchdog.looked(found, now_s)) is not None:
