@@ -234,14 +234,15 @@ class Steering:
         if self.consumer is Consumer.OFF:
             if window.full or self._spares_the_unreadable or self.state is State.GIVING_BACK:
                 return None
-        elif (
-            self.consumer is not Consumer.ON
-            or source.replaces
-            or not (self.state is State.WIDENING or self._stands_behind_parked)
-        ):
+        elif self.consumer is not Consumer.ON or source.replaces or not self._replaces:
             return None
         narrow = self.state is State.PROBING and not self.stream
         return Consume(1 if narrow else min(window.limits.prefetch, source.fitting), window.resume_offset)
+
+    @property
+    def _replaces(self) -> bool:
+        """Whether the consumer is to be replaced by another."""
+        return self.state is State.WIDENING or self._stands_behind_parked
 
     @property
     def _stands_behind_parked(self) -> bool:
@@ -344,7 +345,7 @@ class Steering:
     def starting(self, consumer_tag: str, now_s: float) -> bool:
         """`basic.consume` is about to be sent; return whether it still should be."""
         wanted = self.state in {State.PROBING, State.WIDENING, State.RUNNING}
-        if not wanted or self.consumer not in {Consumer.OFF, Consumer.ON}:
+        if not wanted or not (self.consumer is Consumer.OFF or (self.consumer is Consumer.ON and self._replaces)):
             return False
         self._source.start(consumer_tag)
         self.window.memory.consuming(now_s)
