@@ -13,7 +13,6 @@ Layout (AMQP 0-9-1, 4.2.6.1 and 4.2.6.2)::
 
 from __future__ import annotations
 
-import re
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
@@ -57,8 +56,16 @@ _FIXED_FIELD_SIZES |= {**dict.fromkeys(b"lLdT", 8), ord("D"): 5, ord("V"): 0}
 _LONG_FIELDS = frozenset(b"SAFx")
 _INTEGER_FIELDS = frozenset(b"bBsuIilL")
 
-_COUNTS = re.compile(rb"x-(?:delivery|acquired)-count|\x02CC")
-"""A quick look for header fields that may have to go; what it finds is then looked at properly."""
+COUNTS = (b"x-delivery-count", b"x-acquired-count")
+"""The header fields that a quorum queue adds to a delivery, with different values each time."""
+COPIES = (b"CC", b"BCC")
+"""The header fields that make a broker route copies. RabbitMQ takes `BCC` out when it routes by it; one that is a text
+(an MQTT 5 or AMQP 1.0 publisher can bring it) is delivered, and refused when it is published with AMQP 0-9-1."""
+_DELIVERY_COUNT, _ACQUIRED_COUNT, _CC, _BCC = (b"%c%b" % (len(name), name) for name in COUNTS + COPIES)
+_COUNT, _COPY = b"-count", b"CC"
+"""What a quick look for those fields finds: what two of the names hold, then the names; the table is then looked at
+properly. Two searches for bytes answer for most tables; a regular expression of all the names takes as long for a short
+table and twice as long for one of 280 bytes."""
 
 Treatment = Literal["move", "keep", "drop"]
 
@@ -71,7 +78,13 @@ class HeaderPolicy:
     """The destination connection's user: a `user_id` of that name may stay."""
     user_id: Treatment = "move"
     cc: Treatment = "move"
+    """Of all `COPIES`: each moves to a header of its own, `x-bridge-cc` or `x-bridge-bcc`."""
     delivery_count: Literal["drop", "keep"] = "drop"
+    """Of all `COUNTS`."""
+
+    def treatments(self) -> dict[bytes, Treatment]:
+        """Return what becomes of the header fields that may not pass, by name."""
+        return {**dict.fromkeys(COUNTS, self.delivery_count), **dict.fromkeys(COPIES, self.cc)}
 
 
 class Prepared(NamedTuple):
@@ -172,6 +185,7 @@ class ContentPreparer:
 
     def __init__(self, policy: HeaderPolicy) -> None:
         self.policy = policy
+        self._treatments = policy.treatments()
         self._tables: dict[bytes, tuple[bytes, int]] = {}
 
     def prepare(self, header: bytes) -> Prepared | None:
@@ -192,7 +206,16 @@ class ContentPreparer:
                 start = position
                 if flags & HEADERS:
                     position += 4 + _u32.unpack_from(header, position)[0]
-                    suspicious = _COUNTS.search(header, start, position) is not None
+                    suspicious = (
+                        header.find(_COUNT, start, position) >= 0
+                        and (
+                            header.find(_DELIVERY_COUNT, start, position) >= 0
+                            or header.find(_ACQUIRED_COUNT, start, position) >= 0
+                        )
+                    ) or (
+                        header.find(_COPY, start, position) >= 0
+                        and (header.find(_CC, start, position) >= 0 or header.find(_BCC, start, position) >= 0)
+                    )
                 if flags & DELIVERY_MODE and header[position] == PERSISTENT:
                     return self._splice(header, flags, start, position) if suspicious else None
         except (IndexError, struct.error) as error:
@@ -248,19 +271,17 @@ class ContentPreparer:
         return found
 
     def _read_table(self, table: bytes) -> tuple[bytes, int]:
-        policy = self.policy
+        treatments = self._treatments
         delivery_count = 0
         kept: list[bytes] = []
         for name, value in table_fields(table):
             if name == b"x-delivery-count":
                 delivery_count = _integer(value)
-            if name in {b"x-delivery-count", b"x-acquired-count"} and policy.delivery_count == "drop":
+            treatment = treatments.get(name, "keep")
+            if treatment == "drop":
                 continue
-            if name == b"CC" and policy.cc != "keep":
-                if policy.cc == "move":
-                    kept.append(b"\x0bx-bridge-cc" + value)
-                continue
-            kept.append(b"%c%b%b" % (len(name), name, value))
+            after = name if treatment == "keep" else b"x-bridge-" + name.lower()
+            kept.append(b"%c%b%b" % (len(after), after, value))
         body = b"".join(kept)
         return _u32.pack(len(body)) + body, delivery_count
 

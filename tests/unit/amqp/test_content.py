@@ -58,6 +58,8 @@ EVERY_PROPERTY: Properties = {
 
 COUNTS = {"x-delivery-count": b"l" + pack(">q", 4), "x-acquired-count": b"l" + pack(">q", 5)}
 CC = {"CC": b"A" + pack(">I", len(text("copies"))) + text("copies")}
+BCC = {"BCC": text("copies")}
+"""As a publisher with MQTT 5 or AMQP 1.0 can bring it: one with AMQP 0-9-1 is refused with 406."""
 
 
 def header(properties: Properties) -> bytes:
@@ -107,7 +109,9 @@ def test_fields_of_one_name_and_their_order_stay() -> None:
 
 
 def test_a_value_that_only_looks_like_a_count_stays() -> None:
-    delivered = PERSISTENT | {"headers": table({"note": text("x-delivery-count"), "n": text("\x02CC")})}
+    delivered = PERSISTENT | {
+        "headers": table({"note": text("x-delivery-count"), "n": text("\x02CC"), "bcc": text("\x03BCC")})
+    }
     assert published(delivered) == header(delivered)
 
 
@@ -150,11 +154,31 @@ def test_the_destinations_own_user_id_stays(treatment: Treatment) -> None:
 
 @pytest.mark.parametrize(
     ("treatment", "after"),
-    (("keep", CC | {"k": b"V"}), ("drop", {"k": b"V"}), ("move", {"x-bridge-cc": CC["CC"], "k": b"V"})),
+    (
+        ("keep", CC | {"k": b"V"} | BCC),
+        ("drop", {"k": b"V"}),
+        ("move", {"x-bridge-cc": CC["CC"], "k": b"V", "x-bridge-bcc": BCC["BCC"]}),
+    ),
 )
 def test_carbon_copies(treatment: Treatment, after: dict[str, bytes]) -> None:
-    delivered = PERSISTENT | {"headers": table(CC | {"k": b"V"})}
+    delivered = PERSISTENT | {"headers": table(CC | {"k": b"V"} | BCC)}
     assert published(delivered, HeaderPolicy(cc=treatment)) == header(PERSISTENT | {"headers": table(after)})
+
+
+@pytest.mark.parametrize("name", ("CC", "BCC"))
+@pytest.mark.parametrize("value", FIELD_TYPES.values(), ids=FIELD_TYPES)
+def test_either_kind_of_copy_alone_and_of_any_type_moves(name: str, value: bytes) -> None:
+    delivered = PERSISTENT | {"headers": table({name: value})}
+    assert published(delivered) == header(PERSISTENT | {"headers": table({f"x-bridge-{name.lower()}": value})})
+
+
+@pytest.mark.parametrize("name", (*content.COUNTS, *content.COPIES))
+def test_none_of_the_fields_that_may_not_pass_is_overlooked(name: bytes) -> None:
+    fields = {"a": text("b"), name.decode(): b"V", "c": text("d")}
+    dropped = HeaderPolicy(cc="drop", delivery_count="drop")
+    assert published(PERSISTENT | {"headers": table(fields)}, dropped) == header(
+        PERSISTENT | {"headers": table({"a": text("b"), "c": text("d")})}
+    )
 
 
 @pytest.mark.parametrize("treatment", ("keep", "drop"))
@@ -221,7 +245,7 @@ def test_tables_that_repeat_are_read_once_and_few_are_kept() -> None:
 
 
 some_fields = st.dictionaries(
-    st.sampled_from(("a", "b", "CC", "x-delivery-count", "x-acquired-count", "x-bridge-user-id", "zé")),
+    st.sampled_from(("a", "b", "CC", "BCC", "x-delivery-count", "x-acquired-count", "x-bridge-user-id", "zé")),
     st.sampled_from(tuple(FIELD_TYPES.values())),
 )
 some_properties = st.dictionaries(st.sampled_from((*EVERY_PROPERTY, "user_id")), st.just(b"")).flatmap(
@@ -251,9 +275,10 @@ def test_any_message_is_published_as_the_rules_say(properties: Properties, polic
     for name, value in fields:
         if name in {b"x-delivery-count", b"x-acquired-count"} and policy.delivery_count == "drop":
             continue
-        if name == b"CC" and policy.cc == "drop":
+        copies = name in {b"CC", b"BCC"}
+        if copies and policy.cc == "drop":
             continue
-        after.append((b"x-bridge-cc" if name == b"CC" and policy.cc == "move" else name, value))
+        after.append((b"x-bridge-" + name.lower() if copies and policy.cc == "move" else name, value))
     has_headers = "headers" in properties and (after or not fields)
     if properties.get("user_id") == b"eve" and policy.user_id != "keep":
         del expected["user_id"]
