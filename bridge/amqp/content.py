@@ -42,6 +42,7 @@ FRAME_OVERHEAD = 8
 """Bytes of a frame besides its payload: type, channel, size and the end octet."""
 
 PERSISTENT = 2
+_STREAM_OFFSET_MARK = b"\x0fx-stream-offsetl"
 EMPTY_TABLE = b"\0\0\0\0"
 
 _u16 = Struct(">H")
@@ -152,6 +153,8 @@ def table_fields(table: bytes) -> Iterator[tuple[bytes, bytes]]:
         elif kind in _FIXED_FIELD_SIZES:
             stop = name_end + 1 + _FIXED_FIELD_SIZES[kind]
         else:
+            break
+        if stop > end:
             break
         yield table[position + 1 : name_end], table[name_end:stop]
         position = stop
@@ -295,6 +298,35 @@ class Parts(NamedTuple):
     body: bytes
 
 
+def table_place(content: bytes) -> tuple[int, int]:
+    """Return from where to where the header table lies in the content, its length first; an empty place without one."""
+    (flags,) = _u16.unpack_from(content, FLAGS_AT)
+    start = PROPERTIES_AT
+    if not flags & HEADERS:
+        return start, start
+    if flags & CONTENT_TYPE:
+        start += 1 + content[start]
+    if flags & CONTENT_ENCODING:
+        start += 1 + content[start]
+    return start, start + 4 + _u32.unpack_from(content, start)[0]
+
+
+def stream_offset(content: bytes) -> int | None:
+    """Return the field `x-stream-offset` of the header table, which a stream gives each delivery; None without one.
+
+    It is a long (`l`) at the top level of the table. The same bytes in a body, in a value or in another property are
+    none, and a table that cannot be read has none.
+    """
+    start, stop = table_place(content)
+    if content.find(_STREAM_OFFSET_MARK, start, stop) < 0:
+        return None
+    with suppress(MalformedFrameError):
+        for name, value in table_fields(content[start:stop]):
+            if name == b"x-stream-offset" and value[:1] == b"l":
+                return _integer(value)
+    return None
+
+
 def header_frame_size(content: bytes) -> int:
     """Return the size of the content's header frame in bytes, to be held against a `frame_max`: it cannot be cut."""
     size: int = _u32.unpack_from(content, 3)[0]
@@ -341,13 +373,7 @@ def identity(content: bytes) -> bytes | None:
     if not flags & MESSAGE_ID:
         return None
     end = FRAME_OVERHEAD - 1 + _u32.unpack_from(content, 3)[0]
-    start = table = PROPERTIES_AT
-    if flags & HEADERS:
-        if flags & CONTENT_TYPE:
-            table += 1 + content[table]
-        if flags & CONTENT_ENCODING:
-            table += 1 + content[table]
-        start = table + 4 + _u32.unpack_from(content, table)[0]
+    table, start = table_place(content)
     death = b""
     if content.find(b"\x07x-death", table, start) >= 0:
         death = _death(content[table:start])

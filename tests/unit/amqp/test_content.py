@@ -438,6 +438,44 @@ def test_a_message_id_for_the_log() -> None:
     assert content.message_id(frames.content(b"body")) == ""
 
 
+# --- Streams --------------------------------------------------------------------------------------------------
+
+OFFSET = {"x-stream-offset": b"l" + pack(">q", 7_000_000_000)}
+
+
+@pytest.mark.parametrize("before", ((), ("content_type",), ("content_encoding",), ("content_type", "content_encoding")))
+def test_a_streams_offset_is_read_wherever_its_header_table_lies(before: tuple[str, ...]) -> None:
+    properties = {name: EVERY_PROPERTY[name] for name in before} | {"headers": table({"k": b"V"} | OFFSET)}
+    assert content.stream_offset(frames.content(b"body", properties)) == 7_000_000_000
+    assert content.stream_offset(frames.content(b"", EVERY_PROPERTY | {"headers": table(OFFSET)})) == 7_000_000_000
+
+
+MARK = frames.short("x-stream-offset") + OFFSET["x-stream-offset"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    (
+        frames.content(b"body"),
+        frames.content(b"body", EVERY_PROPERTY),
+        frames.content(MARK, {"headers": table({"k": b"V"})}),
+        frames.content(b"", {"message_id": MARK, "headers": table({})}),
+        frames.content(b"", {"content_type": MARK}),
+        frames.content(b"", {"headers": table({"k": text(MARK.decode("latin-1"))})}),
+        frames.content(b"", {"headers": table({"k": b"F" + table(OFFSET)})}),
+        frames.content(b"", {"headers": table({"x-stream-offset": text("next")})}),
+        frames.content(b"", {"headers": table({"x-stream-offset": text("l")} | {"k": b"x" + pack(">I", 25) + MARK})}),
+        frames.content(b"", {"headers": pack(">I", len(MARK) - 1) + MARK[:-1]}),
+    ),
+    ids=(
+        *("no headers", "other headers", "the body", "another property", "a property before the table", "a text"),
+        *("a nested table", "another type", "another type and a text", "a table that cannot be read"),
+    ),
+)
+def test_what_only_looks_like_a_streams_offset_is_none(other: bytes) -> None:
+    assert content.stream_offset(other) is None
+
+
 # --- Frames --------------------------------------------------------------------------------------------------
 
 
