@@ -11,6 +11,7 @@ of times, so the work is linear. How a frame is made up is in `frames`, and what
 from __future__ import annotations
 
 import struct
+from collections import deque
 from struct import Struct
 
 from bridge.amqp.content import DELIVERY_MODE, FRAME_OVERHEAD, HEADERS, PERSISTENT, USER_ID, ContentPreparer
@@ -21,6 +22,7 @@ from bridge.amqp.events import (
     ConsumerCancelled,
     Deliveries,
     Delivery,
+    Dropped,
     Event,
     Return,
     Unblocked,
@@ -67,15 +69,16 @@ _MESSAGE_ENDS_SHORT = 21
 class _Assembly:
     """A content of which some frames have not come yet."""
 
-    __slots__ = ("body_left", "body_size", "channel", "frames", "header", "method")
+    __slots__ = ("body_left", "body_size", "channel", "dropped", "frames", "header", "method")
 
-    def __init__(self, channel: int, method: bytes) -> None:
+    def __init__(self, channel: int, method: bytes, *, dropped: bool) -> None:
         self.channel = channel
         self.method = method
         self.header = b""
         self.body_size = 0
         self.body_left = 0
-        self.frames: list[bytes] = []
+        self.dropped = dropped
+        self.frames: deque[bytes] = deque(maxlen=0 if dropped else None)
 
     @property
     def complete(self) -> bool:
@@ -97,10 +100,14 @@ class Cutter:
         self._tail_size = 0
         self._needed = 0
         self._assembly: _Assembly | None = None
+        self._dropping = False
         self._body_rest = 0
         """Bytes to come of a body frame that is let through in pieces, its end octet included."""
         self._head = b""
-        """How the last delivery's method frame began, up to its delivery tag: the next one's is the same."""
+        """How the last delivery's method frame began, up to its delivery tag: the next one's is the same.
+
+        Empty while nothing can be cut whole: before the first delivery, and while deliveries are dropped.
+        """
         self._method_size = 0
 
     @property
@@ -108,6 +115,15 @@ class Cutter:
         """What is still to come of a frame or content that has begun, in numbers that change while it comes."""
         assembly = self._assembly
         return self._tail_size, self._body_rest, assembly.body_left if assembly is not None else 0
+
+    def drop(self, *, on: bool) -> None:
+        """Begin or cease to drop deliveries: they come out as `Dropped`, in stream order, whatever they hold unread.
+
+        Memory is bounded however large they are: bodies go by in pieces, and a header frame is held to its bound. It
+        counts for deliveries that begin from now on; one that has begun comes out as it would have.
+        """
+        self._dropping = on
+        self._head = b""
 
     def feed(self, data: bytes, now_s: float) -> list[Event]:
         """Take the next chunk; return the events that it completes."""
@@ -304,7 +320,8 @@ class Cutter:
                 if self._assembly is not None:
                     message = "a message on one channel in the middle of another's: the bridge reads one at a time"
                     raise MalformedFrameError(message)
-                self._assembly = _Assembly(channel, frame)
+                dropped = self._dropping and channel == DATA_CHANNEL and method == BASIC_DELIVER
+                self._assembly = _Assembly(channel, frame, dropped=dropped)
                 return
             if method in {BASIC_ACK, BASIC_NACK}:
                 publish_seqno, bits = _confirm.unpack_from(frame, 11)
@@ -336,9 +353,13 @@ class Cutter:
             return
         tag_at = 12 + method[11]
         delivery_tag, redelivered = _confirm.unpack_from(method, tag_at)
+        if assembly.dropped:
+            events.append(Dropped(delivery_tag, redelivered))
+            return
         route = _checked_route(method[tag_at + 9 : -1])
-        self._head = method[:tag_at]
-        self._method_size = len(method)
+        if not self._dropping:
+            self._head = method[:tag_at]
+            self._method_size = len(method)
         prepared = self._preparer.prepare(header)
         count = 0
         if prepared is not None:

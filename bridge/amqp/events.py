@@ -34,6 +34,14 @@ class Deliveries(NamedTuple):
     """Whether any of them is redelivered, and so needs a closer look."""
 
 
+class Dropped(NamedTuple):
+    """A delivery whose content was not kept, since the cutter was told to drop (see `Cutter.drop`)."""
+
+    delivery_tag: int
+    redelivered: int
+    """As of a `Delivery`."""
+
+
 class Confirm(NamedTuple):
     """`basic.ack` or `basic.nack` from a broker that was published to."""
 
@@ -78,4 +86,4 @@ class ConsumerCancelled(NamedTuple):
     by_us: bool
 
 
-Event = Deliveries | Confirm | Return | Close | Blocked | Unblocked | ConsumerCancelled
+Event = Deliveries | Dropped | Confirm | Return | Close | Blocked | Unblocked | ConsumerCancelled

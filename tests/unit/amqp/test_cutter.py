@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -14,7 +15,17 @@ from hypothesis import strategies as st
 
 from bridge.amqp.content import ContentPreparer, HeaderPolicy
 from bridge.amqp.cutter import Cutter
-from bridge.amqp.events import Blocked, Close, Confirm, ConsumerCancelled, Deliveries, Delivery, Return, Unblocked
+from bridge.amqp.events import (
+    Blocked,
+    Close,
+    Confirm,
+    ConsumerCancelled,
+    Deliveries,
+    Delivery,
+    Dropped,
+    Return,
+    Unblocked,
+)
 from bridge.errors import MalformedFrameError
 from tests.support import frames
 from tests.support.frames import PERSISTENT, confirm, content, deliver, method, returned, short
@@ -292,6 +303,85 @@ def test_a_brokers_protocol_header_is_the_control_planes(chunks: tuple[bytes, ..
     events, control = feed(chunks)
     assert events == []
     assert b"".join(control) == b"AMQP\0\0\x09\x01"
+
+
+# --- Dropping ------------------------------------------------------------------------------------------------
+
+
+def feed_dropping(pieces: Iterable[tuple[bool, bytes]], size: int) -> list[object]:
+    """Events of a stream in pieces, each with whether deliveries are dropped from there on."""
+    cutter = Cutter(ContentPreparer(HeaderPolicy()))
+    events: list[object] = []
+    for dropping, piece in pieces:
+        cutter.drop(on=dropping)
+        for chunk in chunked(piece, size):
+            for event in cutter.feed(chunk, NOW_S):
+                events += event.items if isinstance(event, Deliveries) else (event,)
+    assert not cutter.control
+    return events
+
+
+chunk_sizes = pytest.mark.parametrize("size", (1, 7, 50, 1 << 20))
+
+
+@chunk_sizes
+def test_what_is_dropped_comes_out_in_stream_order_with_all_else(size: int) -> None:
+    before, after = deliveries(), returns()
+    after.stream += deliveries().stream
+    after.events += deliveries().events
+    dropped = b"".join(
+        (
+            deliver(1, content(b"x" * 300, step=100)),
+            confirm(9),
+            deliver(2, content(b"", COUNTED), redelivered=1),
+            deliver(3, content(b"x" * 20), redelivered=1),
+            returned(content(b"lost")),
+            deliver(4, content(b"x" * 20)),
+        )
+    )
+    between = [
+        *(Dropped(1, 0), Confirm(1, 9, multiple=False, accepted=True), Dropped(2, 1), Dropped(3, 1)),
+        *(Return(1, 312, "NO_ROUTE", ROUTE, content(b"lost"), 4), Dropped(4, 0)),
+    ]
+    events = feed_dropping(((False, before.stream), (True, dropped), (False, after.stream)), size)
+    assert events == [*before.events, *between, *after.events]
+
+
+@chunk_sizes
+@pytest.mark.parametrize("message", (content(b"begun" * 20), content(b"begun" * 20, step=7)))
+def test_what_has_begun_comes_out_as_it_would_have(message: bytes, size: int) -> None:
+    """Wherever in a delivery the dropping begins or ends."""
+    raw, next_raw = deliver(1, message), deliver(2, content(b"next"))
+    method_size = len(raw) - len(message)
+    whole = [Delivery(n, 0, 0, ROUTE, m, s, NOW_S) for n, m, s in ((1, message, 100), (2, content(b"next"), 4))]
+    for cut in range(method_size, len(raw)):
+        begun, rest = raw[:cut], raw[cut:]
+        assert feed_dropping(((False, begun), (True, rest + next_raw)), size) == [whole[0], Dropped(2, 0)]
+        assert feed_dropping(((True, begun), (False, rest + next_raw)), size) == [Dropped(1, 0), whole[1]]
+
+
+def test_dropping_keeps_no_more_than_a_chunk_however_large_the_bodies() -> None:
+    cutter = Cutter(ContentPreparer(HeaderPolicy()))
+    cutter.drop(on=True)
+    chunks = chunked(deliver(1, content(b"x" * 4_000_000, step=130_000)), 10_000)
+    events: list[object] = []
+    tracemalloc.start()
+    for chunk in chunks:
+        events += cutter.feed(chunk, NOW_S)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert events == [Dropped(1, 0)]
+    assert peak < 5 * 10_000
+
+
+def test_a_delivery_on_another_channel_is_not_dropped() -> None:
+    """Nor is what it holds ours to judge: the quarantine's channel consumes nothing."""
+    raw = deliver(1, content(b"x", channel=2), channel=2)
+    assert feed_dropping(((True, raw),), 1 << 20) == [Delivery(1, 0, 0, ROUTE, content(b"x", channel=2), 1, NOW_S)]
+
+
+def test_a_header_that_cannot_be_read_does_not_matter_when_it_is_dropped() -> None:
+    assert feed_dropping(((True, headless(14)),), 1 << 20) == [Dropped(2, 0)]
 
 
 # --- Malformed -----------------------------------------------------------------------------------------------
