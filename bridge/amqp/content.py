@@ -62,10 +62,11 @@ COUNTS = (b"x-delivery-count", b"x-acquired-count")
 COPIES = (b"CC", b"BCC")
 """The header fields that make a broker route copies. RabbitMQ takes `BCC` out when it routes by it; one that is a text
 (an MQTT 5 or AMQP 1.0 publisher can bring it) is delivered, and refused when it is published with AMQP 0-9-1."""
-_COUNT_MARK = b"-count"
-_CC_MARK, _BCC_MARK = (b"%c%b" % (len(name), name) for name in COPIES)
-"""What a quick look for those fields finds; the table is then looked at properly. Three searches for bytes: the regular
-expression of all four names takes as long for a short table and twice as long for one of 280 bytes."""
+_DELIVERY_COUNT, _ACQUIRED_COUNT, _CC, _BCC = (b"%c%b" % (len(name), name) for name in COUNTS + COPIES)
+_COUNT, _COPY = b"-count", b"CC"
+"""What a quick look for those fields finds: what two of the names hold, then the names; the table is then looked at
+properly. Two searches for bytes answer for most tables; a regular expression of all the names takes as long for a short
+table and twice as long for one of 280 bytes."""
 
 Treatment = Literal["move", "keep", "drop"]
 
@@ -224,9 +225,14 @@ class ContentPreparer:
                 if flags & HEADERS:
                     position += 4 + _u32.unpack_from(header, position)[0]
                     suspicious = (
-                        header.find(_COUNT_MARK, start, position) >= 0
-                        or header.find(_CC_MARK, start, position) >= 0
-                        or header.find(_BCC_MARK, start, position) >= 0
+                        header.find(_COUNT, start, position) >= 0
+                        and (
+                            header.find(_DELIVERY_COUNT, start, position) >= 0
+                            or header.find(_ACQUIRED_COUNT, start, position) >= 0
+                        )
+                    ) or (
+                        header.find(_COPY, start, position) >= 0
+                        and (header.find(_CC, start, position) >= 0 or header.find(_BCC, start, position) >= 0)
                     )
                 if flags & DELIVERY_MODE and header[position] == PERSISTENT:
                     return self._splice(header, flags, start, position) if suspicious else None
