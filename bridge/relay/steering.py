@@ -147,6 +147,11 @@ class Steering:
         return self._source.consumer
 
     @property
+    def cancelling(self) -> bool:
+        """Whether a consumer is being cancelled: all, or the one that is replaced."""
+        return self._source.cancelling
+
+    @property
     def stream(self) -> bool:
         """Whether the source is known to be a stream: nothing can be requeued there."""
         return self.facts.queue_type == "stream"
@@ -211,7 +216,14 @@ class Steering:
             return False
         if self.state is State.STOPPING:
             return self._lingers and not self.facts.deletes_itself
-        return self.state is State.WIDENING or self._source.replaces
+        widens = self.state is State.WIDENING and self._has_room
+        return widens or self._source.replaces
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether what another consumer delivers could be forwarded."""
+        window = self.window
+        return window.destination_ready and not window.orphans and not window.full
 
     @property
     def _lingers(self) -> bool:
@@ -229,10 +241,10 @@ class Steering:
         """Return how to consume, when a consumer should be started now."""
         window, source = self.window, self._source
         idle = source.opened and not source.asking and not self.stopping
-        if not idle or not window.destination_ready or window.orphans or now_s < self._consume_at_s:
+        if not idle or not self._has_room or now_s < self._consume_at_s:
             return None
         if self.consumer is Consumer.OFF:
-            if window.full or self._spares_the_unreadable or self.state is State.GIVING_BACK:
+            if self._spares_the_unreadable or self.state is State.GIVING_BACK:
                 return None
         elif self.consumer is not Consumer.ON or source.replaces or not self._replaces:
             return None
