@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from bridge.observe.status import Status
     from bridge.window.books import Books, Histogram
 
-QUARANTINE_REASONS = ("poison", "too-large", "delivery-limit")
-REQUEUE_REASONS = ("shutdown", "hold-timeout", "probe", "memory", "unroutable", *QUARANTINE_REASONS)
+QUARANTINE_REASONS = ("poison", "too-large", "delivery-limit", "unroutable")
+REQUEUE_REASONS = ("shutdown", "hold-timeout", "probe", "memory", *QUARANTINE_REASONS)
 RETRY_REASONS = ("nack", "returned", "destination-lost")
 CONNECT_RESULTS = (
     *("ok", "unreachable", "unresolvable", "timeout", "connection-lost", "tls", "credentials", "login-refused"),

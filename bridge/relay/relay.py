@@ -47,7 +47,8 @@ class Relay:
         self.source_output: list[bytes] = []
 
         self._source_frame_max = 0
-        self._source_cutter = Cutter(ContentPreparer(plan.policy))
+        self._preparer = ContentPreparer(plan.policy)
+        self._source_cutter = Cutter(self._preparer)
 
         self._own_keys = plan.own_keys
         self._destination = plan.destination
@@ -64,7 +65,8 @@ class Relay:
 
     def source_connecting(self) -> Cutter:
         """A connection to the source begins: return its cutter, to be fed from the first byte on."""
-        self._source_cutter = Cutter(ContentPreparer(self.policy))
+        self._preparer = ContentPreparer(self.policy)
+        self._source_cutter = Cutter(self._preparer)
         self.source_close = None
         return self._source_cutter
 
@@ -73,6 +75,7 @@ class Relay:
         self._source_frame_max = self._source_cutter.frame_max = frame_max
         self.window.source_opened()
         self.steering.source_opened(facts)
+        self._preparer.believe(self.steering.facts.counts)
 
     def source_lost(self, now_s: float) -> None:
         """The source's generation ended, however it did."""
@@ -112,6 +115,7 @@ class Relay:
                     self.quarantine.answered(event, now_s)
                 case ConsumerCancelled(by_us, consumer_tag):
                     self.steering.cancelled(consumer_tag, now_s, by_us=by_us)
+                    self._source_cutter.drop(on=self.steering.shedding)
                 case Close(channel=channel) if channel == QUARANTINE_CHANNEL:
                     self.quarantine.closed(now_s)
                 case Close(channel=channel):
@@ -177,11 +181,10 @@ class Relay:
     def _settle(self, now_s: float) -> None:
         """Encode what was decided for the source."""
         window, output = self.window, self.source_output
-        self.steering.settle(now_s)
-        output += map(cancel_frame, self.steering.take_cancels())
-        self._source_cutter.drop(on=self.steering.shedding)
-        if self.steering.withholds:
-            return
+        if self.steering.settle(now_s):
+            output += map(cancel_frame, self.steering.take_cancels())
+            if self.steering.withholds:
+                return
         settlement = window.settlement
         if settlement.acks:
             output += [ack_frame(tag, multiple=multiple) for tag, multiple in settlement.take_acks()]
@@ -222,5 +225,6 @@ class Relay:
         """Let time pass; ten times a second is often enough."""
         self.window.tick(now_s)
         self.steering.tick(now_s)
+        self._source_cutter.drop(on=self.steering.shedding)
         self.source_output += self.quarantine.publishes(self._source_frame_max, now_s, unix_s)
         self._settle(now_s)

@@ -45,6 +45,8 @@ PROBE_HOLD_S = 1500.0
 UNREADABLE_AFTER = 3
 """Closes with an internal error in a row, nothing delivered, after which the head of the queue is called unreadable."""
 INTERNAL_ERROR = 541
+LAST_CALL = 0.1
+"""Share of the shutdown timeout, at its end, in which nothing more is published: only confirms are waited for."""
 ASK_AGAIN_S = 1.0
 """How often a queue that our exit deletes is asked, during a shutdown, whether it is empty."""
 
@@ -114,6 +116,11 @@ class Steering:
         self._quarantine_at_s = 0.0
 
         self._source = Consumption(window, opened=False)
+        self.publishes = True
+        """Whether to publish what is held.
+
+        Not while it is unknown whether it still is ours (see `cancelled`), and not at the very end of a shutdown.
+        """
 
         self._kind_told = False
         """Whether this generation's deliveries have told whether they are a stream's."""
@@ -129,8 +136,6 @@ class Steering:
         self._shutdown_timeout_s = plan.shutdown_timeout_s
         self._stop_at_s = 0.0
         self._ask_at_s = 0.0
-        self._last_call = False
-        """Whether a shutdown is about to end: what is published is still waited for."""
         self._received_by_tick = -1
         """How many had been received at the last tick of a shutdown."""
 
@@ -165,14 +170,6 @@ class Steering:
     def shedding(self) -> bool:
         """Whether the bodies of deliveries are to be dropped."""
         return self.state is State.SHEDDING
-
-    @property
-    def publishes(self) -> bool:
-        """Whether to publish what is held.
-
-        Not while it is unknown whether it still is ours (see `cancelled`), and not at the very end of a shutdown.
-        """
-        return (self.consumer is not Consumer.LOST or self._source.deleted) and not self._last_call
 
     @property
     def hindrance(self) -> str:
@@ -249,14 +246,14 @@ class Steering:
         if self.consumer is Consumer.OFF:
             if self._spares_the_unreadable or self.state is State.GIVING_BACK:
                 return None
-        elif (
-            self.consumer is not Consumer.ON
-            or source.replaces
-            or not (self.state is State.WIDENING or self._stands_behind_others(now_s))
-        ):
+        elif self.consumer is not Consumer.ON or source.replaces or not self._replaces(now_s):
             return None
         narrow = self.state is State.PROBING and not self.stream
         return Consume(1 if narrow else min(window.limits.prefetch, source.fitting), window.resume_offset)
+
+    def _replaces(self, now_s: float) -> bool:
+        """Whether the consumer is to be replaced by another."""
+        return self.state is State.WIDENING or self._stands_behind_others(now_s)
 
     def _stands_behind_others(self, now_s: float) -> bool:
         """Whether all that is consumed is parked, or waits for a quarantine that is left alone for now.
@@ -288,6 +285,7 @@ class Steering:
     def _ending(self, now_s: float, unsent_bytes: int) -> EndGeneration | None:
         """Return the generation that must end, if one must."""
         if (ending := self.watchdog.destination(now_s, unsent_bytes)) is not None:
+            self.window.destination_unconfirmed(now_s)
             return EndGeneration("destination", *ending)
         if not self._source.opened:
             return None
@@ -298,7 +296,7 @@ class Steering:
         if (ending := self._source.ending) is not None:
             return EndGeneration("source", *ending, drop=ending.reason == "stalled")
         if self._source.deleted and self._lost_for_good(now_s):
-            return EndGeneration("source", "consumer-cancelled", "the queue was deleted", drop=False)
+            return EndGeneration("source", "consumer-cancelled", "the broker cancelled the consumer", drop=False)
         return None
 
     def _lost_for_good(self, now_s: float) -> bool:
@@ -339,6 +337,7 @@ class Steering:
     def source_lost(self, close: Close | None, now_s: float) -> None:
         """The source's generation ended: nothing that was asked will be answered."""
         lost, self._source = self._source, Consumption(self.window, opened=False)
+        self.publishes = True
         if lost.in_use:
             self._in_vain = 0
         elif lost.offered:
@@ -363,7 +362,9 @@ class Steering:
     def starting(self, consumer_tag: str, now_s: float) -> bool:
         """`basic.consume` is about to be sent; return whether it still should be."""
         wanted = self.state in {State.PROBING, State.WIDENING, State.RUNNING}
-        if not wanted or self.consumer not in {Consumer.OFF, Consumer.ON}:
+        if not wanted or not (
+            self.consumer is Consumer.OFF or (self.consumer is Consumer.ON and self._replaces(now_s))
+        ):
             return False
         self._source.start(consumer_tag)
         self.window.memory.consuming(now_s)
@@ -397,6 +398,7 @@ class Steering:
         """
         if not by_us:
             self._source.cancelled_by_broker(now_s)
+            self.publishes = False
             return
         self._source.cancelled(consumer_tag)
         if self.state is State.SHEDDING and self.consumer is Consumer.OFF:
@@ -421,12 +423,13 @@ class Steering:
         self._source.answered()
         self.last_found = found or self.last_found
         if self.consumer is Consumer.LOST:
-            if found is not None and found.exists:
+            if found is not None and found.exists and found.ready >= self.window.in_flight:
                 text = "the broker cancelled the consumer and requeued what it held (consumer timeout, or a move)"
                 self._source.end("consumer-cancelled", text)
             else:
                 self._source.gone()
-                if found is None:
+                self.publishes = True
+                if found is None or found.exists:
                     self.window.doubt()
         elif self.state is not State.STOPPING:
             if (ending := self.watchdog.looked(found, now_s)) is not None:
@@ -455,14 +458,21 @@ class Steering:
 
     # --- Before what is settled is written ---------------------------------------------------------------
 
-    def settle(self, now_s: float) -> None:
-        """Decide what is to go with the acks and requeues that are about to be written: a cancel, or more requeues."""
+    def settle(self, now_s: float) -> bool:
+        """Decide what is to go with the acks and requeues that are about to be written: a cancel, or more requeues.
+
+        Return whether the caller must look at `take_cancels`, `shedding` and `withholds`: rarely, and never on the hot
+        path.
+        """
+        if self.state is State.RUNNING and not self._source.replaces:
+            return False
         if self.state is State.PROBING:
             self._judge_probe(now_s)
         if self.state is State.GIVING_BACK:
             self._release(self._giving_back_for, draining=False)
         elif self.state is State.STOPPING:
             self._release("shutdown", draining=self._draining)
+        return True
 
     def _judge_probe(self, now_s: float) -> None:
         window = self.window
@@ -556,7 +566,8 @@ class Steering:
         A queue that the cancel deletes is emptied first, as far as time allows (see `queue_answered`).
         """
         if self.facts.deletes_itself:
-            self._last_call = now_s >= self._stop_at_s - self._shutdown_timeout_s / 10
+            if now_s >= self._stop_at_s - self._shutdown_timeout_s * LAST_CALL:
+                self.publishes = False
             return
         books = self.window.books
         drained = not (books.published or self.window.publishable) and books.received == self._received_by_tick

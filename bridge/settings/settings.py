@@ -162,11 +162,7 @@ class Settings(BaseSettings):
         default=False, description="Declare the destination queue, durable, when connecting; else it must exist."
     )
     destination_queue_type: QueueTypeWord = Field(
-        "quorum",
-        description=(
-            "The source queue's type: `classic`, `quorum` or `stream`. For the declaration, and for a queue that the "
-            "bridge may not ask (that needs the permission to configure it)."
-        ),
+        "quorum", description="Its type, when declared: `classic`, `quorum` or `stream`."
     )
     destination_queue_arguments: Table = Field({}, description="More arguments for its declaration, as JSON.")
 
@@ -194,6 +190,14 @@ class Settings(BaseSettings):
         description="How long to wait at the start for what may pass by itself: a port that is taken, "
         "a file that is not mounted yet, a certificate without its key; then the exit status is 75.",
         json_schema_extra={"shown": "60s"},
+    )
+    unroutable_timeout: Annotated[float, parsers.duration(0, CONSUMER_TIMEOUT_S - 60)] = Field(
+        300.0,
+        description=(
+            "How long a message that has no route is tried again before it goes to the quarantine; 0: it never does. "
+            "While nothing has a route, all is held."
+        ),
+        json_schema_extra={"shown": "300s"},
     )
     shutdown_timeout: Annotated[float, parsers.duration(0, 3600)] = Field(
         20.0, description="How long to wait for confirms after SIGTERM.", json_schema_extra={"shown": "20s"}

@@ -68,6 +68,8 @@ class WindowLimits:
     max_in_flight_bytes: int = 64 << 20
     confirm_timeout_s: float = 30.0
     hold_timeout_s: float = 300.0
+    unroutable_timeout_s: float = 300.0
+    """0 for never."""
     delivery_limit: int = 20
     quarantine: bool = True
     own_keys: bool = False
@@ -100,7 +102,7 @@ class Window:
     def _source_generation(self) -> SourceGeneration:
         limits = self.limits
         return SourceGeneration(
-            Parked(self.trouble, own_keys=limits.own_keys),
+            Parked(self.trouble, most=max(1, limits.prefetch // 4), own_keys=limits.own_keys),
             Blame(self._size_limit, own_keys=limits.own_keys, quarantine=limits.quarantine),
         )
 
@@ -390,6 +392,10 @@ class Window:
                 self._condemn(delivery, ruling.verdict, now_s)
         return ruling.innocent
 
+    def destination_unconfirmed(self, now_s: float) -> None:
+        """The destination's generation ends since it did not confirm in time."""
+        self.trouble.unconfirmed(now_s, self.limits.confirm_timeout_s, self.limits.hold_timeout_s)
+
     def take(self, max_bytes: int, now_s: float) -> list[Delivery]:
         """Move what may be published now from held to published and return it: at most some `max_bytes` bytes.
 
@@ -519,7 +525,8 @@ class Window:
         publishes.returned(event, now_s)
         if not self._orphaned:
             count(self.books.publish_retries, "returned")
-        self._destination.publish_window.narrow(publishes.next_seqno)
+        if not self.limits.own_keys:
+            self._destination.publish_window.narrow(publishes.next_seqno)
 
     # --- The quarantine ----------------------------------------------------------------------------------
 
@@ -567,8 +574,11 @@ class Window:
         elif self.destination_ready and not self.trouble.resting(now_s) and not self.publishing:
             self._hold(parked.probes(alone=not source.held))
             return
+        self._give_up_unroutable(now_s)
         if self._offsets is None:  # nothing of a stream can be requeued
-            for delivery, reason in parked.given_up(now_s, self.limits.hold_timeout_s):
+            for delivery, reason in parked.given_up(
+                now_s, self.limits.hold_timeout_s, returned=not self._quarantines_unroutable
+            ):
                 self._requeue(delivery, reason)
         source.condemned.extend(parked.offered(now_s))
 
@@ -588,6 +598,19 @@ class Window:
         """The destination has no route for it: try it again later, let the others pass."""
         if self._source.parked.returned(delivery, now_s):
             self._refused("returned", "no queue is bound for them", now_s)
+        elif self.parked > self.limits.prefetch // 4:
+            self._give_up_unroutable(now_s)
+
+    @property
+    def _quarantines_unroutable(self) -> bool:
+        return self.limits.quarantine and self.limits.unroutable_timeout_s > 0
+
+    def _give_up_unroutable(self, now_s: float) -> None:
+        if self._quarantines_unroutable:
+            for delivery in self._source.parked.unroutable(
+                now_s, self.limits.unroutable_timeout_s, self.last_forward_s
+            ):
+                self._condemn(delivery, Verdict("unroutable", 312, "NO_ROUTE"), now_s)
 
     def _hold(self, deliveries: list[Delivery]) -> None:
         """Put deliveries back among the held, in the order of the source (invariant 5)."""

@@ -9,7 +9,11 @@ from typing import NamedTuple
 
 from bridge.amqp.content import HeaderPolicy
 from bridge.amqp.frames import route
+from bridge.relay.plan import Plan
+from bridge.relay.queue import QueueFacts, QueueState
 from bridge.relay.relay import Relay
+from bridge.relay.state import State
+from bridge.relay.steering import Consume
 from bridge.window.books import Books
 from bridge.window.memory import Memory
 from bridge.window.window import Window, WindowLimits
@@ -33,11 +37,15 @@ class Planes:
         self._memory = Memory(enabled=True)
         self._relay = Relay(
             Window(WindowLimits(own_keys=own_keys), Books(), self._memory, lambda: 0.5),
-            HeaderPolicy(destination_user=b"bridge"),
-            destination=route("out", "") if own_keys else route("", "out"),
-            own_keys=own_keys,
-            quarantine="in.quarantine",
+            Plan(
+                destination=route("out", "") if own_keys else route("", "out"),
+                own_keys=own_keys,
+                quarantine_queue="in.quarantine",
+                policy=HeaderPolicy(destination_user=b"bridge"),
+            ),
+            lambda: 0.5,
         )
+        self._relay.steering.state = State.RUNNING  # a message has been seen through
         self._destination = self._relay.destination_connecting()
         self._relay.destination_opened(FRAME_MAX_BYTES, 0.0)
 
@@ -50,13 +58,14 @@ class Planes:
         """Connect the source and consume: a source generation begins, its delivery tags at 1."""
         relay = self._relay
         self._source = relay.source_connecting()
-        relay.source_opened(FRAME_MAX_BYTES)
-        relay.consume("consumer", relay.wanted_prefetch, now_s)
-        relay.consuming()
+        relay.source_opened(FRAME_MAX_BYTES, QueueFacts("quorum", auto_delete=False, expires=False))
+        assert isinstance(relay.decide(now_s), Consume)
+        assert relay.steering.starting("consumer", now_s)
+        relay.started(QueueState(ready=0, consumers=0), now_s)
 
-    def lose_source(self) -> None:
+    def lose_source(self, now_s: float) -> None:
         """The source generation ends without a goodbye."""
-        self._relay.source_lost()
+        self._relay.source_lost(now_s)
 
     def source_sends(self, data: bytes, now_s: float) -> Written:
         """Take a chunk from the source; return what follows from it."""
@@ -77,6 +86,4 @@ class Planes:
         to_destination: list[bytes] = []
         while frames := relay.publishes(now_s):
             to_destination += frames
-        to_source = [*relay.source_output]
-        relay.source_output.clear()
-        return Written(to_source, to_destination)
+        return Written(relay.take_source_output(), to_destination)

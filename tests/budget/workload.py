@@ -121,7 +121,7 @@ def run(kind: Kind, messages: int, mark: Callable[[], object]) -> None:
     planes.consume(0.0)
     if kind.redelivered:
         forward(planes, [*sender.steps(EARLIER_MESSAGES, chunk_messages=WARM_UP_CHUNK_MESSAGES)])
-        planes.lose_source()
+        planes.lose_source(EARLIER_MESSAGES * SECONDS_PER_MESSAGE)
         sender.begin_generation()
         planes.consume(EARLIER_MESSAGES * SECONDS_PER_MESSAGE)
         assert planes.remembered, "what is redelivered is not looked up"
