@@ -132,7 +132,9 @@ class Inspection:
     async def _look_at_destination(self) -> None:
         settings = self._settings
         if settings.destination_queue is not None:
-            if await self._look_at_queue(settings.destination_queue) is not None:
+            queue = await self._look_at_queue(settings.destination_queue)
+            self._look_at_stream(queue)
+            if queue is not None:
                 text = f'publishing to queue "{settings.destination_queue}" is allowed'
                 await self._look_at_publishing("route", "", settings.destination_queue, text)
             return
@@ -147,6 +149,18 @@ class Inspection:
             f'exchange "{exchange}" is there; publishing is allowed; whether {which} has a route, a publish will show'
         )
         await self._look_at_publishing("route", exchange, key or "", text, own_keys=key is None)
+
+    def _look_at_stream(self, queue: Queue | None) -> None:
+        """`queue` is None where it is missing, or cannot be used."""
+        known = queue.queue_type if queue is not None else ""
+        if (known or (self._side.declare and self._side.queue_type)) == "stream":
+            # Its messages are stored in the format of AMQP 1.0 (measured on 3.10.8 and 4.3.6).
+            text = (
+                "a stream keeps no arrays and tables of a header (x-death is one) and makes 1.5 to 1, so that messages "
+            )
+            self.found(
+                "warning", "stream", text + "with such headers are changed; a classic or quorum queue keeps them"
+            )
 
     async def _look_at_queue(self, name: str) -> Queue | None:
         """Return what is known of the side's queue, None where it cannot be used."""
@@ -268,3 +282,7 @@ class Inspection:
         else:
             text = f'queue "{name}" is there; publishing to it is allowed'
         await self._look_at_publishing("quarantine", "", name, text)
+        if self.inquiry.broker.version:
+            command = f'`rabbitmqctl list_policies --vhost "{self.inquiry.vhost[1:] or "/"}"`'
+            text = f'AMQP shows no policies: one with message-ttl, expires or max-length could empty "{name}"; '
+            self.found("ok", "policies", f"{text}see {command}, and the README for a policy that protects it")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import aio_pika
 import pytest
 
 from tests.broker.scene import settings as plain_settings
@@ -15,9 +20,12 @@ from tests.rig.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pamqp.common import FieldTable
+
     from tests.rig.certificates import Certificates
     from tests.rig.node import Node
 
+README = Path(__file__).parents[2] / "README.md"
 Findings = list[dict[str, str]]
 
 
@@ -221,6 +229,44 @@ def test_the_other_kind_of_port_is_named(source: Node, destination: Node, *, sec
     level, text = about(findings, "connection", "source")
     words = "it speaks TLS on this port; use amqps://" if secure else "it does not speak TLS on this port"
     assert (status, level, words in text) == (1, "error", True)
+
+
+def test_fact_a_stream_changes_headers_and_the_check_warns_of_it(source: Node, destination: Node) -> None:
+    queue = destination.declare("check.stream", "stream")
+    headers: FieldTable = {"text": "as it is", "half": 1.5, "array": [1], "table": {"a": 1}, "x-death": [{"count": 1}]}
+
+    async def publish() -> None:
+        connection = await aio_pika.connect(destination.url)
+        async with connection:
+            channel = await connection.channel()
+            await channel.default_exchange.publish(aio_pika.Message(b"x", headers=headers), queue)
+
+    asyncio.run(publish())
+    with destination.channel() as channel:
+        channel.basic_qos(prefetch_count=1)
+        _, properties, _ = next(channel.consume(queue, arguments={"x-stream-offset": "first"}))
+    assert properties is not None
+    assert properties.headers == {"text": "as it is", "half": 1, "x-stream-offset": 0}
+    status, findings = checked(source, destination, DESTINATION_QUEUE=queue)
+    destination.delete(queue)
+    assert (status, about(findings, "stream")[0]) == (0, "warning")
+
+
+def test_the_readmes_policy_protects_the_quarantine_from_one_that_empties_all_queues(source: Node) -> None:
+    """The check says that it cannot see either."""
+    (command,) = re.findall(r"^rabbitmqctl (set_policy .*)$", README.read_text(), re.MULTILINE)
+    source.ctl(*shlex.split(command))
+    source.ctl("set_policy", "short", ".*", '{"message-ttl": 1}', "--apply-to", "queues")
+    try:
+        for queue in ("check.other", "check.other.quarantine"):
+            publish_numbered(source.url, source.declare(queue), 3)
+        wait_until(lambda: source.queue_ready("check.other") == 0, "the policy to empty what is not protected")
+        assert source.queue_ready("check.other.quarantine") == 3
+    finally:
+        for policy in ("short", "keep-quarantine"):
+            source.ctl("clear_policy", policy)
+        for queue in ("check.other", "check.other.quarantine"):
+            source.delete(queue)
 
 
 def test_one_broker_by_two_names_is_a_loop(source: Node, destination: Node) -> None:

@@ -214,6 +214,36 @@ async def test_topic_permissions_refuse_a_fixed_key_and_say_nothing_about_the_me
         assert "topic permission" in about(findings, "route").text
 
 
+@pytest.mark.parametrize(
+    ("found", "settings", "warned"),
+    (
+        ("stream", {}, True),
+        ("classic", {}, False),
+        ("", {"destination_declare": "true", "destination_queue_type": "stream"}, True),
+        ("", {"destination_declare": "true"}, False),
+    ),
+)
+async def test_a_stream_as_destination_is_warned_of(found: str, settings: dict[str, str], *, warned: bool) -> None:
+    """Also one that the bridge has still to declare."""
+    async with brokers() as (source, destination):
+        rabbitmq(source, "4.3.6", "classic")
+        rabbitmq(destination, "4.3.6", found)
+        if not found:
+            destination.answers[commands.Queue.Declare] = refuse(404, "NOT_FOUND - no queue 'out' in vhost '/'")
+        findings = await findings_of(source, destination, **settings)
+        texts = [finding.text for finding in findings if finding.subject == "stream" and finding.level == "warning"]
+        assert ["makes 1.5 to 1" in text for text in texts] == [True] * warned
+
+
+async def test_it_is_said_that_policies_cannot_be_seen_and_how_to_see_them() -> None:
+    async with brokers() as (source, destination):
+        rabbitmq(source, "4.3.6", "classic")
+        rabbitmq(destination, "4.3.6", "classic")
+        findings = await findings_of(source, destination, source_url=f"{source.url}prod")
+        assert about(findings, "policies").level == "ok"
+        assert '`rabbitmqctl list_policies --vhost "prod"`' in about(findings, "policies").text
+
+
 async def test_white_space_at_an_end_of_a_name_is_warned_of() -> None:
     async with brokers() as (source, destination):
         settings = {"source_queue": "in ", "destination_queue": "", "destination_exchange": "ex\n"}
