@@ -85,11 +85,13 @@ class Tls:
 
     def context(self) -> ssl.SSLContext:
         """Read the files as they are now. Blocks for some milliseconds. Raises CredentialsError."""
-        for path in filter(None, (self.ca_file, self.cert_file, self.key_file)):
+        files = {"CA file": self.ca_file, "client certificate": self.cert_file, "client key": self.key_file}
+        for what, path in files.items():
             try:
-                open_file(path).close()  # OpenSSL would wait for what is written into a pipe
+                if path is not None:
+                    open_file(path).close()  # OpenSSL would wait for what is written into a pipe
             except OSError as error:
-                raise CredentialsError(f"{path}: {error.strerror}") from None
+                raise CredentialsError(f"{what} {path}: {error.strerror}") from None
         try:
             context = ssl.create_default_context(cafile=self.ca_file)
         except OSError as error:  # ssl.SSLError is one
