@@ -23,6 +23,13 @@ from bridge.settings.sides import EXAMPLE, Auth, Credentials, QueueType, SideSet
 from bridge.words import SideName  # noqa: TC001 - beside types that pydantic reads
 
 PREFIX = "BRIDGE_"
+SIDE_KINDS = (
+    *("url", "username", "password", "password_file", "ca_file", "cert_file", "key_file", "auth"),
+    *("declare", "queue_type", "queue_arguments"),
+)
+"""What both sides have a setting of."""
+MIN_DELIVERY_LIMIT = 4
+"""The guard quarantines within 3 of the limit: with a lower one it would quarantine what comes for the first time."""
 CONSUMER_TIMEOUT_S = 1800
 """RabbitMQ's default `consumer_timeout`: what is held must have been given back before."""
 
@@ -228,7 +235,7 @@ class Settings(BaseSettings):
     delivery_count: Annotated[Literal["drop", "keep"], parsers.choice("drop", "keep")] = Field(
         "drop", description="The headers `x-delivery-count` and `x-acquired-count` of a quorum queue: `drop` or `keep`."
     )
-    delivery_limit: Annotated[int, parsers.whole(4, 1 << 31, or_zero=True)] = Field(
+    delivery_limit: Annotated[int, parsers.whole(MIN_DELIVERY_LIMIT, 1 << 31, or_zero=True)] = Field(
         20,
         description="The source queue's delivery limit: a message that has come back within 3 of it is quarantined. "
         "0: off.",
@@ -300,6 +307,7 @@ class Settings(BaseSettings):
             declare=value("declare"),
             queue_type=value("queue_type"),
             queue_arguments=value("queue_arguments"),
+            variables={kind: variable(self.field_used(f"{name}_{kind}")) for kind in SIDE_KINDS},
         )
 
     @property
