@@ -1,7 +1,9 @@
 """How a setting is written in an environment variable: each maker returns a validator for one kind of value.
 
 A validator takes the variable's text and raises ValueError with everything but the variable's name: what was
-given and what is expected. Secrets have validators of their own, in `settings`, that do not quote.
+given and what is expected. Secrets have validators of their own, in `settings`, that do not quote. Each validator also
+carries a JSON schema of what it accepts, for programs that write such variables (`Settings.model_json_schema()`): the
+chart's schema is made from it. `x-unit` marks a quantity that may be written with units, `seconds` or `bytes`.
 """
 
 from __future__ import annotations
@@ -9,9 +11,9 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-from pydantic import PlainValidator
+from pydantic import PlainValidator, WithJsonSchema
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +29,11 @@ SIZE_UNITS = {"": 1, "B": 1} | {
 }
 SIZE_NAMES = {unit.lower(): factor for unit, factor in SIZE_UNITS.items()}
 BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+def validator(parse: Callable[[str], Any], **schema: object) -> PlainValidator:
+    """Return a validator that parses a variable's text, with the JSON schema of the values that it accepts."""
+    return PlainValidator(parse, json_schema_input_type=Annotated[Any, WithJsonSchema(schema)])
 
 
 def quoted(text: str) -> str:
@@ -52,7 +59,10 @@ def whole(minimum: int, maximum: int, *, or_zero: bool = False, hint: str = "") 
             raise ValueError(f"{quoted(text)} is out of range; expected {expected}")
         return value
 
-    return PlainValidator(parse)
+    accepted = {"minimum": minimum, "maximum": maximum}
+    if or_zero:
+        return validator(parse, type="integer", anyOf=[{"const": 0}, accepted])
+    return validator(parse, type="integer", **accepted)
 
 
 def duration(minimum: float, maximum: float, *, hint: str = "") -> PlainValidator:
@@ -68,7 +78,14 @@ def duration(minimum: float, maximum: float, *, hint: str = "") -> PlainValidato
             raise ValueError(f"{quoted(text)} is out of range; expected {expected}")
         return value
 
-    return PlainValidator(parse)
+    return validator(
+        parse,
+        type=["number", "string"],
+        minimum=minimum,
+        maximum=maximum,
+        pattern=r"^[0-9]{1,9}(\.[0-9]{1,9})? *(ms|s|m|h)?$",
+        **{"x-unit": "seconds"},
+    )
 
 
 def size(minimum: int, maximum: int) -> PlainValidator:
@@ -85,7 +102,14 @@ def size(minimum: int, maximum: int) -> PlainValidator:
             raise ValueError(f"{quoted(text)} is out of range; expected {expected}")
         return value
 
-    return PlainValidator(parse)
+    return validator(
+        parse,
+        type=["integer", "string"],
+        minimum=minimum,
+        maximum=maximum,
+        pattern=r"^[0-9]{1,18}(\.[0-9]{1,9})? *(([kKmMgGtT][iI]?)?[bB])?$",
+        **{"x-unit": "bytes"},
+    )
 
 
 def boolean() -> PlainValidator:
@@ -97,7 +121,7 @@ def boolean() -> PlainValidator:
         except KeyError:
             raise ValueError(f"{quoted(text)} is neither true nor false; expected true or false") from None
 
-    return PlainValidator(parse)
+    return validator(parse, type="boolean")
 
 
 def choice(*words: str) -> PlainValidator:
@@ -109,7 +133,7 @@ def choice(*words: str) -> PlainValidator:
             raise ValueError(f"{quoted(text)} is not known; expected one of {', '.join(words)}")
         return word
 
-    return PlainValidator(parse)
+    return validator(parse, enum=list(words))
 
 
 def short_string(what: str) -> PlainValidator:
@@ -121,7 +145,7 @@ def short_string(what: str) -> PlainValidator:
             raise ValueError(f"{quoted(text)} is {length} bytes long; expected {what} of at most 255 bytes")
         return text
 
-    return PlainValidator(parse)
+    return validator(parse, type="string", maxLength=MAX_SHORTSTR_BYTES)
 
 
 def table() -> PlainValidator:
@@ -143,7 +167,7 @@ def table() -> PlainValidator:
             raise ValueError(f"{quoted(text)} has {misfit}")
         return value
 
-    return PlainValidator(parse)
+    return validator(parse, type=["object", "string"], pattern=r"^\s*\{")
 
 
 def _misfit(value: object) -> str:
@@ -180,4 +204,4 @@ def readable_file(check: Callable[[Path], None] | None = None) -> PlainValidator
             check(path)
         return path
 
-    return PlainValidator(parse)
+    return validator(parse, type="string")
