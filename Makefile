@@ -29,7 +29,7 @@ define make_venv
 	@touch $@
 endef
 
-.PHONY: help venv brokers broker test coverage test-deploy lint format types demo bench faults simulate soak fuzz lock clean
+.PHONY: help venv brokers broker test coverage test-deploy lint format types demo bench faults simulate soak fuzz release lock clean
 
 help: ## list these verbs
 	@echo "make VERB [ARGS='…']; ARGS are passed on to the program that the verb runs"
@@ -61,9 +61,10 @@ test-deploy: $(VENV_DEPLOY)/.complete brokers ## image, chart, alerts and dashbo
 	$(VENV_DEPLOY)/bin/python -m tests.deploy.tools
 	$(VENV_DEPLOY)/bin/python -m pytest tests/deploy $(ARGS)
 
-lint: venv ## ruff: lint and format check
+lint: venv ## ruff: lint and format check; codespell: misspellings
 	$(RUN) ruff check
 	$(RUN) ruff format --check
+	$(VENV)/bin/codespell
 
 format: venv ## ruff: mend what can be mended, and format
 	$(RUN) ruff check --fix-only
@@ -90,11 +91,15 @@ soak: venv brokers ## full load and random faults for MINUTES=10
 fuzz: venv ## damaged and hostile bytes
 	$(RUN) tests.fuzz $(ARGS)
 
+release: $(VENV_DEPLOY)/.complete ## wheel, sdist, chart, SBOM and checksums into dist/, and what is left to a person
+	$(VENV_DEPLOY)/bin/python -m tests.programs.release
+
 LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11
 lock: ## pin anew what pyproject.toml allows (needs uv)
 	$(LOCK) --upgrade pyproject.toml --output-file requirements.lock
 	$(LOCK) --upgrade pyproject.toml --group dev --constraint requirements.lock --output-file requirements-dev.lock
 	$(LOCK) pyproject.toml --group demo --constraint requirements-dev.lock --output-file requirements-demo.lock
+	$(LOCK) --upgrade tests/deploy/requirements.txt --output-file tests/deploy/requirements.lock
 
 clean: ## remove what was made here (the brokers' cache folder stays)
 	rm -rf .venv .venv-* dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache

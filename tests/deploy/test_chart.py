@@ -530,10 +530,3 @@ def test_what_a_program_writes_is_up_to_date(path: Path) -> None:
 
 def test_every_value_is_described() -> None:
     assert [key for key, _, said in chart.value_rows(chart.VALUES.read_text()) if not said] == []
-
-
-def test_the_chart_is_of_the_version_of_the_service() -> None:
-    project = (tools.ROOT / "pyproject.toml").read_text()
-    described = yaml.safe_load((tools.CHART / "Chart.yaml").read_text())
-    assert f'version = "{described["appVersion"]}"' in project
-    assert described["version"] == described["appVersion"]

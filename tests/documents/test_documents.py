@@ -75,7 +75,8 @@ def test_every_link_leads_somewhere(path: Path) -> None:
 @documents
 def test_no_two_headings_of_a_document_have_one_anchor(path: Path) -> None:
     found = anchors(path.read_text())
-    assert len(found) == len(set(found))
+    repeated = {"added", "changed", "fixed"} if path.name == "CHANGELOG.md" else set()
+    assert {anchor for anchor in found if found.count(anchor) > 1} <= repeated
 
 
 @documents
