@@ -1,6 +1,6 @@
 """The settings: every option is written here once, with its default, its check and what to say about it.
 
-`--help`, the README's table, `config/bridge.env` and the chart's values are made from or checked against this.
+`--help`, the tables of the documents, `config/bridge.env` and the chart's values are made from or checked against this.
 No secret is ever shown. Where the values come from is `environment`; which of them do not go together, `conflicts`.
 """
 
@@ -41,11 +41,12 @@ def _urls() -> PlainValidator:
             raise ValueError("; ".join(problems))
         return Secret(urls)
 
-    return PlainValidator(parse)
+    url = r"amqps?://[^\s,/]+(/[^\s,]*)?"
+    return parsers.validator(parse, type="string", pattern=rf"^\s*{url}\s*(,\s*{url}\s*)*$")
 
 
 def _secret() -> PlainValidator:
-    return PlainValidator(SecretStr)
+    return parsers.validator(SecretStr, type="string")
 
 
 def _pem(what: str) -> PlainValidator:
