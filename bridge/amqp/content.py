@@ -62,12 +62,22 @@ COUNTS = (b"x-delivery-count", b"x-acquired-count")
 COPIES = (b"CC", b"BCC")
 """The header fields that make a broker route copies. RabbitMQ takes `BCC` out when it routes by it; one that is a text
 (an MQTT 5 or AMQP 1.0 publisher can bring it) is delivered, and refused when it is published with AMQP 0-9-1."""
-_COUNT_MARK = b"-count"
-_CC_MARK, _BCC_MARK = (b"%c%b" % (len(name), name) for name in COPIES)
-"""What a quick look for those fields finds; the table is then looked at properly. Three searches for bytes: the regular
-expression of all four names takes as long for a short table and twice as long for one of 280 bytes."""
+_DELIVERY_COUNT, _ACQUIRED_COUNT, _CC, _BCC = (b"%c%b" % (len(name), name) for name in COUNTS + COPIES)
+_COUNT, _COPY = b"-count", b"CC"
+"""What a quick look for those fields finds: what two of the names hold, then the names; the table is then looked at
+properly. Two searches for bytes answer for most tables; a regular expression of all the names takes as long for a short
+table and twice as long for one of 280 bytes."""
 
 Treatment = Literal["move", "keep", "drop"]
+
+
+Counts = Literal["any", "acquired", "none"]
+"""Which `x-delivery-count` is believed: any, one beside an `x-acquired-count` and then the lower of both, or none.
+
+A classic queue adds neither. A quorum queue of 3.10 adds the first to every delivery by `basic.consume`, and replaces
+one that is there. One of 4.3 adds the second to what has come back, and the first only where the return counted: after
+a `nack(requeue)` one that was there before stays (4.3.6).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +199,12 @@ class ContentPreparer:
         self.policy = policy
         self._treatments = policy.treatments()
         self._tables: dict[bytes, tuple[bytes, int]] = {}
+        self._counts: Counts = "any"
+
+    def believe(self, counts: Counts) -> None:
+        """Say which delivery counts are the queue's own: an application or a shovel may have copied another's."""
+        self._counts = counts
+        self._tables.clear()
 
     def prepare(self, header: bytes) -> Prepared | None:
         """Return the header frame to publish in the place of a delivered one, or None where it can stay as it is.
@@ -209,9 +225,14 @@ class ContentPreparer:
                 if flags & HEADERS:
                     position += 4 + _u32.unpack_from(header, position)[0]
                     suspicious = (
-                        header.find(_COUNT_MARK, start, position) >= 0
-                        or header.find(_CC_MARK, start, position) >= 0
-                        or header.find(_BCC_MARK, start, position) >= 0
+                        header.find(_COUNT, start, position) >= 0
+                        and (
+                            header.find(_DELIVERY_COUNT, start, position) >= 0
+                            or header.find(_ACQUIRED_COUNT, start, position) >= 0
+                        )
+                    ) or (
+                        header.find(_COPY, start, position) >= 0
+                        and (header.find(_CC, start, position) >= 0 or header.find(_BCC, start, position) >= 0)
                     )
                 if flags & DELIVERY_MODE and header[position] == PERSISTENT:
                     return self._splice(header, flags, start, position) if suspicious else None
@@ -269,18 +290,26 @@ class ContentPreparer:
 
     def _read_table(self, table: bytes) -> tuple[bytes, int]:
         treatments = self._treatments
-        delivery_count = 0
+        counts = dict.fromkeys(COUNTS, -1)
         kept: list[bytes] = []
         for name, value in table_fields(table):
-            if name == b"x-delivery-count":
-                delivery_count = _integer(value)
+            if name in counts:
+                counts[name] = _integer(value)
             treatment = treatments.get(name, "keep")
             if treatment == "drop":
                 continue
             after = name if treatment == "keep" else b"x-bridge-" + name.lower()
             kept.append(b"%c%b%b" % (len(after), after, value))
         body = b"".join(kept)
-        return _u32.pack(len(body)) + body, delivery_count
+        return _u32.pack(len(body)) + body, self._believed(*counts.values())
+
+    def _believed(self, delivered: int, acquired: int) -> int:
+        """Return how often the source's queue says that it came back; -1 stands for a count that is not there."""
+        if self._counts == "none":
+            return 0
+        if acquired >= 0:
+            return max(0, min(delivered, acquired))
+        return max(0, delivered) if self._counts == "any" else 0
 
 
 class Parts(NamedTuple):

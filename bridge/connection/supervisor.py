@@ -25,6 +25,7 @@ from bridge.observe.status import Status
 from bridge.relay.backoff import Backoff
 from bridge.relay.consumer import Consumer
 from bridge.relay.plan import Plan
+from bridge.relay.queue import QueueFacts
 from bridge.relay.relay import Relay
 from bridge.relay.steering import Action, AskQueue, Consume, EndGeneration, OpenQuarantine, Stop
 from bridge.window.books import Books
@@ -94,8 +95,11 @@ class Supervisor:
         self._errands: set[asyncio.Task[None]] = set()
         """What the source's broker has been asked, and is to answer."""
         self._quarantine_news = News()
+        self._left_in_flight = 0
+        """Messages in flight when the last decision was asked for: the last decision of all requeues them."""
         self._trouble_logged = ""
         self._consumer_told = Consumer.OFF
+        self._facts_told = QueueFacts(queue_type=settings.stated_source_type)
 
     def _backoff(self) -> Backoff:
         return Backoff(self.settings.reconnect_min, self.settings.reconnect_max, random.random)
@@ -173,6 +177,7 @@ class Supervisor:
         destination = self._pump.destination
         unsent_bytes = 0 if destination is None else destination.unsent_bytes
         while True:
+            self._left_in_flight = self.window.in_flight
             action = self.relay.decide(now_s, unsent_bytes)
             # First what has been settled: a generation that ends takes with it what is not written.
             self._pump.run(now_s)
@@ -183,6 +188,14 @@ class Supervisor:
 
     def _do(self, action: Action, now_s: float) -> None:
         if isinstance(action, Stop):
+            found = self.relay.steering.last_found
+            if self.relay.steering.facts.deletes_itself and found is not None:
+                left = found.ready + self._left_in_flight
+                log.warning(
+                    "stopping: queue %s still has %d messages, which are lost when RabbitMQ deletes it",
+                    self.settings.source_queue,
+                    left,
+                )
             self._stopped.set()
         elif isinstance(action, EndGeneration):
             keeper = self._source if action.side == "source" else self._destination
@@ -280,6 +293,11 @@ class Supervisor:
                     "the source cancelled the consumer (queue %s was deleted or has moved); forwarding what is held",
                     self.settings.source_queue,
                 )
+        facts = self.relay.steering.facts
+        if self.status.source.up and facts != self._facts_told:
+            self._facts_told = facts
+            if facts.advice:
+                log.warning("source queue %s %s", self.settings.source_queue, facts.advice)
         trouble = self.window.hindrance
         if bool(trouble) is not bool(self._trouble_logged):
             log.warning("destination %s", trouble or "takes messages again")

@@ -27,16 +27,8 @@ CONNECT_RESULTS = (
 )
 END_REASONS = (
     *("connection-lost", "connection-closed", "channel-closed", "heartbeat", "confirm-timeout"),
-    *(
-        "consumer-cancelled",
-        "stalled",
-        "cancel-timeout",
-        "quarantine-timeout",
-        "hold-timeout",
-        "closed-by-us",
-        "malformed",
-        "bug",
-    ),
+    *("consumer-cancelled", "stalled", "cancel-timeout", "quarantine-timeout", "hold-timeout"),
+    *("closed-by-us", "malformed", "bug"),
 )
 """Label values that are there from the start, so that a rate over the first one counts it."""
 

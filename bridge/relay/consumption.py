@@ -49,6 +49,8 @@ class Consumption:
         """When memory became full, while it is."""
         self._tags: list[str] = []
         """Consumers that have been asked for and are not known to be gone, the newest last."""
+        self._starting = ""
+        """The consumer of which the start is not answered: a cancel might reach the broker before it."""
         self._cancelled: set[str] = set()
         self._cancels: list[str] = []
         """Consumers whose cancel is to be written."""
@@ -62,6 +64,11 @@ class Consumption:
         return len(self._tags) > 1
 
     @property
+    def cancelling(self) -> bool:
+        """Whether the answer to a cancel is to come."""
+        return self.consumer in {Consumer.ON, Consumer.CANCELLING} and not self._cancelled.isdisjoint(self._tags)
+
+    @property
     def in_use(self) -> bool:
         """Whether the generation has acked a message."""
         return self._window.books.acked > self._acked_before
@@ -73,8 +80,8 @@ class Consumption:
 
     @property
     def refused(self) -> bool:
-        """Whether the destination has refused since the newest consumer began."""
-        return self._window.trouble.refusals > self._refusals_before
+        """Whether the destination has refused since the newest consumer began; the count falls to 0 in between."""
+        return 0 < self._window.trouble.refusals != self._refusals_before
 
     def wait(self) -> None:
         """The source's broker is asked something."""
@@ -120,15 +127,19 @@ class Consumption:
         if self.consumer is Consumer.OFF:
             self.consumer = self.consumer.after(ConsumerEvent.START)
         self._tags.append(consumer_tag)
+        self._starting = consumer_tag
         self.room_until = self._window.in_flight + self.prefetch
         self._refusals_before = self._window.trouble.refusals
 
     def started(self) -> None:
-        """`consume-ok` has come: what it replaces is cancelled."""
+        """`consume-ok` has come: what it replaces is cancelled, or it is itself, when all are being cancelled."""
+        self._starting = ""
         if self.consumer is Consumer.STARTING:
             self.consumer = self.consumer.after(ConsumerEvent.STARTED)
         if self.consumer is Consumer.ON:
             self._cancel_each(self._tags[:-1])
+        elif self.consumer is Consumer.CANCELLING:
+            self._cancel_each(self._tags)
 
     def cancel(self) -> None:
         """Cancel every consumer."""
@@ -153,6 +164,6 @@ class Consumption:
         return cancels
 
     def _cancel_each(self, consumer_tags: list[str]) -> None:
-        new = [tag for tag in consumer_tags if tag not in self._cancelled]
+        new = [tag for tag in consumer_tags if tag not in {*self._cancelled, self._starting}]
         self._cancels += new
         self._cancelled.update(new)

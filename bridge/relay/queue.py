@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from bridge.amqp.content import Counts
 
 QueueType = Literal["classic", "quorum", "stream"]
 
@@ -31,9 +34,37 @@ class QueueFacts:
     """Whether `nack(requeue)` counts towards a delivery limit: on quorum queues before RabbitMQ 4.3."""
 
     @property
+    def counts(self) -> Counts:
+        """Which delivery counts of its deliveries are its own."""
+        if self.queue_type in {"classic", "stream"}:
+            return "none"
+        return "any" if self.requeues_counted else "acquired"
+
+    @property
     def deletes_itself(self) -> bool:
         """Whether it is known to be deleted with its messages some time after its last consumer has gone."""
         return bool(self.auto_delete or self.expires)
+
+    @property
+    def advice(self) -> str:
+        """Return what an operator should know of it; empty when there is nothing."""
+        if self.auto_delete:
+            return (
+                "is auto-delete: RabbitMQ deletes it with its messages when its last consumer goes, also by a lost "
+                "connection; it is not a safe source"
+            )
+        if self.expires:
+            return (
+                "has x-expires: RabbitMQ deletes it with its messages when it has had no consumer for that long; it is "
+                "not a safe source"
+            )
+        if self.deleted_by_cancel:
+            return (
+                "may be one that is deleted when its consumer goes (only a user who may configure it is told): its "
+                "messages are held for as long as the destination does not accept them; grant that permission, or set "
+                "BRIDGE_SOURCE_QUEUE_TYPE where it is a quorum queue"
+            )
+        return ""
 
     @property
     def deleted_by_cancel(self) -> bool:

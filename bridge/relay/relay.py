@@ -47,7 +47,8 @@ class Relay:
         self.source_output: list[bytes] = []
 
         self._source_frame_max = 0
-        self._source_cutter = Cutter(ContentPreparer(plan.policy))
+        self._preparer = ContentPreparer(plan.policy)
+        self._source_cutter = Cutter(self._preparer)
 
         self._own_keys = plan.own_keys
         self._destination = plan.destination
@@ -64,7 +65,8 @@ class Relay:
 
     def source_connecting(self) -> Cutter:
         """A connection to the source begins: return its cutter, to be fed from the first byte on."""
-        self._source_cutter = Cutter(ContentPreparer(self.policy))
+        self._preparer = ContentPreparer(self.policy)
+        self._source_cutter = Cutter(self._preparer)
         self.source_close = None
         return self._source_cutter
 
@@ -73,6 +75,7 @@ class Relay:
         self._source_frame_max = self._source_cutter.frame_max = frame_max
         self.window.source_opened()
         self.steering.source_opened(facts)
+        self._preparer.believe(self.steering.facts.counts)
 
     def source_lost(self, now_s: float) -> None:
         """The source's generation ended, however it did."""

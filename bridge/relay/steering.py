@@ -147,6 +147,11 @@ class Steering:
         return self._source.consumer
 
     @property
+    def cancelling(self) -> bool:
+        """Whether a consumer is being cancelled: all, or the one that is replaced."""
+        return self._source.cancelling
+
+    @property
     def stream(self) -> bool:
         """Whether the source is known to be a stream: nothing can be requeued there."""
         return self.facts.queue_type == "stream"
@@ -211,7 +216,14 @@ class Steering:
             return False
         if self.state is State.STOPPING:
             return self._lingers and not self.facts.deletes_itself
-        return self.state is State.WIDENING or self._source.replaces
+        widens = self.state is State.WIDENING and self._has_room
+        return widens or self._source.replaces
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether what another consumer delivers could be forwarded."""
+        window = self.window
+        return window.destination_ready and not window.orphans and not window.full
 
     @property
     def _lingers(self) -> bool:
@@ -229,19 +241,20 @@ class Steering:
         """Return how to consume, when a consumer should be started now."""
         window, source = self.window, self._source
         idle = source.opened and not source.asking and not self.stopping
-        if not idle or not window.destination_ready or window.orphans or now_s < self._consume_at_s:
+        if not idle or not self._has_room or now_s < self._consume_at_s:
             return None
         if self.consumer is Consumer.OFF:
-            if window.full or self._spares_the_unreadable or self.state is State.GIVING_BACK:
+            if self._spares_the_unreadable or self.state is State.GIVING_BACK:
                 return None
-        elif (
-            self.consumer is not Consumer.ON
-            or source.replaces
-            or not (self.state is State.WIDENING or self._stands_behind_parked)
-        ):
+        elif self.consumer is not Consumer.ON or source.replaces or not self._replaces:
             return None
         narrow = self.state is State.PROBING and not self.stream
         return Consume(1 if narrow else min(window.limits.prefetch, source.fitting), window.resume_offset)
+
+    @property
+    def _replaces(self) -> bool:
+        """Whether the consumer is to be replaced by another."""
+        return self.state is State.WIDENING or self._stands_behind_parked
 
     @property
     def _stands_behind_parked(self) -> bool:
@@ -280,7 +293,7 @@ class Steering:
         if (ending := self._source.ending) is not None:
             return EndGeneration("source", *ending, drop=ending.reason == "stalled")
         if self._source.deleted and self._lost_for_good(now_s):
-            return EndGeneration("source", "consumer-cancelled", "the queue was deleted", drop=False)
+            return EndGeneration("source", "consumer-cancelled", "the broker cancelled the consumer", drop=False)
         return None
 
     def _lost_for_good(self, now_s: float) -> bool:
@@ -344,7 +357,7 @@ class Steering:
     def starting(self, consumer_tag: str, now_s: float) -> bool:
         """`basic.consume` is about to be sent; return whether it still should be."""
         wanted = self.state in {State.PROBING, State.WIDENING, State.RUNNING}
-        if not wanted or self.consumer not in {Consumer.OFF, Consumer.ON}:
+        if not wanted or not (self.consumer is Consumer.OFF or (self.consumer is Consumer.ON and self._replaces)):
             return False
         self._source.start(consumer_tag)
         self.window.memory.consuming(now_s)
@@ -401,13 +414,13 @@ class Steering:
         self._source.answered()
         self.last_found = found or self.last_found
         if self.consumer is Consumer.LOST:
-            if found is not None and found.exists:
+            if found is not None and found.exists and found.ready >= self.window.in_flight:
                 text = "the broker cancelled the consumer and requeued what it held (consumer timeout, or a move)"
                 self._source.end("consumer-cancelled", text)
             else:
                 self._source.gone()
                 self.publishes = True
-                if found is None:
+                if found is None or found.exists:
                     self.window.doubt()
         elif self.state is not State.STOPPING:
             if (ending := self.watchdog.looked(found, now_s)) is not None:

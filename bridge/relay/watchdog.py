@@ -11,8 +11,6 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from bridge.relay.consumer import Consumer
-
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
@@ -54,8 +52,8 @@ class Watched(Protocol):
     window: Window
 
     @property
-    def consumer(self) -> Consumer:
-        """Whether the source delivers."""
+    def cancelling(self) -> bool:
+        """Whether a consumer is being cancelled: all, or the one that is replaced."""
 
     @property
     def stream(self) -> bool:
@@ -139,7 +137,7 @@ class Watchdog:
         awaited: tuple[str, object] | None = None
         if watched.window.quarantining:
             awaited = "quarantine-timeout", watched.window.condemned[0][0].delivery_tag
-        elif watched.consumer is Consumer.CANCELLING and not watched.paused:
+        elif watched.cancelling and not watched.paused:
             awaited = "cancel-timeout", watched.received
         if self._answer.seconds(awaited, now_s) < timeout_s or awaited is None:
             return None

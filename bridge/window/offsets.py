@@ -17,7 +17,9 @@ class Offsets:
         self._unforwarded: list[int] = []
         """Received and not forwarded, rising; at most as many as are in flight."""
         self._ahead: set[int] = set()
-        """Forwarded, above the lowest that is not; at most as many as were once in flight."""
+        """Forwarded, and above the lowest that is not or still to come again; at most as many as were once in flight."""
+        self._last = -1
+        """Received last: those above it that have been received before come again."""
         self._next: int | None = None
         """Above the highest that was received."""
 
@@ -28,6 +30,7 @@ class Offsets:
 
     def received(self, offset: int) -> bool:
         """Note that it was delivered; return whether it has been forwarded before."""
+        self._last = offset
         if self._next is None or offset >= self._next:
             self._next = offset + 1
             self._unforwarded.append(offset)
@@ -45,10 +48,8 @@ class Offsets:
         if self._unforwarded[at : at + 1] != [offset]:
             return
         del self._unforwarded[at]
-        if not self._unforwarded:
-            self._ahead.clear()
-        elif at == 0:
-            lowest = self._unforwarded[0]
-            self._ahead = {ahead for ahead in self._ahead if ahead > lowest}
+        if at == 0:
+            known = min([self._last, *self._unforwarded[:1]])
+            self._ahead = {ahead for ahead in self._ahead if ahead > known}
         else:
             self._ahead.add(offset)

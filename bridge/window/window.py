@@ -575,10 +575,11 @@ class Window:
             self._hold(parked.probes(alone=not source.held))
             return
         self._give_up_unroutable(now_s)
-        for delivery, reason in parked.given_up(
-            now_s, self.limits.hold_timeout_s, returned=not self._quarantines_unroutable
-        ):
-            self._requeue(delivery, reason)
+        if self._offsets is None:  # nothing of a stream can be requeued
+            for delivery, reason in parked.given_up(
+                now_s, self.limits.hold_timeout_s, returned=not self._quarantines_unroutable
+            ):
+                self._requeue(delivery, reason)
         source.condemned.extend(parked.offered(now_s))
 
     def confirm_overdue(self, now_s: float) -> bool:

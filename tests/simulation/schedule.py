@@ -64,7 +64,8 @@ class Schedule:
             destination_frame_max=rng.choice((0, 4096, 256)),
             socket_bytes=rng.choice((300, 1 << 20)),
         )
-        self.source = Source(rng, self.ledger, kind, delivery_limit)
+        auto_delete = kind == "classic" and rng.random() < 0.2
+        self.source = Source(rng, self.ledger, kind, delivery_limit, auto_delete=auto_delete)
         self.destination = Destination(rng, self.ledger, sorts_headers=rng.random() < 0.5, own_keys=own_keys)
         self.processes: list[Process] = []
         self.counted = 0

@@ -31,6 +31,10 @@ class Owner(Protocol):
     gone: bool
     """Its process has ended, and its memory with it."""
 
+    @property
+    def stopping(self) -> bool:
+        """Whether it has been told to stop."""
+
 
 @dataclass(slots=True, eq=False)
 class SourceConnection:
@@ -47,6 +51,8 @@ class SourceConnection:
     """By consumer tag: its prefetch."""
     prefetch: int = 0
     """Of consumers that begin from now on."""
+    timed_out: set[int] = field(default_factory=set)
+    """Delivery tags that were requeued by a consumer timeout: to settle them is of no effect."""
     closed: bool = False
     """The broker has closed the channel or the connection: nothing that comes counts."""
     assembly: list[Frame] = field(default_factory=list)
@@ -63,9 +69,12 @@ class SourceConnection:
 
 
 class Source:
-    """The broker. `kind` is `classic`, `quorum-3.10` or `quorum-4.3`."""
+    """The broker. `kind` is `classic`, `quorum-3.10` or `quorum-4.3`; a classic queue may be auto-delete."""
 
-    def __init__(self, rng: Random, ledger: Ledger, kind: str, delivery_limit: int) -> None:
+    def __init__(
+        self, rng: Random, ledger: Ledger, kind: str, delivery_limit: int, *, auto_delete: bool = False
+    ) -> None:
+        self.auto_delete = auto_delete
         self._rng = rng
         self._ledger = ledger
         self.kind = kind
@@ -213,7 +222,7 @@ class Source:
         elif called == (60, 20):
             self._consume(connection, arguments)
         elif called == (60, 30):
-            connection.consumers.pop(arguments[1 : 1 + arguments[0]], None)
+            self._stop_consumer(connection, arguments)
             answer.write(frames.method(frame.channel, 60, 31, arguments[: 1 + arguments[0]]))
         elif called == (50, 10):
             answer.write(self._declare(frame))
@@ -234,6 +243,12 @@ class Source:
             return frames.close(frame.channel, 403, "ACCESS_REFUSED")
         return frames.method(frame.channel, 50, 11, b"\0" + pack(">II", 0, 0))
 
+    def _stop_consumer(self, connection: SourceConnection, arguments: bytes) -> None:
+        connection.consumers.pop(arguments[1 : 1 + arguments[0]], None)
+        if self.auto_delete and not any(c.consumers for c in self.connections):
+            assert connection.owner.stopping, "a cancel deletes the queue"
+            self.purge()
+
     def _consume(self, connection: SourceConnection, arguments: bytes) -> None:
         start = 3 + arguments[2]
         consumer_tag = arguments[start + 1 : start + 1 + arguments[start]]
@@ -245,7 +260,11 @@ class Source:
     def _settle(self, connection: SourceConnection, arguments: bytes, *, acked: bool) -> None:
         tag, bits = unpack_from(">QB", arguments)
         tags = [t for t in connection.unsettled if t <= tag] if bits & 1 else [tag]
-        assert tag in connection.unsettled, f"delivery tag {tag} is unknown: the broker would close the channel (406)"
+        if connection.timed_out:
+            tags = [t for t in tags if t not in connection.timed_out]
+        assert tag in connection.unsettled or tag in connection.timed_out, (
+            f"delivery tag {tag} is unknown: the broker would close the channel (406)"
+        )
         messages = [connection.unsettled.pop(t)[0] for t in tags]
         if not acked:
             self._requeue(messages, nacked=True)
@@ -295,6 +314,14 @@ class Source:
         for consumer_tag in connection.consumers:
             connection.link.to_bridge.write(frames.method(1, 60, 30, frames.short(consumer_tag) + b"\0"))
         connection.consumers.clear()
+
+    def time_out(self, connection: SourceConnection) -> None:
+        """Cancel the consumer, since a delivery was held for too long, and requeue all that it holds (4.3)."""
+        messages = [message for message, _ in connection.unsettled.values()]
+        connection.timed_out.update(connection.unsettled)
+        connection.unsettled.clear()
+        self._requeue(messages, nacked=True)
+        self.cancel(connection)
 
     def crash(self) -> None:
         """Die and come back: all connections break, and the last acks may be forgotten."""

@@ -13,12 +13,25 @@ from bridge.relay.steering import Consume, OpenQuarantine, Stop
 from bridge.window.books import Books
 from bridge.window.memory import Memory
 from bridge.window.window import Window, WindowLimits
-from tests.support.frames import PERSISTENT, content, deliver, method, short, table, text
+from tests.support.frames import CANCEL_OK, PERSISTENT, close, content, deliver, method, short, table, text
 
 EMPTY_QUEUE = QueueState(ready=0, consumers=0)
 
 QUORUM = QueueFacts("quorum", auto_delete=False, expires=False, requeues_counted=False)
 """A quorum queue of RabbitMQ 4.3."""
+QUORUM_3 = QueueFacts("quorum", auto_delete=False, expires=False, requeues_counted=True)
+"""A quorum queue of RabbitMQ 3.10, where `nack(requeue)` counts towards the delivery limit."""
+CLASSIC = QueueFacts("classic", auto_delete=False, expires=False, requeues_counted=False)
+AUTO_DELETE = QueueFacts("classic", auto_delete=True, expires=False, requeues_counted=False)
+STREAM = QueueFacts("stream", auto_delete=False, expires=False)
+UNKNOWN = QueueFacts()
+"""What the bridge knows of a queue that it may not ask."""
+
+
+def counted(delivery_count: int) -> bytes:
+    """A message with its delivery count, as a quorum queue delivers it."""
+    fields = {"x-delivery-count": b"l" + pack(">q", delivery_count), "k": b"V"}
+    return content(b"m", PERSISTENT | {"headers": table(fields)})
 
 
 class Bridge:
@@ -67,10 +80,18 @@ class Bridge:
         self.relay.destination_lost(self.now_s)
         self.open_destination()
 
-    def consume(self) -> None:
-        """`basic.consume`, and its answer."""
-        self.start()
-        self.relay.started(EMPTY_QUEUE, self.now_s)
+    def lose_source(self, code: int = 0, why: str = "") -> None:
+        """The source's generation ends, with the broker's word or without, and another one begins."""
+        if code:
+            self.source(close(1, code, why))
+        self.relay.source_lost(self.now_s)
+        self.open_source()
+
+    def consume(self, consumer_tag: str = "ct", *, ready: int = 0) -> int:
+        """`basic.consume` from a queue with so many messages, and its answer; return the prefetch."""
+        prefetch = self.start(consumer_tag)
+        self.relay.started(QueueState(ready, 0), self.now_s)
+        return prefetch
 
     @property
     def wanted_prefetch(self) -> int:
@@ -78,10 +99,17 @@ class Bridge:
         wanted = self.steering.wanted(self.now_s)
         return 0 if wanted is None else wanted.prefetch
 
-    def start(self, consumer_tag: str = "ct") -> None:
-        """`basic.consume`, not answered yet."""
-        assert isinstance(self.relay.decide(self.now_s), Consume)
+    def start(self, consumer_tag: str = "ct") -> int:
+        """`basic.consume`, not answered yet; return the prefetch."""
+        action = self.relay.decide(self.now_s)
+        assert isinstance(action, Consume)
         assert self.steering.starting(consumer_tag, self.now_s)
+        return action.prefetch
+
+    def widen(self) -> None:
+        """Replace the consumer `ct` by `ct-2`, with the whole prefetch."""
+        assert self.consume("ct-2") == self.window.limits.prefetch
+        self.source(CANCEL_OK)
 
     def open_quarantine(self) -> None:
         """The steering opens the quarantine, and that succeeds."""
@@ -131,10 +159,16 @@ def requeue(delivery_tag: int, *, multiple: bool) -> bytes:
     return method(1, 60, 120, pack(">QB", delivery_tag, 2 | multiple))
 
 
-CANCEL = method(1, 60, 30, short("ct") + b"\0")
-M = content(b"m")
+def cancel(consumer_tag: str) -> bytes:
+    return method(1, 60, 30, short(consumer_tag) + b"\0")
 
-COUNTED = PERSISTENT | {"headers": table({"x-delivery-count": b"l" + pack(">q", 17), "k": b"V"})}
+
+def cancel_ok(consumer_tag: str) -> bytes:
+    return method(1, 60, 31, short(consumer_tag))
+
+
+CANCEL = cancel("ct")
+M = content(b"m")
 
 
 def reasons(reason: str = "delivery-limit", code: int = 0, why: str = "", key: str = "key") -> dict[str, bytes]:
@@ -151,7 +185,7 @@ def reasons(reason: str = "delivery-limit", code: int = 0, why: str = "", key: s
 
 def condemned(bridge: Bridge, *delivery_tags: int) -> bytes:
     """Deliveries that came back too often; what the quarantine gets for the first of them."""
-    bridge.source(*(deliver(tag, content(b"m", COUNTED), redelivered=1) for tag in delivery_tags))
+    bridge.source(*(deliver(tag, counted(17), redelivered=1) for tag in delivery_tags))
     message = content(b"m", PERSISTENT | {"headers": table({"k": b"V"} | reasons())}, channel=2)
     return publish("sq.quarantine", channel=2) + message
 
