@@ -103,6 +103,14 @@ class Scene:
             raise TimeoutError(f"{error}\n{self.bridge.get('/readyz')}\n{self.bridge.logs[-3000:]}") from None
         return self.metrics()
 
+    def see_one_through(self) -> None:
+        """Publish one message and wait until it is acked: by then the bridge consumes with its whole prefetch.
+
+        It acks nothing while it goes over from the prefetch of 1 that a process begins with.
+        """
+        self.publish(1)
+        self.wait_done()
+
     def outcome(self, timeout_s: float = 30) -> Outcome:
         """Wait until every message has come to its end, ``timeout_s`` at most, and tell which end.
 

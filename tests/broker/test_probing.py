@@ -1,4 +1,4 @@
-"""While the destination accepts nothing, a single message tries it: the others are not fetched and given back for it.
+"""While the destination accepts nothing, one or two messages try it: the others are not fetched and given back for it.
 
 Where ``nack(requeue)`` counts towards a quorum queue's delivery limit (before 4.3, here on 3.10 with a limit), each
 time that a healthy message is given back brings it nearer to the quarantine.
@@ -24,6 +24,8 @@ COUNT = 1000
 LIMIT = 6
 """What has come back three times is quarantined: enough for a probe and the one time that all is given back."""
 STOPS = 6
+AT_MOST = (STOPS - 1) // 2
+"""The first stop may count for all; of the others two in a row count for the one message in hand."""
 TRYING_S = 8.0
 """Eight hold timeouts, in which four whole prefetches could be fetched and given back."""
 
@@ -35,8 +37,11 @@ def limited(source: Node, destination: Node, name: str) -> Scene:
     return refused(source, destination, queue_type="quorum", name=name, arguments=arguments, extra=extra)
 
 
-def test_a_single_message_tries_whether_there_is_a_route(source: Node, destination: Node, queue_name: str) -> None:
-    """The route is lost, and that a message comes back is no answer that would end the probe."""
+def test_few_messages_try_whether_there_is_a_route(source: Node, destination: Node, queue_name: str) -> None:
+    """The route is lost, and that a message comes back is no answer that would end the probe.
+
+    A second one is fetched beside the first, of which the key alone may have no route.
+    """
     this = limited(source, destination, queue_name)
     destination.accept_all(this.queue_out)
     declare_exchange(destination, queue_name, (this.queue_out, "#"))
@@ -61,11 +66,16 @@ def test_a_single_message_tries_whether_there_is_a_route(source: Node, destinati
         outcome = this.outcome()
     assert outcome.is_faultless, (outcome, fetched)
     assert outcome.doubled == 0, outcome
-    assert fetched <= {0, 1}
+    assert fetched <= {0, 1, 2}
 
 
-def test_stopping_again_and_again_quarantines_nothing(source: Node, destination: Node, queue_name: str) -> None:
-    """SIGTERM while the destination is full: only the few that a bridge has in hand are given back."""
+def test_stopping_again_and_again_quarantines_next_to_nothing(
+    source: Node, destination: Node, queue_name: str
+) -> None:
+    """SIGTERM while the destination is full: only what a bridge has in hand is given back.
+
+    The same message may be in hand each time, and go to the quarantine: nothing tells it from a guilty one.
+    """
     this = limited(source, destination, queue_name)
     this.publish(COUNT)
     for _ in range(STOPS):
@@ -75,5 +85,5 @@ def test_stopping_again_and_again_quarantines_nothing(source: Node, destination:
     destination.accept_all(this.queue_out)
     with this.bridge:
         outcome = this.outcome()
-    assert outcome.is_faultless, outcome
-    assert outcome.doubled == 0, outcome
+    assert (outcome.lost, outcome.left, outcome.doubled) == (0, 0, 0), outcome
+    assert outcome.quarantined <= AT_MOST, outcome
