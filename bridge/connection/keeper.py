@@ -1,6 +1,6 @@
 """A keeper keeps one side up: a generation after the other, over its URLs in turn, with backoff.
 
-It opens a session, has its owner steer it until it ends, and tells what became of it, in the log and in the side's
+It opens a session, waits until it ends, and tells what became of it, in the log and in the side's
 status. What keeps coming back for the same reason is told once for each change, and now and then.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from bridge.errors import ConnectError
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LOOK_S = 0.05
+"""How often a young generation is looked at: whether it has been of use."""
 LOG_AGAIN_S = 300.0
 """A reason that has not changed is logged again after so long."""
 
@@ -36,11 +39,8 @@ class Owner(Protocol):
     def progress(self) -> int:
         """Grows whenever a message is done with: a generation during which it grew was worth its while."""
 
-    async def steer(self, session: Session) -> None:
-        """Do what an open generation needs now, then wait until something changes or a tick has passed."""
-
     def wake(self) -> None:
-        """A side is up: the other may have waited for it."""
+        """A side has come up or gone: there may be something to decide."""
 
 
 class News:
@@ -111,7 +111,6 @@ class Keeper:
         status = self._status
         news = self._news[index]
         loop = asyncio.get_running_loop()
-        bug: Exception | None = None
         session = self.session = self._make()
         try:
             await session.open(index)
@@ -122,23 +121,25 @@ class Keeper:
             if not news.repeated:
                 self._tell_began(index)
             self._owner.wake()
-            began_s, progress, lasts = loop.time(), self._owner.progress, False
-            while session.end is None:
-                await self._owner.steer(session)
-                if not lasts and (self._owner.progress != progress or loop.time() - began_s >= STABLE_S):
-                    lasts = True
-                    if news.repeated:
-                        self._tell_began(index)
-                    news.forget()
+            began_s, progress = loop.time(), self._owner.progress
+            while session.end is None and self._owner.progress == progress and loop.time() - began_s < STABLE_S:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_S):
+                        await session.wait_ended()
+            if session.end is None:
+                if news.repeated:
+                    self._tell_began(index)
+                news.forget()
+                await session.wait_ended()
         except Exception as error:
-            bug = error
             if status.up:
-                session.ended("bug", f"a bug in the bridge: {error!r}", loop.time())
+                session.bug(error, loop.time())
             raise
         finally:
+            self._owner.wake()
             if status.up and session.end is not None:
                 reason, text = session.end
-                self._ended(reason, text, bug, tell=news.is_due(text, loop.time()))
+                self._ended(reason, text, session.failure, tell=news.is_due(text, loop.time()))
             # Shielded, so that a shutdown in the middle of it still closes the connection.
             await asyncio.shield(asyncio.ensure_future(session.close()))
 

@@ -72,8 +72,9 @@ class Session:
         self.tap: Tap | None = None
         self.end: tuple[str, str] | None = None
         """Why the generation ended: a short fixed word for `/metrics`, a sentence for the log."""
-        self.changed = asyncio.Event()
-        """Set whenever the supervisor should have a look."""
+        self.failure: Exception | None = None
+        """The bug that ended it, for its traceback."""
+        self._over = asyncio.Event()
 
     # --- From the tap ------------------------------------------------------------------------------------
 
@@ -93,7 +94,22 @@ class Session:
         self.end = reason, text
         if self._opened:
             self._relay_lost(now_s)
-        self.changed.set()
+        self._over.set()
+
+    def finish(self, reason: str, text: str, now_s: float, *, drop: bool) -> None:
+        """End the generation from our side; `drop` the connection where its broker does not answer."""
+        self.ended(reason, text, now_s)
+        if drop and self.tap is not None:
+            self.tap.abort()
+
+    def bug(self, error: Exception, now_s: float) -> None:
+        """End the generation, since the bridge or its library failed."""
+        self.failure = error
+        self.ended("bug", f"a bug in the bridge: {error!r}", now_s)
+
+    async def wait_ended(self) -> None:
+        """Wait until the generation has ended."""
+        await self._over.wait()
 
     async def open(self, index: int) -> None:
         """Connect to URL number `index` and verify what the side needs; a generation begins. Raises `BridgeError`."""
@@ -217,10 +233,8 @@ class SourceSession(Session):
                 raise ConnectError(*self.end)
             self._consumers += 1
             consumer_tag = f"amqp-bridge-{self._consumers}"
-            self._relay.consume(consumer_tag, prefetch, asyncio.get_running_loop().time())
+            self._relay.steering.starting(consumer_tag, asyncio.get_running_loop().time())
             await self._queue_object.consume(_never, consumer_tag=consumer_tag, arguments=arguments)  # type: ignore[arg-type]  # JSON
-        if self.end is None:
-            self._relay.consuming()
         return _state(before)
 
     async def look(self) -> QueueState:
@@ -246,8 +260,6 @@ class SourceSession(Session):
                 await self._quarantine.close()
             # Kept, since aio-pika lets go of a channel that nobody holds.
             self._quarantine = await self._channel_number(QUARANTINE_CHANNEL, publisher_confirms=True)
-        if self.end is None:
-            self._relay.quarantine.opened()
 
     async def _channel_number(self, number: int, *, publisher_confirms: bool = False) -> AbstractChannel:
         assert self._connection is not None  # noqa: S101 - open() has run

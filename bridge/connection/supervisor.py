@@ -1,8 +1,8 @@
-"""The supervisor: what a generation is to do, how to stop, and the bridge's state as one value.
+"""The supervisor: carries out what the steering decides, and tells the bridge's state as one value.
 
 Each side is kept up by a `keeper` of its own; what a lost generation means for the messages in flight was
-decided by the window when the loss was seen (see `session`). The supervisor decides when to consume, when to open
-the quarantine, when a generation that makes no progress must go, and how to stop.
+decided by the window when the loss was seen (see `session`). What comes next (consume, open the quarantine, ask the
+queue, end a generation, stop) is decided by `relay/steering`.
 """
 
 from __future__ import annotations
@@ -12,19 +12,21 @@ import copy
 import logging
 import random
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from bridge.amqp.content import HeaderPolicy, message_id
 from bridge.amqp.frames import route
 from bridge.connection.keeper import Keeper, News
-from bridge.connection.session import DestinationSession, Session, SourceSession
+from bridge.connection.session import DestinationSession, SourceSession
 from bridge.connection.tap import Pump
 from bridge.errors import BridgeError, ConnectError
 from bridge.observe.status import Status
 from bridge.relay.backoff import Backoff
 from bridge.relay.consumer import Consumer
+from bridge.relay.plan import Plan
 from bridge.relay.relay import Relay
-from bridge.relay.watchdog import Watchdog
+from bridge.relay.steering import Action, AskQueue, Consume, EndGeneration, OpenQuarantine, Stop
 from bridge.window.books import Books
 from bridge.window.memory import Memory
 from bridge.window.window import Window, WindowLimits
@@ -39,8 +41,6 @@ TICK_S = 0.05
 STANDSTILL_S = 1.0
 """After a longer pause it was the bridge that stood still (SIGSTOP, a machine that was suspended): what came
 meanwhile is read first, before anybody is blamed for silence. The confirms among it prevent duplicates."""
-QUARANTINE_AGAIN_S = 300.0
-"""How long a quarantine that did not answer is left alone: a publish to a broker with an alarm stops the connection."""
 
 
 class Supervisor:
@@ -72,21 +72,29 @@ class Supervisor:
             to = route("", settings.destination_queue)
         else:
             to = route(settings.destination_exchange or "", settings.destination_routing_key or "")
-        self.relay = Relay(
-            self.window, policy, destination=to, own_keys=own_keys, quarantine=settings.quarantine_queue_name
+        plan = Plan(
+            destination=to,
+            own_keys=own_keys,
+            quarantine_queue=settings.quarantine_queue_name,
+            policy=policy,
+            stream=settings.source_is_stream,
+            shutdown_timeout_s=settings.shutdown_timeout,
+            reconnect_min_s=settings.reconnect_min,
+            reconnect_max_s=settings.reconnect_max,
         )
-        self._watchdog = Watchdog(self.relay, stream=settings.source_is_stream)
+        self.relay = Relay(self.window, plan, random.random)
         self._pump = Pump(self.relay)
         self._source = Keeper(self, settings.source, self.status.source, self._backoff(), self._source_session)
         self._destination = Keeper(
             self, settings.destination, self.status.destination, self._backoff(), self._destination_session
         )
-        self._stop = asyncio.Event()
-        self._quarantine_at_s = 0.0
-        self._quarantine_backoff = self._backoff()
+        self._changed = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._errands: set[asyncio.Task[None]] = set()
+        """What the source's broker has been asked, and is to answer."""
         self._quarantine_news = News()
         self._trouble_logged = ""
-        self._consumer_lost_s: float | None = None
+        self._consumer_told = Consumer.OFF
 
     def _backoff(self) -> Backoff:
         return Backoff(self.settings.reconnect_min, self.settings.reconnect_max, random.random)
@@ -106,16 +114,23 @@ class Supervisor:
 
     def stop(self) -> None:
         """Begin to shut down."""
-        self._stop.set()
+        now_s = asyncio.get_running_loop().time()
+        if self.relay.steering.stopping:
+            return
+        self.status.stopping = True
+        log.info("stopping: draining", extra={"published": self.books.published, "held": self.books.held})
+        self.relay.stop(now_s)
+        self._pump.run(now_s)
+        self.wake()
 
     async def run(self) -> None:
-        """Forward until `stop` is called; then drain, give back the rest and close both sides."""
+        """Forward until `stop` is called; then drain, requeue the rest and close both sides."""
         async with asyncio.TaskGroup() as group:
             keepers = [group.create_task(keeper.keep()) for keeper in (self._source, self._destination)]
-            ticker = group.create_task(self._tick())
-            await self._stop.wait()
-            await self._shut_down(keepers)
-            ticker.cancel()
+            steering = group.create_task(self._steer())
+            await self._stopped.wait()
+            for task in (*keepers, *self._errands, steering):
+                task.cancel()
         log.info(
             "stopped",
             extra={
@@ -126,120 +141,100 @@ class Supervisor:
             },
         )
 
-    async def _shut_down(self, keepers: list[asyncio.Task[None]]) -> None:
-        self.status.stopping = True
-        loop = asyncio.get_running_loop()
-        deadline_s = loop.time() + self.settings.shutdown_timeout
-        log.info("stopping: draining", extra={"published": self.books.published, "held": self.books.held})
-        self.relay.stop()
-        self._pump.run(loop.time())
-        cancel_s = deadline_s - self.settings.shutdown_timeout / 2
-        while not self.relay.source_drained and loop.time() < deadline_s:
-            if self.relay.consumer is Consumer.ON and loop.time() >= cancel_s:
-                self.relay.stop_consuming()
-                self._pump.run(loop.time())
-            await asyncio.sleep(TICK_S / 5)
-        self.relay.abandon()
-        self._pump.run(loop.time())
-        for keeper in keepers:
-            keeper.cancel()
-        await asyncio.wait(keepers)
+    def wake(self) -> None:
+        """A side has come up or gone: there may be something to decide."""
+        self._changed.set()
 
-    async def _tick(self) -> None:
+    # --- Steering ----------------------------------------------------------------------------------------
+
+    async def _steer(self) -> None:
+        """Let time pass in the relay, and do what follows."""
         loop = asyncio.get_running_loop()
         now_s = loop.time()
-        while True:
+        while not self._stopped.is_set():
             before_s = now_s
-            await asyncio.sleep(TICK_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TICK_S):
+                    await self._changed.wait()
+            self._changed.clear()
             now_s = loop.time()
             if now_s - before_s > STANDSTILL_S:
                 continue
             self.relay.tick(now_s, time.time())
-            self._watch(now_s)
+            self._pump.run(now_s)
+            self._decide(now_s)
             for tap in (self._pump.source, self._pump.destination):
                 if tap is not None:
                     tap.tick(now_s)
-            self._pump.run(now_s)
             self._tell()
 
-    def wake(self) -> None:
-        """A side is up: the other may have waited for it."""
-        for keeper in (self._source, self._destination):
+    def _decide(self, now_s: float) -> None:
+        destination = self._pump.destination
+        unsent_bytes = 0 if destination is None else destination.unsent_bytes
+        while True:
+            action = self.relay.decide(now_s, unsent_bytes)
+            # First what has been settled: a generation that ends takes with it what is not written.
+            self._pump.run(now_s)
+            if action is None:
+                break
+            self._do(action, now_s)
+        self.status.stuck = self.relay.steering.watchdog.stuck
+
+    def _do(self, action: Action, now_s: float) -> None:
+        if isinstance(action, Stop):
+            self._stopped.set()
+        elif isinstance(action, EndGeneration):
+            keeper = self._source if action.side == "source" else self._destination
             if keeper.session is not None:
-                keeper.session.changed.set()
-
-    # --- Steering a generation ---------------------------------------------------------------------------
-
-    async def steer(self, session: Session) -> None:
-        """Do what an open generation needs now, then wait until something changes or a tick has passed."""
-        session.changed.clear()  # before the steering: what changes during it is not to be missed
-        if isinstance(session, SourceSession):
-            await self._steer_source(session)
-        if session.end is None:
-            try:
-                async with asyncio.timeout(TICK_S):
-                    await session.changed.wait()
-            except TimeoutError:
-                return
-
-    async def _steer_source(self, session: SourceSession) -> None:
-        now_s = asyncio.get_running_loop().time()
-        relay = self.relay
-        if prefetch := relay.wanted_prefetch:
-            try:
-                received = self.books.received
-                self._watchdog.consuming(await session.consume(prefetch), received)
-            except ConnectError as error:
-                session.ended(error.result, f"could not consume: {error}", now_s)
-                return
-            log.info("consuming", extra={"queue": self.settings.source_queue, "prefetch": prefetch})
-        if relay.quarantine.wanted and now_s >= self._quarantine_at_s:
-            await self._open_quarantine(session, now_s)
-        if self._watchdog.look_due(now_s):
-            await self._look(session)
-        if relay.consumer is Consumer.LOST:
-            if self._consumer_lost_s is None:
-                self._consumer_lost_s = now_s
-                log.warning(
-                    "the source cancelled the consumer (queue %s was deleted or has moved); forwarding what is held",
-                    self.settings.source_queue,
-                )
-            # What is held can still be forwarded and acked: it may exist nowhere else any more.
-            if relay.source_drained or now_s - self._consumer_lost_s >= self.settings.hold_timeout:
-                session.ended("consumer-cancelled", "the broker cancelled the consumer", now_s)
+                keeper.session.finish(action.reason, action.text, now_s, drop=action.drop)
         else:
-            self._consumer_lost_s = None
+            session = self._source.session
+            assert isinstance(session, SourceSession)  # noqa: S101 - the steering asks only an open source
+            errand = asyncio.ensure_future(self._carry_out(session, action))
+            self._errands.add(errand)
+            errand.add_done_callback(self._errands.discard)
 
-    async def _open_quarantine(self, session: SourceSession, now_s: float) -> None:
-        self.relay.quarantine.opening = True
+    async def _carry_out(self, session: SourceSession, action: Consume | OpenQuarantine | AskQueue) -> None:
+        """Ask the source's broker, and tell the steering what it answered, unless the generation has ended."""
+        try:
+            match action:
+                case Consume(prefetch):
+                    await self._consume(session, prefetch)
+                case OpenQuarantine():
+                    await self._open_quarantine(session)
+                case AskQueue():
+                    await self._ask_queue(session)
+        except Exception as error:  # noqa: BLE001 - ours or the library's: the generation ends with its traceback
+            # The process must not end by it: it remembers what it has forwarded.
+            session.bug(error, asyncio.get_running_loop().time())
+        self.wake()
+
+    async def _consume(self, session: SourceSession, prefetch: int) -> None:
+        try:
+            before = await session.consume(prefetch)
+        except ConnectError as error:
+            session.ended(error.result, f"could not consume: {error}", asyncio.get_running_loop().time())
+            return
+        if session.end is None:
+            self.relay.started(before)
+            self._pump.run(asyncio.get_running_loop().time())
+            log.info("consuming", extra={"queue": self.settings.source_queue, "prefetch": prefetch})
+
+    async def _open_quarantine(self, session: SourceSession) -> None:
+        loop = asyncio.get_running_loop()
         try:
             await session.open_quarantine()
         except BridgeError as error:
-            if self._quarantine_news.is_due(str(error), now_s):
+            if self._quarantine_news.is_due(str(error), loop.time()):
                 log.error("quarantine %s not available: %s", self.settings.quarantine_queue_name, error)  # noqa: TRY400 - the text says it
-            self._quarantine_at_s = now_s + self._quarantine_backoff.delay_s(now_s)
-            self.relay.quarantine.closed(now_s)
+            if session.end is None:
+                self.relay.steering.quarantine_unavailable(loop.time())
         else:
-            self._quarantine_backoff.reset()
             self._quarantine_news.forget()
+            if session.end is None:
+                self.relay.steering.quarantine_opened()
 
-    # --- The watchdog ------------------------------------------------------------------------------------
-
-    def _watch(self, now_s: float) -> None:
-        """End the generations that the watchdog names, and say what that did not mend."""
-        pump = self._pump
-        destination = pump.destination
-        if destination is not None:
-            ending = self._watchdog.destination(now_s, destination.unsent_bytes)
-            if ending is not None:
-                destination.fail(*ending)
-        if pump.source is not None and (ending := self._watchdog.source(now_s)) is not None:
-            if self.window.quarantining:
-                self._quarantine_at_s = now_s + QUARANTINE_AGAIN_S
-            pump.source.fail(*ending)
-        self.status.stuck = self._watchdog.stuck
-
-    async def _look(self, session: SourceSession) -> None:
+    async def _ask_queue(self, session: SourceSession) -> None:
         """Ask a queue that delivers nothing whether it is empty."""
         found = None
         try:
@@ -247,15 +242,14 @@ class Supervisor:
         except ConnectError as error:
             log.warning("asked queue %s for its state in vain: %s", self.settings.source_queue, error)
         now_s = asyncio.get_running_loop().time()
-        ending = self._watchdog.looked(found, now_s) if session.end is None else None
-        if ending is not None and session.tap is not None:
-            session.tap.fail(*ending)
+        if session.end is None:
+            self.relay.steering.queue_answered(found, now_s)
 
     # --- What others see ---------------------------------------------------------------------------------
 
     def _tell(self) -> None:
         """Log what an operator acts on."""
-        for delivery, verdict in self.relay.quarantine.confirmed:
+        for delivery, verdict in self.relay.quarantine.take_confirmed():
             log.warning(
                 "message quarantined: %s",
                 verdict.reason,
@@ -268,12 +262,18 @@ class Supervisor:
                     "queue": self.settings.quarantine_queue_name,
                 },
             )
-        self.relay.quarantine.confirmed.clear()
         status = self.status.destination
         blocked = status.up and self.window.blocked
         if blocked is not status.blocked:
             status.blocked = blocked
             log.warning("destination %s", "blocked by the broker (an alarm)" if status.blocked else "no longer blocked")
+        if self.relay.steering.consumer is not self._consumer_told:
+            self._consumer_told = self.relay.steering.consumer
+            if self._consumer_told is Consumer.LOST:
+                log.warning(
+                    "the source cancelled the consumer (queue %s was deleted or has moved); forwarding what is held",
+                    self.settings.source_queue,
+                )
         trouble = self.window.hindrance
         if bool(trouble) is not bool(self._trouble_logged):
             log.warning("destination %s", trouble or "takes messages again")
@@ -283,8 +283,8 @@ class Supervisor:
         """Return a consistent copy of books and status; to be called on the event loop's thread."""
         status = copy.deepcopy(self.status)
         window = self.window
-        status.consuming = self.relay.consumer is Consumer.ON
-        status.publish_window = window.pace.publish_window
+        status.consuming = self.relay.steering.consumer is Consumer.ON
+        status.publish_window = window.publish_window
         status.trouble = window.hindrance
         status.oldest_received_s = window.oldest_received_s
         if window.last_forward_s is not None:

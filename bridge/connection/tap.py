@@ -192,8 +192,7 @@ class Pump:
                 destination.write(frames)
         if source is not None:
             if relay.source_output:
-                source.write(relay.source_output)
-                relay.source_output.clear()
+                source.write(relay.take_source_output())
             source.pause(pause=relay.paused)
 
 

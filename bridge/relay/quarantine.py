@@ -42,7 +42,7 @@ class Quarantine:
     """The quarantine of one window; it is closed at first, and with every end of the source's generation."""
 
     def __init__(self, window: Window, queue: str) -> None:
-        self.confirmed: list[Quarantined] = []
+        self._confirmed: list[Quarantined] = []
         """What it confirmed since somebody last looked."""
         self._window = window
         self._publish = publish_frame(QUARANTINE_CHANNEL, route("", queue))
@@ -57,9 +57,18 @@ class Quarantine:
         """Whether messages wait for the channel, which is not open yet."""
         return bool(self._window.condemned) and not self._open
 
+    def open(self) -> None:
+        """The channel is being opened."""
+        self.opening = True
+
     def opened(self) -> None:
         """The queue is there, and the channel is open with confirms."""
         self._open, self.opening = True, False
+
+    def take_confirmed(self) -> list[Quarantined]:
+        """Hand over what it has confirmed."""
+        confirmed, self._confirmed = self._confirmed, []
+        return confirmed
 
     def source_lost(self) -> None:
         """The connection is gone; the window forgets what was condemned by itself."""
@@ -80,7 +89,7 @@ class Quarantine:
         if 0 < frame_max < int.from_bytes(content[3:7], "big"):
             window.quarantine_refused(now_s)  # its header leaves no room for the reasons
             return []
-        window.quarantining = True
+        window.quarantine_asked()
         self._returned = False
         return [self._publish, content]
 
@@ -91,7 +100,7 @@ class Quarantine:
         elif not self._window.quarantining:
             pass  # time was up, and what it is about was given back
         elif event.accepted and not self._returned:
-            self.confirmed.append(Quarantined(*self._window.quarantined()))
+            self._confirmed.append(Quarantined(*self._window.quarantined()))
         elif self._returned:
             self.closed(now_s)  # its queue is gone: it is declared when the channel is opened anew
         else:

@@ -1,11 +1,11 @@
 """The relay, sans-I/O: bytes of both sides in, bytes of both sides out.
 
-`wire` cuts, `window` decides, the relay joins them: it feeds each side's chunks to that side's cutter, hands
-the events to the window and encodes what follows. Whoever drives it (`tap` with sockets, the simulation
-without) takes the bytes out after every call: `source_output`, `destination_output` and `publishes()`.
+`cutter` cuts, `window` decides about messages and `steering` about the bridge; the relay joins them: it hands the
+events that were cut to the window and the steering and encodes what follows. The caller (`tap` with sockets, the
+simulation without) takes the bytes out after every call: `source_output` and `publishes()`.
 
-It also drives the consumer, since to stop consuming and to give messages back are frames whose order on the
-wire matters: a message that is given back before the cancel is written comes straight back.
+It writes the consumer's cancel, too, since its place on the wire matters: a message that is requeued before the cancel
+is written comes straight back.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from bridge.amqp.cutter import Cutter
 from bridge.amqp.events import Blocked, Close, Confirm, ConsumerCancelled, Deliveries, Event, Return, Unblocked
 from bridge.amqp.frames import DATA_CHANNEL, QUARANTINE_CHANNEL, ack_frame, cancel_frame, publish_frame, requeue_frame
 from bridge.errors import MalformedFrameError
-from bridge.relay.consumer import Consumer, ConsumerEvent
+from bridge.relay.backoff import Backoff
 from bridge.relay.quarantine import Quarantine
+from bridge.relay.steering import Action, Steering
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
+    from bridge.relay.plan import Plan
+    from bridge.relay.watchdog import QueueState
     from bridge.window.window import Window
 
 PUBLISH_BATCH_BYTES = 256 << 10
@@ -34,37 +37,21 @@ JOIN_BYTES = 8 << 10
 class Relay:
     """Both sides' data planes around one window."""
 
-    def __init__(
-        self, window: Window, policy: HeaderPolicy, *, destination: bytes, own_keys: bool, quarantine: str
-    ) -> None:
-        """`destination` is the route to publish to (see `frames.route`), only its exchange counts with `own_keys`."""
+    def __init__(self, window: Window, plan: Plan, chance: Callable[[], float]) -> None:
+        """`chance` returns a number from 0 to 1, for the jitter of backoffs."""
         self.window = window
-        self.policy = policy
-        self.quarantine = Quarantine(window, quarantine)
+        self.policy = plan.policy
+        self.quarantine = Quarantine(window, plan.quarantine_queue)
+        backoff = Backoff(plan.reconnect_min_s, plan.reconnect_max_s, chance)
+        self.steering = Steering(window, self.quarantine, plan, backoff, lambda: self._source_cutter.unfinished)
         self.source_output: list[bytes] = []
 
-        self.consumer = Consumer.OFF
-        self.from_stream: bool | None = None
-        """Whether the source is a stream, which says so in its deliveries; None before the first."""
-        self.stopping = False
-        self._received_by_tick = -1
-        """How many had been received at the last tick of a shutdown."""
-        self._abandoned = False
-        """Given back although published: what the destination still answers has nobody to hear it."""
-        self._giving_back = ""
-        """Why the consumer is being cancelled and what is held given back; empty when it is not."""
-        self._consumer_tag = ""
-        self._consumer_prefetch = 0
-        self._probing_since: int | None = None
-        """How many verdicts there had been when all was given back, since when a single message tries whether the
-        destination takes messages again; None when it is not so."""
-        self._source_open = False
         self._source_frame_max = 0
-        self._source_cutter = Cutter(ContentPreparer(policy))
+        self._source_cutter = Cutter(ContentPreparer(plan.policy))
 
-        self._own_keys = own_keys
-        self._destination = destination
-        self._publish = publish_frame(DATA_CHANNEL, destination)
+        self._own_keys = plan.own_keys
+        self._destination = plan.destination
+        self._publish = publish_frame(DATA_CHANNEL, plan.destination)
         self._destination_frame_max = 0
         self._destination_cutter = Cutter(ContentPreparer(HeaderPolicy()))
         self.destination_close: Close | None = None
@@ -83,17 +70,15 @@ class Relay:
 
     def source_opened(self, frame_max: int) -> None:
         """The source's channel is open: a generation begins."""
-        self._source_open = True
         self._source_frame_max = self._source_cutter.frame_max = frame_max
         self.window.source_opened()
+        self.steering.source_opened()
 
     def source_lost(self) -> None:
         """The source's generation ended, however it did."""
-        self._source_open = False
         self.quarantine.source_lost()
         self.source_output.clear()
-        self.consumer = self.consumer.after(ConsumerEvent.SOURCE_LOST)
-        self._giving_back = ""
+        self.steering.source_lost()
         self.window.source_lost()
 
     def destination_connecting(self) -> Cutter:
@@ -119,14 +104,13 @@ class Relay:
         for event in events:
             match event:
                 case Deliveries(items, notable):
-                    if self.from_stream is None:
-                        self.from_stream = b"\x0fx-stream-offset" in items[0].content
+                    if self.steering.from_stream is None:
+                        self.steering.from_stream = b"\x0fx-stream-offset" in items[0].content
                     self.window.receive(items, now_s, notable=notable)
                 case Confirm(channel=channel) | Return(channel=channel) if channel == QUARANTINE_CHANNEL:
                     self.quarantine.answered(event, now_s)
                 case ConsumerCancelled(by_us):
-                    cancelled = ConsumerEvent.CANCEL_OK if by_us else ConsumerEvent.CANCELLED_BY_BROKER
-                    self.consumer = self.consumer.after(cancelled)
+                    self.steering.cancelled(now_s, by_us=by_us)
                 case Close(channel=channel) if channel == QUARANTINE_CHANNEL:
                     self.quarantine.closed(now_s)
                 case Close(channel=channel):
@@ -141,7 +125,7 @@ class Relay:
 
     def destination_events(self, events: Iterable[Event], now_s: float) -> None:
         """Take what the destination's cutter cut. Raises `MalformedFrameError` for what cannot be."""
-        if self._abandoned:
+        if self.steering.abandoned:
             return
         window = self.window
         for event in events:
@@ -182,162 +166,58 @@ class Relay:
         # Every publish begins with the same frame: to join by it costs a tenth of interleaving it.
         return [self._publish.join([b"", *contents])]
 
+    def take_source_output(self) -> list[bytes]:
+        """Hand over the frames for the source."""
+        output, self.source_output = self.source_output, []
+        return output
+
     def _settle(self) -> None:
-        """Encode what the window decided for the source."""
-        if self._probing_since is not None and self.window.verdicts != self._probing_since:
-            # Before its ack is written: that would have the source set out the next message for a consumer that is
-            # gone, and a quorum queue of 4.3 puts such a message behind all that were given back (4.3.6).
-            self._end_probe()
-        self._release()
-        if self._lingers:
+        """Encode what was decided for the source."""
+        window, output = self.window, self.source_output
+        self.steering.settle()
+        if self.steering.take_cancel():
+            output.append(cancel_frame(self.steering.consumer_tag))
+        if self.steering.withholds:
             return
-        settlement, output = self.window.settlement, self.source_output
+        settlement = window.settlement
         if settlement.acks:
-            output += [ack_frame(tag, multiple=multiple) for tag, multiple in settlement.acks]
-            settlement.acks.clear()
+            output += [ack_frame(tag, multiple=multiple) for tag, multiple in settlement.take_acks()]
         if settlement.requeues:
-            if self.window.in_flight == 0:
+            requeues = settlement.take_requeues()
+            if window.in_flight == 0:
                 # All that is unsettled: one frame, and the source puts it back in one go.
-                output.append(requeue_frame(max(settlement.requeues), multiple=True))
+                output.append(requeue_frame(max(requeues), multiple=True))
             else:
-                output += [requeue_frame(tag, multiple=False) for tag in settlement.requeues]
-            settlement.requeues.clear()
+                output += [requeue_frame(tag, multiple=False) for tag in requeues]
 
-    # --- The consumer ------------------------------------------------------------------------------------
+    # --- What comes next ---------------------------------------------------------------------------------
 
-    @property
-    def wanted_prefetch(self) -> int:
-        """How many messages to consume with, when consuming should begin now; else 0."""
-        window = self.window
-        ready = self._source_open and self.consumer is Consumer.OFF and not self.stopping
-        if not ready or not window.destination_ready or window.orphans:
-            return 0
-        return window.limits.prefetch if self._probing_since is None else 1
+    def decide(self, now_s: float, unsent_bytes: int = 0) -> Action | None:
+        """As `Steering.decide`."""
+        action = self.steering.decide(now_s, unsent_bytes)
+        self._settle()
+        return action
 
-    @property
-    def received(self) -> tuple[int, ...]:
-        """How much has been received from the source, in numbers that change whenever more comes."""
-        return self.window.books.received, *self._source_cutter.unfinished
+    def started(self, before: QueueState) -> None:
+        """As `Steering.started`."""
+        self.steering.started(before)
+        self._settle()
 
-    @property
-    def expects_deliveries(self) -> bool:
-        """Whether the source would deliver if it had something: consuming, with room in the prefetch and in memory."""
-        return self.consumer is Consumer.ON and not self.paused and self.window.in_flight < self._consumer_prefetch
-
-    @property
-    def source_drained(self) -> bool:
-        """Whether the generation holds nothing more and expects nothing: it can be closed without loss."""
-        return self.consumer in {Consumer.OFF, Consumer.LOST} and not self.window.in_flight
+    def stop(self, now_s: float) -> None:
+        """As `Steering.stop`."""
+        self.steering.stop(now_s)
+        self._settle()
 
     @property
     def paused(self) -> bool:
-        """Whether the source must not be read from: memory is full (invariant 4).
-
-        Not while the quarantine is being opened: the broker's answers come on the same connection.
-        """
-        return self.window.full and not self.quarantine.opening
-
-    @property
-    def _lingers(self) -> bool:
-        """Whether a shutdown lets the consumer be for the moment."""
-        window = self.window
-        healthy = window.destination_ready and window.pace.trouble_since_s is None
-        return self.stopping and self.consumer is Consumer.ON and (healthy or window.books.published > 0)
-
-    def _end_lingering(self) -> None:
-        """Cancel the consumer once all is forwarded, and no delivery has come since the last tick."""
-        books = self.window.books
-        drained = not (books.published or self.window.publishable) and books.received == self._received_by_tick
-        self._received_by_tick = books.received
-        if drained or not self._lingers:
-            self._give_back("shutdown")
-
-    def consume(self, consumer_tag: str, prefetch: int, now_s: float) -> None:
-        """The control plane is about to send `basic.consume`."""
-        self.consumer = self.consumer.after(ConsumerEvent.START)
-        self._consumer_tag = consumer_tag
-        self._consumer_prefetch = prefetch
-        self.window.memory.consuming(now_s)
-
-    def consuming(self) -> None:
-        """The broker answered `consume-ok`."""
-        self.consumer = self.consumer.after(ConsumerEvent.STARTED)
-        if self.stopping:
-            self.stop()
-
-    def stop(self) -> None:
-        """Shut down: forward what a healthy destination takes, stop consuming, give back the rest.
-
-        In this order, and the acks after the cancel: a standby begins where the cancelled consumer ends, and what it
-        publishes may overtake what is not confirmed yet (4.3.6). With the acks withheld, the prefetch ends deliveries.
-        """
-        self.stopping = True
-        self._received_by_tick = -1
-        self._giving_back = ""
-        if not self._lingers:
-            self._give_back("shutdown")
-        self._settle()
-
-    def stop_consuming(self) -> None:
-        """Deliveries have come for too long since `stop`: end them."""
-        self._give_back("shutdown")
-        self._settle()
-
-    def abandon(self) -> None:
-        """Time is up: give back what is published and not confirmed, too."""
-        if self.consumer is Consumer.ON:
-            self._cancel()
-        self._giving_back = ""
-        self._abandoned = True
-        self.window.release_published("shutdown")
-        self.window.release("shutdown")
-        self._settle()
-
-    def _give_back(self, reason: str) -> None:
-        if self.consumer is Consumer.ON:
-            self._cancel()
-        self._giving_back = reason
-        self._release()
-
-    def _release(self) -> None:
-        """Give back what is held, once the consumer is gone: in one go, which keeps its order where the queue does.
-
-        A shutdown first forwards what a healthy destination still takes: a quorum queue of RabbitMQ 3.10 puts what
-        is given back behind all others (measured), and counts it towards its delivery limit. When memory is full,
-        nothing more can be read, the answer to the cancel neither: then at once, one by one.
-        """
-        window = self.window
-        if not self._giving_back:
-            return
-        draining = self.stopping and (window.books.published or window.publishable or window.quarantining)
-        gone = self.consumer is not Consumer.CANCELLING and not draining
-        if gone or (window.full and not draining):
-            window.release(self._giving_back)
-            if gone:
-                self._giving_back = ""
-                window.released()
-
-    def _end_probe(self) -> None:
-        """The destination took the single message, or said that it is at fault: consume as before."""
-        self._probing_since = None
-        if self.consumer is Consumer.ON and self._consumer_prefetch < self.window.limits.prefetch:
-            self._cancel()
-
-    def _cancel(self) -> None:
-        self.consumer = self.consumer.after(ConsumerEvent.CANCEL)
-        self.source_output.append(cancel_frame(self._consumer_tag))
+        """Whether the source must not be read from."""
+        return self.steering.paused
 
     # --- Time --------------------------------------------------------------------------------------------
 
     def tick(self, now_s: float, unix_s: float) -> None:
         """Let time pass; ten times a second is often enough."""
-        window = self.window
-        window.tick(now_s)
-        if window.pace.refuses_since(now_s) >= window.limits.hold_timeout_s and self._source_open and window.books.held:
-            window.pace.trouble_since_s = now_s
-            self._probing_since = window.verdicts
-            self._give_back("hold-timeout")
-        if self.stopping and self.consumer is Consumer.ON:
-            self._end_lingering()
+        self.window.tick(now_s)
+        self.steering.tick(now_s)
         self.source_output += self.quarantine.publishes(self._source_frame_max, now_s, unix_s)
         self._settle()

@@ -2,21 +2,21 @@
 
 A connection that is up, with heartbeats, can still be of no use: an answer or a confirm never comes, or the
 queue delivers nothing although it is not empty, since the broker lost the consumer (known of quorum queues
-after a partition). Whoever drives the relay asks after every tick, and ends what the answer names. Where
+after a partition). `steering` asks it before every decision. Where
 beginning anew has not helped for several times in a row, `stuck` says so, and `/healthz` repeats it.
 """
 
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from bridge.relay.consumer import Consumer
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from bridge.relay.relay import Relay
+    from bridge.window.window import Window
 
 LOOK_EVERY_S = 15.0
 """A queue that delivers nothing for so long, and has room to, is asked how many messages it has."""
@@ -56,14 +56,34 @@ class Lasting:
         return 0.0 if what is None else now_s - self._since_s
 
 
+class Watched(Protocol):
+    """What the watchdog looks at: the steering."""
+
+    window: Window
+    consumer: Consumer
+    from_stream: bool | None
+
+    @property
+    def paused(self) -> bool:
+        """Whether the source is not read from."""
+
+    @property
+    def received(self) -> tuple[int, ...]:
+        """How much has been received from the source, in numbers that change whenever more comes."""
+
+    @property
+    def expects_deliveries(self) -> bool:
+        """Whether the source would deliver if it had something."""
+
+
 class Watchdog:
-    """Watches a relay's two sides.
+    """Watches a bridge's two sides.
 
     A source that is known to be a `stream` is not asked what it has: it keeps what it has delivered.
     """
 
-    def __init__(self, relay: Relay, *, stream: bool = False) -> None:
-        self._relay = relay
+    def __init__(self, watched: Watched, *, stream: bool = False) -> None:
+        self._watched = watched
         self._stream = stream
         self._answer = Lasting()
         self._silence = Lasting()
@@ -97,7 +117,7 @@ class Watchdog:
 
         `unsent_bytes` are in the socket's buffer: while they become fewer, a large message is on a slow way.
         """
-        window = self._relay.window
+        window = self._watched.window
         timeout_s = window.limits.confirm_timeout_s
         if window.books.forwarded != self._forwarded or not (window.in_flight or window.publishing):
             self._forwarded = window.books.forwarded
@@ -119,14 +139,14 @@ class Watchdog:
 
     def source(self, now_s: float) -> Ending | None:
         """Return why the source's generation must end now, if it must."""
-        relay = self._relay
-        timeout_s = relay.window.limits.confirm_timeout_s
+        watched = self._watched
+        timeout_s = watched.window.limits.confirm_timeout_s
         self._see_progress()
         awaited: tuple[str, object] | None = None
-        if relay.window.quarantining:
-            awaited = "quarantine-timeout", relay.window.condemned[0][0].delivery_tag
-        elif relay.consumer is Consumer.CANCELLING and not relay.paused:
-            awaited = "cancel-timeout", relay.received
+        if watched.window.quarantining:
+            awaited = "quarantine-timeout", watched.window.condemned[0][0].delivery_tag
+        elif watched.consumer is Consumer.CANCELLING and not watched.paused:
+            awaited = "cancel-timeout", watched.received
         if self._answer.seconds(awaited, now_s) < timeout_s or awaited is None:
             return None
         what = "publish to the quarantine" if awaited[0] == "quarantine-timeout" else "basic.cancel"
@@ -141,22 +161,22 @@ class Watchdog:
 
     def look_due(self, now_s: float) -> bool:
         """Whether the queue should be asked for its state, since it delivers nothing; then call `looked`."""
-        relay = self._relay
-        expected = relay.expects_deliveries and not self._stream and not relay.from_stream
-        silence_s = self._silence.seconds(relay.received if expected else None, now_s)
+        watched = self._watched
+        expected = watched.expects_deliveries and not self._stream and not watched.from_stream
+        silence_s = self._silence.seconds(watched.received if expected else None, now_s)
         return silence_s >= LOOK_EVERY_S and now_s >= self._look_at_s
 
     def looked(self, found: QueueState | None, now_s: float) -> Ending | None:
         """Take what the queue answered, None where it did not: return why the generation must end now, if it must."""
-        relay = self._relay
+        watched = self._watched
         self._look_at_s = now_s + LOOK_EVERY_S
         self._see_progress()
         if found is not None and not found.ready:
             self._source_in_vain.clear()
-        stalled = relay.expects_deliveries and (found is None or found.ready > 0)
-        stalled_s = self._stall.seconds(relay.received if stalled else None, now_s)
+        stalled = watched.expects_deliveries and (found is None or found.ready > 0)
+        stalled_s = self._stall.seconds(watched.received if stalled else None, now_s)
         # One that has received something was no standby.
-        had_none = relay.window.books.received == self._received_before
+        had_none = watched.window.books.received == self._received_before
         may_wait = had_none and (self._others_consume or self._uncounted)
         beside_others = found is not None and (found.consumers > 1 or may_wait)
         if stalled_s < (PATIENCE_BESIDE_OTHERS_S if beside_others else LOOK_EVERY_S):
@@ -171,7 +191,7 @@ class Watchdog:
         return ending
 
     def _see_progress(self) -> None:
-        received = self._relay.window.books.received
+        received = self._watched.window.books.received
         if received != self._received:
             self._received = received
             self._source_in_vain.clear()

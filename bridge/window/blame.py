@@ -56,29 +56,51 @@ class Ruling(NamedTuple):
     """Whether it is the destination that refuses."""
 
 
-class Blame:
-    """What the closes of one destination have taught, over its generations."""
+class SizeLimit:
+    """The largest message that the destination takes, as far as it has taught. Outlives all generations."""
 
-    def __init__(self, *, own_keys: bool, quarantine: bool) -> None:
+    def __init__(self) -> None:
+        self.size_bytes = inf
+        self._until_s = 0.0
+
+    def learn(self, size_bytes: int, now_s: float) -> None:
+        """The destination named its limit."""
+        self.size_bytes, self._until_s = size_bytes, now_s + LIMIT_TTL_S
+
+    def expire(self, now_s: float) -> None:
+        """Forget a limit that is too old."""
+        if now_s >= self._until_s:
+            self.size_bytes = inf
+
+    def too_large(self, delivery: Delivery, now_s: float) -> Verdict | None:
+        """Return the verdict on a message above the limit."""
+        if delivery.body_size <= self.size_bytes or now_s >= self._until_s:
+            return None
+        text = f"message size {delivery.body_size} is larger than the destination's limit {self.size_bytes:.0f}"
+        return Verdict("too-large", 406, text)
+
+
+class Blame:
+    """What the destination's closes say of the deliveries of one source generation."""
+
+    def __init__(self, size_limit: SizeLimit, *, own_keys: bool, quarantine: bool) -> None:
         """`own_keys` as in `WindowLimits`; without a quarantine no size limit is learned: its messages are held."""
+        self._size_limit = size_limit
         self._own_keys = own_keys
         self._quarantine = quarantine
         self.suspects = 0
         """Publishes to go one by one, since one of them closed the channel."""
         self.strikes: dict[int, int] = {}
         """By delivery tag: how often it closed the channel alone without being convicted."""
-        self.size_limit = inf
-        """The largest message that the destination takes, in bytes, as far as it has taught."""
-        self._size_limit_until_s = 0.0
 
     def convict(self, published: list[Delivery], close: Close, now_s: float) -> Ruling:
         """Find the message that the broker closed the channel for."""
         limit = _TOO_LARGE.search(close.reply_text)
         if limit is not None and self._quarantine:
-            self.size_limit, self._size_limit_until_s = int(limit[2]), now_s + LIMIT_TTL_S
-            large = [d for d in published if d.body_size > self.size_limit]
+            self._size_limit.learn(int(limit[2]), now_s)
+            large = [d for d in published if d.body_size > int(limit[2])]
             if large:
-                innocent = [d for d in published if d.body_size <= self.size_limit]
+                innocent = [d for d in published if d.body_size <= int(limit[2])]
                 return Ruling(innocent, large, Verdict("too-large", close.reply_code, close.reply_text))
         code = close.reply_code
         aside = code in ASIDE_REPLIES and self._own_keys
@@ -98,24 +120,7 @@ class Blame:
         self.judged(alone.delivery_tag)
         return Ruling([], published, Verdict("poison", code, close.reply_text))
 
-    def too_large(self, delivery: Delivery, now_s: float) -> Verdict | None:
-        """Return the verdict on a message above the limit that the destination has taught."""
-        if delivery.body_size <= self.size_limit or now_s >= self._size_limit_until_s:
-            return None
-        text = f"message size {delivery.body_size} is larger than the destination's limit {self.size_limit:.0f}"
-        return Verdict("too-large", 406, text)
-
     def judged(self, delivery_tag: int) -> None:
         """What there was to find out about this one is known: it was confirmed, nacked or convicted."""
         self.suspects = max(0, self.suspects - 1)
         self.strikes.pop(delivery_tag, None)
-
-    def expire(self, now_s: float) -> None:
-        """Forget a size limit that is too old."""
-        if now_s >= self._size_limit_until_s:
-            self.size_limit = inf
-
-    def source_lost(self) -> None:
-        """Delivery tags start anew, and what was suspected is stale; the size limit is the destination's."""
-        self.suspects = 0
-        self.strikes.clear()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from bridge.amqp.events import Delivery
     from bridge.window.blame import Verdict
-    from bridge.window.pace import Pace
+    from bridge.window.pace import Trouble
 
 ASIDE_RETRY_MAX_S = 30.0
 """The longest backoff of a message that was returned."""
@@ -39,12 +39,12 @@ class Waiting:
     """Set when it is the quarantine that it waits for."""
 
 
-class Aside:
+class Parked:
     """The deliveries of one source generation that are set aside, by delivery tag."""
 
-    def __init__(self, pace: Pace, *, own_keys: bool) -> None:
-        """`own_keys` as in `WindowLimits`."""
-        self._pace = pace
+    def __init__(self, trouble: Trouble, *, own_keys: bool) -> None:
+        """`trouble` knows how long to wait; `own_keys` as in `WindowLimits`."""
+        self._trouble = trouble
         self._own_keys = own_keys
         self.waiting: dict[int, Waiting] = {}
         self.retried: dict[int, Waiting] = {}
@@ -81,7 +81,7 @@ class Aside:
         before = self.retried.pop(delivery.delivery_tag, None)
         attempts = before.attempts + 1 if before else 1
         since_s = before.since_s if before else now_s
-        retry_at_s = now_s + self._pace.delay_s(attempts, ASIDE_RETRY_MAX_S)
+        retry_at_s = now_s + self._trouble.delay_s(attempts, ASIDE_RETRY_MAX_S)
         self.waiting[delivery.delivery_tag] = Waiting(delivery, since_s, retry_at_s, attempts)
         if before is None or self._routeless or not self._own_keys:
             # Else it says the same again of a key of its own, and nothing of the destination.
@@ -146,13 +146,6 @@ class Aside:
     def settled(self, delivery_tag: int) -> None:
         """A delivery has been acked or given back."""
         self.retried.pop(delivery_tag, None)
-
-    def source_lost(self) -> None:
-        """All is stale."""
-        self.waiting.clear()
-        self.retried.clear()
-        self.returns_in_a_row = 0
-        self._routeless = False
 
     def _retry(self, delivery_tags: Iterable[int]) -> list[Delivery]:
         again = {tag: self.waiting.pop(tag) for tag in delivery_tags}

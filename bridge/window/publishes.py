@@ -41,15 +41,16 @@ class Publishes:
         """The delivery tag of the last publish."""
         self._rising_from = 0
         """The publish_seqno from which on delivery tags only rise."""
-        self._batches: deque[tuple[int, int, float]] = deque()
-        """(publish_seqno after the batch, its messages, monotonic seconds) of each not wholly confirmed batch."""
+        self._batches: deque[tuple[int, int, float, object]] = deque()
+        """(publish_seqno after the batch, its messages, monotonic seconds, the source's generation that it is of) of
+        each not wholly confirmed batch."""
         self.returns: dict[tuple[bytes, bytes], int] = {}
         """By what makes publishes alike (see `_alike`): returns of which the confirm is still to come. Which of several
         that are alike was returned nobody can tell: each return counts for the first of them that is confirmed."""
         self._returned_until = 1
         """The publish_seqno after the last that was found for a return: brokers return in the order of publishing, so
         the next is looked for from there. From the first each time, 8,000 returns before their confirms took 17 s."""
-        self.progress_s = 0.0
+        self._progress_s = 0.0
         """When an answer was last seen, or waiting for one began."""
 
     def __len__(self) -> int:
@@ -64,24 +65,27 @@ class Publishes:
         """How many wait for their confirms."""
         return len(self._places) - self._places.count(None)
 
-    def begin_anew(self) -> None:
-        """The generation begins or ends: sequence numbers start at 1."""
-        self._places.clear()
-        self._batches.clear()
-        self.returns.clear()
-        self._first_seqno = self.next_seqno = self._returned_until = 1
-        self._last_tag = self._rising_from = 0
+    def orphaned_for(self, source: object) -> bool:
+        """Whether what waits was published for another source generation than this one."""
+        return bool(self._batches) and self._batches[0][3] is not source
 
-    def add(self, batch: list[Delivery], now_s: float) -> None:
-        """Publish a batch, which takes the next sequence numbers in its order; the delivery tags in it rise."""
+    def wait_from(self, now_s: float) -> None:
+        """Confirms can be expected from now on: the generation began, or is no longer blocked."""
+        self._progress_s = now_s
+
+    def add(self, batch: list[Delivery], now_s: float, source: object) -> None:
+        """Publish a batch of one source generation, which takes the next sequence numbers in its order.
+
+        The delivery tags in it rise. Nothing is published while what waits is of another source generation.
+        """
         if not self._places:
-            self.progress_s = now_s
+            self._progress_s = now_s
         if batch[0].delivery_tag < self._last_tag:
             self._rising_from = self.next_seqno
         self._last_tag = batch[-1].delivery_tag
         self._places.extend(batch)
         self.next_seqno += len(batch)
-        self._batches.append((self.next_seqno, len(batch), now_s))
+        self._batches.append((self.next_seqno, len(batch), now_s, source))
 
     def confirm(self, publish_seqno: int, now_s: float, *, multiple: bool) -> tuple[int, list[Delivery | None]]:
         """Return what this confirms, and the publish_seqno of the first of it; None is what was confirmed before.
@@ -93,7 +97,7 @@ class Publishes:
             message = f"a confirm of publish {publish_seqno}, and only {self.next_seqno - 1} were made"
             raise MalformedFrameError(message)
         places = self._places
-        self.progress_s = now_s
+        self._progress_s = now_s
         if multiple or publish_seqno == first:
             number = (publish_seqno or self.next_seqno - 1) - first + 1
             if number <= 0:
@@ -119,12 +123,12 @@ class Publishes:
 
     def overdue(self, now_s: float, timeout_s: float) -> bool:
         """Whether one waits and nothing has been answered for so long."""
-        return bool(self._places) and now_s - self.progress_s >= timeout_s
+        return bool(self._places) and now_s - self._progress_s >= timeout_s
 
     def _observe(self, now_s: float) -> None:
         batches = self._batches
         while batches and batches[0][0] <= self._first_seqno:
-            _, number, published_s = batches.popleft()
+            _, number, published_s, _ = batches.popleft()
             self._confirm_seconds.observe(now_s - published_s, number)
 
     # --- Returns -----------------------------------------------------------------------------------------
@@ -135,7 +139,7 @@ class Publishes:
         Raises `MalformedFrameError` when it is none of ours: one unknown message may then have no route, and
         to ack it would lose it.
         """
-        self.progress_s = now_s
+        self._progress_s = now_s
         alike = self._find(event)
         if alike is None:
             message = f"a returned message ({event.reply_code} {event.reply_text}) that was not published"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Settlement:
-    """What is settled in one source generation, and is still to be written; `relay` encodes and clears it."""
+    """What is settled in one source generation, and is still to be written: `relay` takes and encodes it."""
 
     def __init__(self) -> None:
         self.acks: list[tuple[int, bool]] = []
@@ -26,12 +26,15 @@ class Settlement:
         self._gaps: set[int] = set()
         """Those below it that are not."""
 
-    def begin_anew(self) -> None:
-        """A source generation begins or ends: delivery tags start at 1, and nothing is written for the last one."""
-        self.acks.clear()
-        self.requeues.clear()
-        self._highest = 0
-        self._gaps.clear()
+    def take_acks(self) -> list[tuple[int, bool]]:
+        """Hand over what is acked: (delivery_tag, multiple)."""
+        acks, self.acks = self.acks, []
+        return acks
+
+    def take_requeues(self) -> list[int]:
+        """Hand over what is given back, by delivery tag."""
+        requeues, self.requeues = self.requeues, []
+        return requeues
 
     def ack(self, delivery_tag: int) -> None:
         """Ack one delivery."""

@@ -25,8 +25,9 @@ Invariants, cited by number in the tests:
 
 Each rule that can stand alone has a file: `settlement` (how much one ack covers), `publishes` (which publish a
 confirm or a return is about), `blame` (whom a close of the channel is to be laid on), `pace` (how many may be
-published at once, and from when on), `aside` (when to try again what others pass), `memory` (which messages are
-the same).
+published at once, and from when on), `parked` (when to try again what others pass), `memory` (which messages are
+the same). What belongs to one life of a side's channel is in `generations`: an orphan is a publish made for another
+source generation than the present one.
 
 What it does not do: connect, consume, encode; that is `relay`'s.
 """
@@ -39,18 +40,19 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
 
-from bridge.window.blame import Blame, Verdict
+from bridge.window.blame import Blame, SizeLimit, Verdict
 from bridge.window.books import Books, count
-from bridge.window.pace import RETRY_MAX_S, Pace
-from bridge.window.parked import Aside
+from bridge.window.generations import DestinationGeneration, SourceGeneration
+from bridge.window.pace import RETRY_MAX_S, Trouble
+from bridge.window.parked import Parked
 from bridge.window.publishes import Publishes
-from bridge.window.settlement import Settlement
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from bridge.amqp.events import Close, Delivery, Return
     from bridge.window.memory import Memory
+    from bridge.window.settlement import Settlement
 
 LIMIT_MARGIN = 3
 """A delivery that has come back within so many of the delivery limit is quarantined."""
@@ -77,55 +79,75 @@ class Window:
 
     def __init__(self, limits: WindowLimits, books: Books, memory: Memory, chance: Callable[[], float]) -> None:
         self.limits, self.books, self.memory = limits, books, memory
-        self.settlement = Settlement()
-        """What `relay` is to write to the source."""
-        self.condemned: deque[tuple[Delivery, Verdict]] = deque()
-        """Bound for the quarantine."""
-        self.quarantining = False
-        """Whether the first of the condemned is on its way: `relay` publishes it, and its answer is to come."""
 
-        # The source's generation.
-        self._held: deque[Delivery] = deque()
-        self._releasing = ""
-        """Why all that comes is given back at once; empty when it is not."""
-
-        # The destination's generation.
-        self._open = False
-        self.blocked = False
-        self._published = Publishes(books.confirm_seconds, own_keys=limits.own_keys)
-        self._orphaned = False
-        """What is published belongs to a source generation that ended."""
-
-        # What the destination has taught.
-        self.pace = Pace(limits.prefetch, chance)
-        self._aside = Aside(self.pace, own_keys=limits.own_keys)
-        self._blame = Blame(own_keys=limits.own_keys, quarantine=limits.quarantine)
+        # What the destination has taught: it outlives the generations.
+        self.trouble = Trouble(chance)
+        self._size_limit = SizeLimit()
         self.verdicts = 0
         """How often the destination said of a message that it takes it, or that it is the message which it refuses."""
         self.last_forward_s: float | None = None
         """When it last took a message, in monotonic seconds."""
 
+        self._source = self._source_generation()
+        self._destination = self._destination_generation()
+
+    def _source_generation(self) -> SourceGeneration:
+        limits = self.limits
+        return SourceGeneration(
+            Parked(self.trouble, own_keys=limits.own_keys),
+            Blame(self._size_limit, own_keys=limits.own_keys, quarantine=limits.quarantine),
+        )
+
+    def _destination_generation(self) -> DestinationGeneration:
+        limits = self.limits
+        return DestinationGeneration(limits.prefetch, self.books.confirm_seconds, own_keys=limits.own_keys)
+
     # --- What can be asked -------------------------------------------------------------------------------
+
+    @property
+    def settlement(self) -> Settlement:
+        """What is to be written to the source."""
+        return self._source.settlement
+
+    @property
+    def condemned(self) -> Sequence[tuple[Delivery, Verdict]]:
+        """Deliveries bound for the quarantine, in their order."""
+        return self._source.condemned
+
+    @property
+    def quarantining(self) -> bool:
+        """Whether the first of the condemned is on its way to the quarantine."""
+        return self._source.quarantining
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the destination's broker said `connection.blocked`."""
+        return self._destination.blocked
 
     @property
     def destination_ready(self) -> bool:
         """Whether a delivery could be published now."""
-        return self._open and not self.blocked
+        return self._destination.open and not self._destination.blocked
+
+    @property
+    def publish_window(self) -> int:
+        """How many messages may be published at once."""
+        return self._destination.publish_window.size
 
     @property
     def publishable(self) -> bool:
         """Whether something is held that a healthy destination will take."""
-        return bool(self._held) and self.destination_ready and self.pace.trouble_since_s is None
+        return bool(self._source.held) and self.destination_ready and not self.trouble.lasts
 
     @property
     def orphans(self) -> int:
         """Publishes of ended source generations that wait for their confirm."""
-        return self._published.waiting if self._orphaned else 0
+        return self._destination.publishes.waiting if self._orphaned else 0
 
     @property
     def publishing(self) -> bool:
         """Whether publishes wait for their confirms, orphans included."""
-        return bool(self._published)
+        return bool(self._destination.publishes)
 
     @property
     def in_flight(self) -> int:
@@ -135,31 +157,40 @@ class Window:
     @property
     def full(self) -> bool:
         """Whether reading from the source must pause (invariant 4): not when only its answers can free memory."""
-        waits = self._releasing or self.quarantining
+        waits = self._source.releasing or self._source.quarantining
         return self.books.bytes_in_flight >= self.limits.max_in_flight_bytes and not waits
 
     @property
     def hindrance(self) -> str:
         """What keeps messages from being forwarded although the destination is open, for an operator."""
-        return self.pace.trouble or self._aside.hindrance
+        return self.trouble.text or self._source.parked.hindrance
 
     @property
     def oldest_received_s(self) -> float | None:
         """When the oldest delivery in the window was received, in monotonic seconds."""
-        candidates = [d.received_s for d in self._aside.deliveries]
-        candidates += [d.received_s for d, _ in self.condemned]
-        if self._held:
-            candidates.append(self._held[0].received_s)
+        source = self._source
+        candidates = [d.received_s for d in source.parked.deliveries]
+        candidates += [d.received_s for d, _ in source.condemned]
+        if source.held:
+            candidates.append(source.held[0].received_s)
         if not self._orphaned:
-            candidates += [d.received_s for d in self._published]
+            candidates += [d.received_s for d in self._destination.publishes]
         return min(candidates, default=None)
+
+    def passed(self, delivery: Delivery) -> bool:
+        """Whether others may overtake this delivery: the destination alone refuses it (invariant 5)."""
+        source = self._source
+        return delivery.delivery_tag in source.parked.waiting or any(d is delivery for d, _ in source.condemned)
+
+    @property
+    def _orphaned(self) -> bool:
+        return self._destination.publishes.orphaned_for(self._source)
 
     # --- The source --------------------------------------------------------------------------------------
 
     def source_opened(self) -> None:
         """A source generation begins: delivery tags start at 1."""
-        self.settlement.begin_anew()
-        self._releasing = ""
+        self._source = self._source_generation()
 
     def receive(self, deliveries: list[Delivery], now_s: float, *, notable: bool = True) -> None:
         """Take deliveries in; `notable` says that some are redelivered or came back often."""
@@ -176,32 +207,32 @@ class Window:
         books.size_bytes_total += body_bytes
         books.held += len(deliveries)
         books.bytes_in_flight += content_bytes
-        if notable or self._releasing or self._blame.size_limit is not inf:
+        if notable or self._source.releasing or self._size_limit.size_bytes is not inf:
             for delivery in deliveries:
                 self._look_at(delivery, now_s)
         else:
-            self._held.extend(deliveries)
+            self._source.held.extend(deliveries)
 
     def _look_at(self, delivery: Delivery, now_s: float) -> None:
-        books, limits = self.books, self.limits
+        books, limits, source = self.books, self.limits, self._source
         if delivery.redelivered:
             books.received_redelivered += 1
             if self.memory.recall(delivery.content):
                 books.suppressed += 1
                 self.memory.suppressed(delivery)
                 self._leave(delivery)
-                self.settlement.ack(delivery.delivery_tag)
+                source.settlement.ack(delivery.delivery_tag)
                 return
             if not self.memory.vouches_for(delivery.content):
                 books.duplicates_possible += 1
-        if self._releasing:
-            self._requeue(delivery, self._releasing)
+        if source.releasing:
+            self._requeue(delivery, source.releasing)
         elif limits.quarantine and 0 < limits.delivery_limit <= delivery.delivery_count + LIMIT_MARGIN:
-            self.condemned.append((delivery, Verdict("delivery-limit")))
-        elif (verdict := self._blame.too_large(delivery, now_s)) is not None:
-            self.condemned.append((delivery, verdict))
+            source.condemned.append((delivery, Verdict("delivery-limit")))
+        elif (verdict := self._size_limit.too_large(delivery, now_s)) is not None:
+            source.condemned.append((delivery, verdict))
         else:
-            self._held.append(delivery)
+            source.held.append(delivery)
 
     def source_lost(self) -> None:
         """The source's generation ended: all of the window is stale (invariant 2)."""
@@ -209,15 +240,9 @@ class Window:
         books.stale_held += books.held
         books.stale_published += books.published
         books.held = books.published = books.bytes_in_flight = 0
-        unforwarded = [*self._held, *self._aside.deliveries, *(d for d, _ in self.condemned)]
-        self._held.clear()
-        self._aside.source_lost()
-        self.condemned.clear()
-        self.quarantining = False
-        self._blame.source_lost()
-        self._releasing = ""
-        self.settlement.begin_anew()
-        self._orphaned = bool(self._published)
+        lost = self._source
+        unforwarded = [*lost.held, *lost.parked.deliveries, *(d for d, _ in lost.condemned)]
+        self._source = self._source_generation()
         self.memory.source_lost(delivery.content for delivery in unforwarded)
 
     def release(self, reason: str) -> None:
@@ -225,65 +250,68 @@ class Window:
 
         What is on its way to the quarantine waits for its answer, which would else be taken for the next one's.
         """
-        self._releasing = reason
-        on_its_way = [self.condemned.popleft()] if self.quarantining else []
-        waiting = [*self._held, *self._aside.release(), *(d for d, _ in self.condemned)]
-        self._held.clear()
-        self.condemned = deque(on_its_way)
+        source = self._source
+        source.releasing = reason
+        on_its_way = [source.condemned.popleft()] if source.quarantining else []
+        waiting = [*source.held, *source.parked.release(), *(d for d, _ in source.condemned)]
+        source.held.clear()
+        source.condemned = deque(on_its_way)
         for delivery in sorted(waiting):
             self._requeue(delivery, reason)
 
     def released(self) -> None:
         """The consumer is gone: no delivery follows."""
-        self._releasing = ""
+        self._source.releasing = ""
+
+    def give_up(self, now_s: float) -> None:
+        """The destination has taken nothing for `hold_timeout`; its time begins again."""
+        self.trouble.given_back(now_s)
 
     def release_published(self, reason: str) -> None:
         """Give up waiting for answers: what is published is given back too. Each may be there twice."""
-        self.quarantining = False
+        self._source.quarantining = False
         if self._orphaned:
             return
-        for delivery in self._published:
+        for delivery in self._destination.publishes:
             self.books.duplicates_possible += 1
             self._unpublish()
             self._requeue(delivery, reason)
-        self._published.begin_anew()
+        self._destination.publishes = Publishes(self.books.confirm_seconds, own_keys=self.limits.own_keys)
 
     # --- The destination ---------------------------------------------------------------------------------
 
     def destination_connecting(self) -> None:
         """A connection to the destination begins: the broker may block it before a generation begins on it."""
-        self.blocked = False
+        self._destination = self._destination_generation()
 
     def destination_opened(self, now_s: float) -> None:
         """A destination generation begins: publish sequence numbers start at 1."""
-        self._open = True
-        self._published.begin_anew()
-        self.pace.opened(careful=bool(self._blame.suspects))
-        self._published.progress_s = now_s
+        destination = self._destination
+        destination.open = True
+        destination.publish_window.opened(careful=bool(self._source.blame.suspects or self.trouble.refusals))
+        destination.publishes.wait_from(now_s)
 
     def destination_blocked(self, now_s: float) -> None:
         """`connection.blocked`: nothing new is published, and no confirm is expected."""
-        self.blocked = True
-        self.pace.hindered(now_s)
+        self._destination.blocked = True
+        self.trouble.began(now_s)
 
     def destination_unblocked(self, now_s: float) -> None:
         """`connection.unblocked`."""
-        self.blocked = False
-        self._published.progress_s = now_s
+        self._destination.blocked = False
+        self._destination.publishes.wait_from(now_s)
 
     def destination_lost(self, close: Close | None, now_s: float) -> None:
         """The destination's generation ended: what was published is held again, in order.
 
         `close` is the broker's own `channel.close` or `connection.close`, which may blame a message.
         """
-        published = [*self._published]
-        self._open = self.blocked = False
-        self.pace.lost(now_s)
+        lost, self._destination = self._destination, self._destination_generation()
+        self.trouble.began(now_s)
+        published = [*lost.publishes]
         self.books.duplicates_possible += len(published)
-        self._published.begin_anew()
-        if self._orphaned:
+        if lost.publishes.orphaned_for(self._source):
             # Whether they arrived will never be known: their redeliveries are forwarded as any message.
-            self._orphaned = False
             for delivery in published:
                 self.memory.given_back(delivery.content)
             published = []
@@ -296,7 +324,7 @@ class Window:
 
     def _convict(self, published: list[Delivery], close: Close, now_s: float) -> list[Delivery]:
         """Dispose of those that the broker closed the channel for; return the others."""
-        ruling = self._blame.convict(published, close, now_s)
+        ruling = self._source.blame.convict(published, close, now_s)
         if ruling.destination:
             self._refused("closed", close.reply_text, now_s)
         for delivery in ruling.guilty:
@@ -311,11 +339,13 @@ class Window:
 
         The publishes take the next sequence numbers in the order of the list.
         """
-        room = self.pace.publish_window - len(self._published)
-        held = self._held
-        if room <= 0 or not held or not self.destination_ready or self._orphaned or self.pace.resting(now_s):
+        source, destination = self._source, self._destination
+        published = destination.publishes
+        room = destination.publish_window.size - len(published)
+        held = source.held
+        if room <= 0 or not held or not self.destination_ready or self.trouble.resting(now_s) or self._orphaned:
             return []
-        if self._aside.everything_returned:
+        if source.parked.everything_returned:
             return []  # until `tick` has put the oldest in front
         batch: list[Delivery] = []
         size = 0
@@ -324,7 +354,7 @@ class Window:
             size += len(delivery.content)
             batch.append(delivery)
             room -= 1
-        self._published.add(batch, now_s)
+        published.add(batch, now_s, source)
         self.books.held -= len(batch)
         self.books.published += len(batch)
         return batch
@@ -334,22 +364,24 @@ class Window:
 
         Raises `MalformedFrameError` for a sequence number that was never used.
         """
-        published = self._published
+        source, destination = self._source, self._destination
+        published = destination.publishes
+        orphaned = published.orphaned_for(source)
         first, confirmed = published.confirm(publish_seqno, now_s, multiple=multiple)
         if not confirmed:
             return
-        blame = self._blame
-        unusual = self._orphaned or published.returns or self._aside.retried or blame.suspects or blame.strikes
+        blame, parked = source.blame, source.parked
+        unusual = orphaned or published.returns or parked.retried or blame.suspects or blame.strikes
         if accepted and not unusual and published.rise_from(first) and None not in confirmed:
             self._forwarded(confirmed, now_s)  # type: ignore[arg-type]  # no None is in it
-            self.settlement.ack_rising(confirmed)  # type: ignore[arg-type]
+            source.settlement.ack_rising(confirmed)  # type: ignore[arg-type]
+        elif orphaned:
+            self._resolve_orphans(confirmed, accepted=accepted)
         else:
             self._confirm_one_by_one(confirmed, now_s, accepted=accepted)
-        if self._orphaned and not published:
-            self._orphaned = False
-        hindered = blame.suspects or self._aside.returns_in_a_row or self.pace.resting(now_s)
+        hindered = blame.suspects or parked.returns_in_a_row or self.trouble.resting(now_s)
         if accepted and not hindered:
-            self.pace.confirmed(first + len(confirmed), published.next_seqno)
+            destination.publish_window.confirmed(first + len(confirmed), published.next_seqno)
 
     def _forwarded(self, confirmed: list[Delivery], now_s: float) -> None:
         """Write into the books what the destination has taken: it may now be acked (invariant 1)."""
@@ -374,24 +406,27 @@ class Window:
         self.memory.acked(confirmed, content_bytes)
         self.last_forward_s = now_s
         self.verdicts += 1
-        self.pace.taken()
-        if self._aside.returns_in_a_row:
-            self._hold(self._aside.taken())
+        self.trouble.taken()
+        if self._source.parked.returns_in_a_row:
+            self._hold(self._source.parked.taken())
+
+    def _resolve_orphans(self, confirmed: Iterable[Delivery | None], *, accepted: bool) -> None:
+        for delivery in confirmed:
+            if delivery is None:
+                continue
+            if accepted and not self._destination.publishes.was_returned(delivery):
+                # Without an id its redelivery cannot be told from another message; `receive` counts it.
+                self.memory.remember(delivery.content)
+            else:
+                self.memory.given_back(delivery.content)
 
     def _confirm_one_by_one(self, confirmed: Iterable[Delivery | None], now_s: float, *, accepted: bool) -> None:
         refused: list[Delivery] = []
         for delivery in confirmed:
             if delivery is None:
                 continue
-            returned = accepted and self._published.was_returned(delivery)
-            self._blame.judged(delivery.delivery_tag)
-            if self._orphaned:
-                if accepted and not returned:
-                    # Without an id its redelivery cannot be told from another message; `receive` counts it.
-                    self.memory.remember(delivery.content)
-                else:
-                    self.memory.given_back(delivery.content)
-            elif returned:
+            self._source.blame.judged(delivery.delivery_tag)
+            if accepted and self._destination.publishes.was_returned(delivery):
                 self._unpublish()
                 self._set_aside(delivery, now_s)
             elif accepted:
@@ -413,17 +448,22 @@ class Window:
         Raises `MalformedFrameError` when it is none of ours: one unknown message may then have no route, and
         to ack it would lose it.
         """
-        self._published.returned(event, now_s)
+        publishes = self._destination.publishes
+        publishes.returned(event, now_s)
         if not self._orphaned:
             count(self.books.publish_retries, "returned")
-        self.pace.narrow(self._published.next_seqno)
+        self._destination.publish_window.narrow(publishes.next_seqno)
 
     # --- The quarantine ----------------------------------------------------------------------------------
 
+    def quarantine_asked(self) -> None:
+        """The first of the condemned has been published to the quarantine: its answer is to come."""
+        self._source.quarantining = True
+
     def quarantined(self) -> tuple[Delivery, Verdict]:
         """The quarantine confirmed the first of the condemned: ack it."""
-        self.quarantining = False
-        delivery, verdict = self.condemned.popleft()
+        self._source.quarantining = False
+        delivery, verdict = self._source.condemned.popleft()
         count(self.books.quarantined, verdict.reason)
         self._leave(delivery)
         self._ack(delivery)
@@ -431,63 +471,64 @@ class Window:
 
     def quarantine_refused(self, now_s: float) -> None:
         """The quarantine does not take the first of the condemned: hold it, let the others pass."""
-        self.quarantining = False
-        delivery, verdict = self.condemned.popleft()
+        self._source.quarantining = False
+        delivery, verdict = self._source.condemned.popleft()
         if verdict.reason == "delivery-limit":
             # Holding it would not help it, and giving it back could lose it: its best chance is to be forwarded.
             self._hold([delivery])
         else:
-            self._aside.park(delivery, verdict, now_s, RETRY_MAX_S)
+            self._source.parked.park(delivery, verdict, now_s, RETRY_MAX_S)
 
     def _condemn(self, delivery: Delivery, verdict: Verdict, now_s: float) -> None:
         self.verdicts += 1
         if self.limits.quarantine:
-            self.condemned.append((delivery, verdict))
+            self._source.condemned.append((delivery, verdict))
         else:
-            self._aside.park(delivery, verdict, now_s, inf)
+            self._source.parked.park(delivery, verdict, now_s, inf)
 
     # --- Time --------------------------------------------------------------------------------------------
 
     def tick(self, now_s: float) -> None:
         """Let time pass: try again what is due, give back what was aside for too long."""
-        self.memory.expire(now_s, taking=self.pace.trouble_since_s is None)
-        self._blame.expire(now_s)
-        if self._open and not self.blocked and not self.in_flight:
-            self.pace.well()
-        aside = self._aside
-        if not aside.everything_returned:
-            self._hold(aside.due(now_s))
-        elif self.destination_ready and not self.pace.resting(now_s) and not self._published:
-            self._hold(aside.probes(alone=not self._held))
+        self.memory.expire(now_s, taking=not self.trouble.lasts)
+        self._size_limit.expire(now_s)
+        if self.destination_ready and not self.in_flight:
+            self.trouble.over()
+        source, parked = self._source, self._source.parked
+        if not parked.everything_returned:
+            self._hold(parked.due(now_s))
+        elif self.destination_ready and not self.trouble.resting(now_s) and not self.publishing:
+            self._hold(parked.probes(alone=not source.held))
             return
-        for delivery, reason in aside.given_up(now_s, self.limits.hold_timeout_s):
+        for delivery, reason in parked.given_up(now_s, self.limits.hold_timeout_s):
             self._requeue(delivery, reason)
-        self.condemned.extend(aside.offered(now_s))
+        source.condemned.extend(parked.offered(now_s))
 
     def confirm_overdue(self, now_s: float) -> bool:
         """Whether a confirm has failed to come for `confirm_timeout`; time blocked does not count."""
-        waiting = self._open and not self.blocked
-        return waiting and self._published.overdue(now_s, self.limits.confirm_timeout_s)
+        return self.destination_ready and self._destination.publishes.overdue(now_s, self.limits.confirm_timeout_s)
 
     # --- Within ------------------------------------------------------------------------------------------
 
     def _refused(self, reason: str, text: str, now_s: float) -> None:
         """The destination as a whole refuses: publish one at a time, after a while."""
-        self.pace.refused(f"refuses messages ({reason}: {text})", now_s, self._published.next_seqno)
+        destination = self._destination
+        destination.publish_window.narrow(destination.publishes.next_seqno)
+        self.trouble.refused(f"refuses messages ({reason}: {text})", now_s)
 
     def _set_aside(self, delivery: Delivery, now_s: float) -> None:
         """The destination has no route for it: try it again later, let the others pass."""
         self.verdicts += 1
-        if self._aside.returned(delivery, now_s):
+        if self._source.parked.returned(delivery, now_s):
             self._refused("returned", "no queue is bound for them", now_s)
 
     def _hold(self, deliveries: list[Delivery]) -> None:
         """Put deliveries back among the held, in the order of the source (invariant 5)."""
         if len(deliveries) == 1:
             # A broker may refuse thousands one by one: to sort for each of 8,000 took 2 s.
-            insort(self._held, deliveries[0])
+            insort(self._source.held, deliveries[0])
         elif deliveries:
-            self._held = deque(sorted([*deliveries, *self._held]))
+            self._source.held = deque(sorted([*deliveries, *self._source.held]))
 
     def _unpublish(self, number: int = 1) -> None:
         self.books.published -= number
@@ -498,12 +539,12 @@ class Window:
         self.books.bytes_in_flight -= len(delivery.content)
 
     def _ack(self, delivery: Delivery) -> None:
-        self.settlement.ack(delivery.delivery_tag)
-        self._aside.settled(delivery.delivery_tag)
+        self._source.settlement.ack(delivery.delivery_tag)
+        self._source.parked.settled(delivery.delivery_tag)
 
     def _requeue(self, delivery: Delivery, reason: str) -> None:
         count(self.books.requeued, reason)
         self._leave(delivery)
-        self.settlement.requeue(delivery.delivery_tag)
+        self._source.settlement.requeue(delivery.delivery_tag)
         self.memory.given_back(delivery.content)
-        self._aside.settled(delivery.delivery_tag)
+        self._source.parked.settled(delivery.delivery_tag)

@@ -12,10 +12,12 @@ import random
 import sys
 import time
 
-from bridge.amqp.content import HeaderPolicy
 from bridge.amqp.frames import BASIC_ACK, BASIC_NACK, route
 from bridge.errors import MalformedFrameError
+from bridge.relay.plan import Plan
 from bridge.relay.relay import Relay
+from bridge.relay.steering import Consume
+from bridge.relay.watchdog import QueueState
 from bridge.window.books import Books
 from bridge.window.memory import Memory
 from bridge.window.window import Window, WindowLimits
@@ -58,11 +60,14 @@ def schedule(seed: int) -> str:
     chance = random.Random(seed)
     books = Books()
     window = Window(WindowLimits(prefetch=SAMPLES), books, Memory(enabled=True), chance.random)
-    relay = Relay(window, HeaderPolicy(), destination=route("", "out"), own_keys=False, quarantine="q")
+    relay = Relay(window, Plan(destination=route("", "out"), quarantine_queue="q"), chance.random)
     cutter = relay.source_connecting()
     relay.source_opened(131_072)
-    relay.consume("tag", SAMPLES, 0.0)
-    relay.consuming()
+    relay.destination_connecting()
+    relay.destination_opened(131_072, 0.0)
+    assert relay.decide(0.0) == Consume(SAMPLES)
+    relay.steering.starting("tag", 0.0)
+    relay.started(QueueState(ready=0, consumers=0))
     data = stream(chance)
     damage(data, chance)
     position = 0

@@ -159,7 +159,7 @@ class Faults:
 
     def _stop(self) -> bool:
         process = self._schedule.rng.choice(self._schedule.processes)
-        if process.stopping_until_s:
+        if process.stopping:
             return False
         process.stop(self._schedule.now_s)
         return True

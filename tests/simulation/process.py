@@ -1,7 +1,7 @@
-"""One process of the bridge: the real relay, driven as `tap`, `session` and `supervisor` drive it.
+"""One process of the bridge: the real relay and steering, driven as `tap`, `session` and `supervisor` drive them.
 
-What is written here instead of there is only when things happen: a control step that asyncio runs some
-time after its answer has come is an event of the schedule.
+Nothing is decided here: what the steering wants done is asked of the model brokers, whose answers come when the
+schedule lets them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from bridge.amqp.content import HeaderPolicy
 from bridge.amqp.frames import route
-from bridge.relay.consumer import Consumer
+from bridge.relay.plan import Plan
 from bridge.relay.relay import Relay
-from bridge.relay.watchdog import Watchdog
+from bridge.relay.steering import Action, AskQueue, Consume, EndGeneration, OpenQuarantine, Stop
+from bridge.relay.watchdog import QueueState
 from bridge.window.books import Books
 from bridge.window.memory import Memory
 from bridge.window.window import Window, WindowLimits
@@ -36,10 +37,9 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = CONTROL_TIMEOUT_S = 10.0
 DEAD_AFTER_S = 25.0
 """Of silence: two and a half heartbeats of ten seconds."""
-SHUTDOWN_TIMEOUT_S = 20.0
-QUARANTINE_RETRY_S = 1.0
 UNIX_S = 1_700_000_000.0
 
+QUEUE_OF_SOURCE = b"\0\0" + frames.short("sq") + b"\1\0\0\0\0"
 OPEN_OK, QOS_OK, CONSUME_OK, DECLARE_OK, CHANNEL_CLOSE = (20, 11), (60, 11), (60, 21), (50, 11), (20, 40)
 
 
@@ -68,19 +68,26 @@ class Session:
     opened: bool = False
     ended: bool = False
     prefetch: int = 0
-    answers: deque[tuple[int, tuple[int, int]]] = field(default_factory=deque)
-    """Channel, class and method of what has come for the control plane."""
+    found: QueueState | None = None
+    """What the queue said of itself before the consumer began."""
+    answers: deque[tuple[int, tuple[int, int], bytes]] = field(default_factory=deque)
+    """Channel, class and method, and arguments of what has come for the control plane."""
 
     def write_method(self, channel: int, called: tuple[int, int], arguments: bytes) -> None:
         """Ask the broker something."""
         self.link.to_broker.write(frames.method(channel, *called, arguments))
 
-    def answered(self, called: tuple[int, int]) -> bool:
-        """Whether the answer that is waited for has come; it is used up."""
+    def answered(self, called: tuple[int, int]) -> bytes | None:
+        """The arguments of the answer that is waited for, if it has come; it is used up."""
         while self.answers:
-            if self.answers.popleft()[1] == called:
-                return True
-        return False
+            _, answer, arguments = self.answers.popleft()
+            if answer == called:
+                return arguments
+        return None
+
+    def refused(self, channel: int) -> bool:
+        """Whether the channel that was asked on has been closed."""
+        return any(answer[:2] == (channel, CHANNEL_CLOSE) for answer in self.answers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,20 +112,21 @@ class Process:
         self.books = Books()
         limits = setup.limits
         self.window = TracedWindow(limits, self.books, Memory(enabled=setup.deduplication), rng.random)
-        to = route(EXCHANGE, "") if limits.own_keys else route("", QUEUE)
-        policy = HeaderPolicy(destination_user=b"bridge")
-        self.relay = Relay(self.window, policy, destination=to, own_keys=limits.own_keys, quarantine="sq.quarantine")
-        self._watchdog = Watchdog(self.relay)
+        plan = Plan(
+            destination=route(EXCHANGE, "") if limits.own_keys else route("", QUEUE),
+            own_keys=limits.own_keys,
+            quarantine_queue="sq.quarantine",
+            policy=HeaderPolicy(destination_user=b"bridge"),
+        )
+        self.relay = Relay(self.window, plan, rng.random)
+        self.steering = self.relay.steering
         self.witness = Witness(self.window, ledger)
         self.source: Session | None = None
         self.destination: Session | None = None
         self.connections_lost = 0
         """Ended without a goodbye of either side: also without a fault, where an answer took too long."""
         self.gone = False
-        self.stopping_until_s = 0.0
         self._consumers = 0
-        self._quarantine_at_s = 0.0
-        self._consumer_lost_s: float | None = None
         self._paused = False
 
     # --- Connecting --------------------------------------------------------------------------------------
@@ -152,13 +160,13 @@ class Process:
             for frame in session.cutter.control:
                 if frame[0] == 1:
                     called = unpack_from(">HH", frame, 7)
-                    session.answers.append((frame[2], (called[0], called[1])))
+                    session.answers.append((frame[2], (called[0], called[1]), frame[11:-1]))
             session.cutter.control.clear()
             if events and session is self.source:
                 self.witness.hears_source(events)
                 self.relay.source_events(events, now_s)
             elif events and session is self.destination:
-                if not self.relay._abandoned:
+                if not self.steering.abandoned:
                     self.witness.hears_destination(events)
                 self.relay.destination_events(events, now_s)
             close = self.relay.source_close if session is self.source else self.relay.destination_close
@@ -173,8 +181,7 @@ class Process:
         """Write what is to be written, as `tap.Pump` does."""
         source, destination = self.source, self.destination
         if source is not None and source.opened:
-            output = b"".join(self.relay.source_output)
-            self.relay.source_output.clear()
+            output = b"".join(self.relay.take_source_output())
             self.witness.says_to_source(output)
             source.link.to_broker.write(output)
             if self._paused and not self.relay.paused:
@@ -193,12 +200,12 @@ class Process:
         session.ended = True
         self.connections_lost += not polite
         if polite and not session.link.frozen and not session.link.to_broker.ended:
-            session.link.drained = session is self.source and session.opened and self.relay.source_drained
+            session.link.drained = session is self.source and session.opened and self.steering.source_drained
             session.link.leave()
         else:
             session.link.cut(self._rng)
         if session is self.source:
-            self.source, self._paused, self._consumer_lost_s = None, False, None
+            self.source, self._paused = None, False
             if session.opened:
                 self.relay.source_lost()
                 self.witness.source_lost()
@@ -215,70 +222,100 @@ class Process:
         """Take the next step of the control plane, if its time has come."""
         if session.ended:
             return
-        if session is self.destination:
-            if not session.opened and session.answered(OPEN_OK):
-                session.opened = True
+        if session.step == "opening" and session.answered(OPEN_OK) is not None:
+            session.opened, session.step = True, "idle"
+            if session is self.destination:
                 self.relay.destination_opened(self.setup.destination_frame_max, now_s)
                 self.pump(now_s)
+            else:
+                self.relay.source_opened(self.setup.source_frame_max)
         elif session.step == "idle":
-            self._steer_idle(session, now_s)
-        elif session.step == "opening" and session.answered(OPEN_OK):
-            session.opened, session.step = True, "idle"
-            self.relay.source_opened(self.setup.source_frame_max)
-        elif session.step == "qos" and session.answered(QOS_OK):
+            self._decide(now_s)
+        elif session.step not in {"opening", "idle"}:
+            self._continue(session, now_s)
+
+    def _decide(self, now_s: float) -> None:
+        """Do what the steering wants, until it wants nothing more or an answer is to come."""
+        while True:
+            action = self.relay.decide(now_s)
+            if action == Stop():
+                self.witness.give_up_published()
+            self.pump(now_s)
+            if action is None:
+                break
+            self._do(action, now_s)
+
+    def _do(self, action: Action, now_s: float) -> None:
+        match action:
+            case Stop():
+                self._leave(now_s)
+            case EndGeneration(side, drop=drop):
+                session = self.source if side == "source" else self.destination
+                assert session is not None
+                assert session.opened
+                self.end(session, now_s, polite=not drop)
+            case Consume(prefetch):
+                self._ask("qos", 1, (60, 10), b"\0\0\0\0" + prefetch.to_bytes(2, "big") + b"\0", now_s)
+            case OpenQuarantine():
+                self._ask("declaring", 3, (50, 10), b"", now_s)
+            case AskQueue():
+                self._ask("looking", 3, (50, 10), QUEUE_OF_SOURCE, now_s)
+
+    def _ask(self, step: str, channel: int, called: tuple[int, int], arguments: bytes, now_s: float) -> None:
+        session = self.source
+        assert session is not None
+        assert session.step == "idle", "one thing at a time is asked"
+        session.answers.clear()
+        session.step, session.asked_s = step, now_s
+        session.write_method(channel, called, arguments)
+
+    def _continue(self, session: Session, now_s: float) -> None:
+        """Take what the source's broker answered."""
+        step = session.step
+        if step == "qos" and session.answered(QOS_OK) is not None:
+            session.step = "counting"
+            session.write_method(1, (50, 10), QUEUE_OF_SOURCE)
+        elif step == "counting" and (arguments := session.answered(DECLARE_OK)) is not None:
+            session.found = QueueState(*unpack_from(">II", arguments, 1 + arguments[0]))
             self._consumers += 1
             self.witness.left_over = self.window.in_flight
             consumer_tag = f"ct-{self._consumers}"
-            self.relay.consume(consumer_tag, session.prefetch, now_s)
+            self.steering.starting(consumer_tag, now_s)
             session.write_method(1, (60, 20), b"\0\0\2sq" + frames.short(consumer_tag) + b"\0\0\0\0\0")
             session.step = "consuming"
-        elif session.step == "consuming" and session.answered(CONSUME_OK):
-            self.relay.consuming()
+        elif step == "consuming" and session.answered(CONSUME_OK) is not None:
             session.step = "idle"
-        elif session.step in {"declaring", "quarantine"}:
+            assert session.found is not None
+            self.relay.started(session.found)
+        elif step == "looking" and (arguments := session.answered(DECLARE_OK)) is not None:
+            session.step = "idle"
+            self.steering.queue_answered(QueueState(*unpack_from(">II", arguments, 1 + arguments[0])), now_s)
+        elif step in {"declaring", "quarantine"}:
             self._open_quarantine(session, now_s)
-
-    def _steer_idle(self, session: Session, now_s: float) -> None:
-        relay = self.relay
-        session.asked_s = now_s
-        if prefetch := relay.wanted_prefetch:
-            session.prefetch, session.step = prefetch, "qos"
-            session.write_method(1, (60, 10), b"\0\0\0\0" + prefetch.to_bytes(2, "big") + b"\0")
-        elif relay.quarantine.wanted and now_s >= self._quarantine_at_s:
-            session.answers.clear()
-            relay.quarantine.opening = True
-            session.step = "declaring"
-            session.write_method(3, (50, 10), b"")
-        if relay.consumer is Consumer.LOST:
-            if self._consumer_lost_s is None:
-                self._consumer_lost_s = now_s
-            if relay.source_drained or now_s - self._consumer_lost_s >= self.setup.limits.hold_timeout_s:
-                self.end(session, now_s, polite=True)
+        if session.step == "idle":
+            self._decide(now_s)
 
     def _open_quarantine(self, session: Session, now_s: float) -> None:
         """First the queue, on a channel of its own, then the channel that publishes to it."""
-        refused = (3 if session.step == "declaring" else 2, CHANNEL_CLOSE) in session.answers
-        if refused:
-            self._refuse_quarantine(session, now_s)
-        elif session.step == "declaring" and session.answered(DECLARE_OK):
+        if session.refused(3 if session.step == "declaring" else 2):
+            session.step = "idle"
+            self.steering.quarantine_unavailable(now_s)
+        elif session.step == "declaring" and session.answered(DECLARE_OK) is not None:
             session.step = "quarantine"
             session.write_method(2, (20, 10), b"\0")
-        elif session.step == "quarantine" and session.answered(OPEN_OK):
+        elif session.step == "quarantine" and session.answered(OPEN_OK) is not None:
             session.step = "idle"
-            self.relay.quarantine.opened()
+            self.steering.quarantine_opened()
 
     def tick(self, now_s: float) -> None:
         """Let time pass, as the supervisor does."""
         self.relay.tick(now_s, UNIX_S + now_s)
-        destination = self.destination
-        if destination is not None and destination.opened and self._watchdog.destination(now_s):
-            self.end(destination, now_s, polite=False)
+        self.pump(now_s)
+        self._decide(now_s)
         source = self.source
-        if source is not None and source.opened:
-            if source.step != "idle" and now_s - source.asked_s > CONTROL_TIMEOUT_S:
-                self._control_timeout(source, now_s)
-            elif self._watchdog.source(now_s):
-                self.end(source, now_s, polite=False)
+        waits = source is not None and source.opened and source.step != "idle"
+        if source is not None and waits and now_s - source.asked_s > CONTROL_TIMEOUT_S:
+            self._control_timeout(source, now_s)
         for session in (self.source, self.destination):
             if session is None or (session is self.source and self._paused):
                 continue
@@ -287,41 +324,39 @@ class Process:
             if now_s - session.received_s > (DEAD_AFTER_S if session.opened else CONNECT_TIMEOUT_S):
                 self.end(session, now_s, polite=False)
         self.pump(now_s)
-        self.relay.quarantine.confirmed.clear()
+        self.relay.quarantine.take_confirmed()
 
     def _control_timeout(self, source: Session, now_s: float) -> None:
         """No answer has come: without a consumer the generation is of no use, without a quarantine it is."""
-        if source.step in {"declaring", "quarantine"}:
-            self._refuse_quarantine(source, now_s)
+        step = source.step
+        if step in {"declaring", "quarantine"}:
+            source.step = "idle"
+            self.steering.quarantine_unavailable(now_s)
+        elif step == "looking":
+            source.step = "idle"
+            self.steering.queue_answered(None, now_s)
         else:
             self.end(source, now_s, polite=False)
 
-    def _refuse_quarantine(self, session: Session, now_s: float) -> None:
-        session.step = "idle"
-        self._quarantine_at_s = now_s + QUARANTINE_RETRY_S
-        self.relay.quarantine.closed(now_s)
-
     # --- The end -----------------------------------------------------------------------------------------
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it has been told to stop."""
+        return self.steering.stopping
 
     def stop(self, now_s: float) -> None:
         """SIGTERM."""
-        self.stopping_until_s = now_s + SHUTDOWN_TIMEOUT_S
-        self.relay.stop()
+        self.relay.stop(now_s)
         self.pump(now_s)
 
-    def stopped(self, now_s: float) -> bool:
-        """Whether it is drained or out of time; then it gives back the rest, says goodbye and is gone."""
-        if not self.stopping_until_s or not (self.relay.source_drained or now_s >= self.stopping_until_s):
-            return False
-        self.witness.give_up_published()
-        self.relay.abandon()
-        self.pump(now_s)
+    def _leave(self, now_s: float) -> None:
+        """All is settled or time is up: write the last words, say goodbye and be gone."""
         assert not self.window.in_flight, "invariant 6: given back by closing"
         for session in (self.source, self.destination):
             if session is not None:
                 self.end(session, now_s, polite=True)
         self.gone = True
-        return True
 
     def kill(self) -> None:
         """SIGKILL: what the kernel has not sent is lost."""

@@ -140,13 +140,13 @@ class Schedule:
         """After every event: let bridges go that have drained, and hold the others to their invariants."""
         self.report.events += 1
         for process in list(self.processes):
-            if process.stopped(self.now_s):
+            if process.gone:
                 self.tell("a bridge has stopped")
                 self.bridge_ended(process)
             elif not process.relay.source_output:  # else it has decided, and is about to say so
                 process.witness.audit()
         if self._trace is not None:
-            states = [f"{p.relay.consumer.value} {p.window.in_flight}/{p.books.published}" for p in self.processes]
+            states = [f"{p.steering.consumer.value} {p.window.in_flight}/{p.books.published}" for p in self.processes]
             self.tell(f"    source {self.source.waiting}+{self.source.unsettled}, bridges {states}")
 
     def start_bridge(self) -> None:
@@ -342,7 +342,7 @@ class Schedule:
         for _ in range(STOPPED_WITHIN):
             self.advance(0.05)
             self.settle()
-        assert not any(process.stopping_until_s for process in self.processes), "a healthy bridge does not stop"
+        assert not any(process.stopping for process in self.processes), "a healthy bridge does not stop"
         for connection in self.source.connections:
             assert not connection.unsettled
 
@@ -351,13 +351,13 @@ class Schedule:
         if self.source.waiting or self.source.unsettled:
             return False
         links = [c.link for c in self.source.connections] + [c.link for c in self.destination.connections]
-        busy = any(p.window.in_flight or p.stopping_until_s for p in self.processes)
+        busy = any(p.window.in_flight or p.stopping for p in self.processes)
         return not busy and not any(link.frozen for link in links)
 
     def _state(self) -> str:
         bridges = [
-            f"consumer {p.relay.consumer.value}, step {p.source and p.source.step}, {p.window.hindrance or 'well'}, "
-            f"{p.window.condemned} condemned, {p.window.pace.publish_window} publish window, {p.books}"
+            f"consumer {p.steering.consumer.value}, step {p.source and p.source.step}, {p.window.hindrance or 'well'}, "
+            f"{p.window.condemned} condemned, {p.window.publish_window} publish window, {p.books}"
             for p in self.processes
         ]
         return f"{self.source.waiting} waiting, {self.source.unsettled} unsettled, {bridges}"

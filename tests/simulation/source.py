@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FORGOTTEN_ACKS_S = 3.0
 """A broker that dies may forget acks of the last seconds (measured: see `bridge.window.memory`)."""
-CONTROL_ANSWERS = {(20, 10): (11, b"\0\0\0\0"), (60, 10): (11, b""), (50, 10): (11, b"\0\0\0\0\0\0\0\0\0")}
+CONTROL_ANSWERS = {(20, 10): (11, b"\0\0\0\0"), (60, 10): (11, b"")}
 """By class and method of what the bridge asks: the answer's method and arguments."""
 
 
@@ -215,8 +215,8 @@ class Source:
         elif called == (60, 30):
             connection.consumer = 0
             answer.write(frames.method(frame.channel, 60, 31, arguments[: 1 + arguments[0]]))
-        elif called == (50, 10) and self.quarantine_refuses:
-            answer.write(frames.close(frame.channel, 403, "ACCESS_REFUSED"))
+        elif called == (50, 10):
+            answer.write(self._declare(frame))
         else:
             if called == (60, 10):
                 (connection.prefetch,) = unpack_from(">H", arguments, 4)
@@ -224,6 +224,15 @@ class Source:
                 connection.seqno = 0
             method, values = CONTROL_ANSWERS[called]
             answer.write(frames.method(frame.channel, called[0], method, values))
+
+    def _declare(self, frame: Frame) -> bytes:
+        """The source queue is asked for its state, or the quarantine (declared without a name) is declared."""
+        if frame.payload[4:]:
+            consumers = sum(bool(c.consumer) for c in self.connections)
+            return frames.method(frame.channel, 50, 11, b"\0" + pack(">II", self.waiting, consumers))
+        if self.quarantine_refuses:
+            return frames.close(frame.channel, 403, "ACCESS_REFUSED")
+        return frames.method(frame.channel, 50, 11, b"\0" + pack(">II", 0, 0))
 
     def _consume(self, connection: SourceConnection, arguments: bytes) -> None:
         connection.consumers += 1

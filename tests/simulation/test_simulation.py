@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bridge.relay.relay import Relay
+from bridge.relay.steering import Steering
 from bridge.window.memory import Memory
 from bridge.window.publishes import Publishes
 from bridge.window.window import Window
@@ -59,15 +59,15 @@ def keep_stale(patch: pytest.MonkeyPatch) -> None:
     source_lost = Window.source_lost
 
     def keeping(self: Window) -> None:
-        held = self._held.copy()
+        held = self._source.held
         source_lost(self)
-        self._held = held
+        self._source.held = held
 
     patch.setattr(Window, "source_lost", keeping)
 
 
 def hold_in_any_order(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Window, "_hold", lambda self, deliveries: self._held.extend(deliveries))
+    patch.setattr(Window, "_hold", lambda self, deliveries: self._source.held.extend(deliveries))
 
 
 def wait_for_ever(patch: pytest.MonkeyPatch) -> None:
@@ -83,7 +83,7 @@ def remember_nothing(patch: pytest.MonkeyPatch) -> None:
 
 
 def pause_for_ever(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Relay, "paused", property(lambda self: self.window.full))
+    patch.setattr(Steering, "paused", property(lambda self: self.window.full))
 
 
 @pytest.mark.parametrize(

@@ -105,8 +105,8 @@ class Witness:
             self.published[self._next_seqno] = tag, delivery
             self._next_seqno += 1
         window = self._window
-        passed = {*window._aside.waiting, *(d.delivery_tag for d, _ in window.condemned)}
-        overtaken = {t for t in self._in_window() if t < deliveries[-1].delivery_tag} - live - passed
+        before = {t: d for t, d in self._in_window().items() if t < deliveries[-1].delivery_tag and t not in live}
+        overtaken = [t for t, d in before.items() if not window.passed(d)]
         assert not overtaken, f"invariant 5: {overtaken} overtaken"
 
     def hears_destination(self, events: Iterable[Event]) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from struct import pack
 
-from bridge.amqp.content import HeaderPolicy
 from bridge.amqp.frames import route
+from bridge.relay.plan import Plan
 from bridge.relay.relay import Relay
+from bridge.relay.steering import Consume, OpenQuarantine, Stop
+from bridge.relay.watchdog import QueueState
 from bridge.window.books import Books
 from bridge.window.memory import Memory
 from bridge.window.window import Window, WindowLimits
 from tests.support.frames import PERSISTENT, content, deliver, method, short, table, text
+
+EMPTY_QUEUE = QueueState(ready=0, consumers=0)
 
 
 class Bridge:
@@ -23,9 +27,9 @@ class Bridge:
         self.books = Books()
         limits = limits or WindowLimits(own_keys=own_keys)
         self.window = Window(limits, self.books, Memory(enabled=True), lambda: 0.5)
-        self.relay = Relay(
-            self.window, HeaderPolicy(), destination=route("", "dq"), own_keys=own_keys, quarantine="sq.quarantine"
-        )
+        plan = Plan(destination=route("", "dq"), own_keys=own_keys, quarantine_queue="sq.quarantine")
+        self.relay = Relay(self.window, plan, lambda: 0.5)
+        self.steering = self.relay.steering
         self.frame_max = frame_max
         self.open_source()
         self.open_destination()
@@ -52,8 +56,27 @@ class Bridge:
 
     def consume(self) -> None:
         """`basic.consume`, and its answer."""
-        self.relay.consume("ct", self.relay.wanted_prefetch, self.now_s)
-        self.relay.consuming()
+        self.start()
+        self.relay.started(EMPTY_QUEUE)
+
+    def start(self) -> None:
+        """`basic.consume`, not answered yet."""
+        assert isinstance(self.relay.decide(self.now_s), Consume)
+        self.steering.starting("ct", self.now_s)
+
+    def open_quarantine(self) -> None:
+        """The steering opens the quarantine, and that succeeds."""
+        assert self.relay.decide(self.now_s) == OpenQuarantine()
+        self.steering.quarantine_opened()
+
+    def stop(self) -> None:
+        """SIGTERM."""
+        self.relay.stop(self.now_s)
+
+    def time_is_up(self) -> None:
+        """The shutdown timeout has passed."""
+        self.now_s += 20.0
+        assert self.relay.decide(self.now_s) == Stop()
 
     def source(self, *raw: bytes) -> None:
         """The source sends."""
@@ -65,9 +88,7 @@ class Bridge:
 
     def to_source(self) -> bytes:
         """What has been written to the source since last asked."""
-        output = b"".join(self.relay.source_output)
-        self.relay.source_output.clear()
-        return output
+        return b"".join(self.relay.take_source_output())
 
     def to_destination(self) -> bytes:
         """What is published now."""
@@ -120,7 +141,7 @@ def quarantining(*delivery_tags: int) -> Bridge:
     """The first of some condemned deliveries has been published to the quarantine."""
     bridge = Bridge()
     expected = condemned(bridge, *delivery_tags)
-    bridge.relay.quarantine.opened()
+    bridge.open_quarantine()
     bridge.wait(0.1)
     assert bridge.to_source() == expected
     return bridge

@@ -324,7 +324,7 @@ class WindowMachine(RuleBasedStateMachine):
             return
         assert self.destination
         assert not self.blocked
-        assert before + len(taken) <= self.window.pace.publish_window
+        assert before + len(taken) <= self.window.publish_window
         source = self.source
         assert source is not None, "invariant 2: published for a source generation that has ended"
         assert not any(publish.orphan for publish in self.pending.values()), "invariant 2: while orphans are out"
@@ -375,7 +375,7 @@ class WindowMachine(RuleBasedStateMachine):
     @rule()
     def quarantine_is_asked(self) -> None:
         """The first of the condemned has been published to it."""
-        self.window.quarantining = True
+        self.window.quarantine_asked()
 
     @precondition(lambda self: self.window.quarantining)
     @rule(taken=st.booleans())
@@ -399,7 +399,7 @@ class WindowMachine(RuleBasedStateMachine):
         self.now_s += seconds
         if self.source is not None:
             self.source.may_requeue |= self.source.passed
-        if self.expires_s is not None and self.window.pace.trouble_since_s is not None:
+        if self.expires_s is not None and self.window.trouble.lasts:
             self.expires_s += self.now_s - self.ticked_s  # nothing was taken, so nothing was redelivered
         self.ticked_s = self.now_s
         if self.expires_s is not None and self.now_s >= self.expires_s:

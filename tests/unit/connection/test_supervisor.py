@@ -197,7 +197,7 @@ async def test_a_bug_ends_a_generation_and_not_the_process(
     async with ScriptedBroker() as source, ScriptedBroker() as destination, bridge(source, destination) as running:
         (await source.consumed()).deliver(b"at last")
         await eventually(lambda: running.books.forwarded == 1)
-        assert running.status.source.connect_attempts["bug"] == 2
+        assert running.status.source.connect_attempts.get("bug", 0) == (2 if step == "open" else 0)
         assert running.status.source.generations_ended.get("bug", 0) == (2 if step == "consume" else 0)
         assert running.status.source.reason == ""
     assert caplog.text.count("Traceback") == 1, "told once for each change"

@@ -54,7 +54,7 @@ async def test_a_queue_that_delivers_nothing_is_begun_anew_and_three_times_in_va
             await eventually(lambda: ended.get("stalled") == 2)
             assert running.status.stuck == ""
             await eventually(lambda: running.status.stuck)
-            assert ended == {"stalled": 3}
+            await eventually(lambda: ended == {"stalled": 3})
             assert running.status.stuck.startswith(f"source: {words}")
             assert running.status.stuck.endswith("began anew 3 times in vain")
             source.answers[commands.Queue.Declare] = state(0)

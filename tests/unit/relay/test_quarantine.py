@@ -18,7 +18,7 @@ def test_a_condemned_message_is_acked_when_the_quarantine_has_confirmed_it() -> 
     assert bridge.relay.quarantine.wanted
     bridge.wait(0.1)
     assert bridge.to_source() == b""
-    bridge.relay.quarantine.opened()
+    bridge.open_quarantine()
     assert not bridge.relay.quarantine.wanted
     bridge.wait(0.1)
     assert bridge.to_source() == expected
@@ -30,7 +30,7 @@ def test_a_condemned_message_is_acked_when_the_quarantine_has_confirmed_it() -> 
     assert bridge.to_source() == expected
     bridge.source(confirm(2, channel=2))
     assert bridge.to_source() == ack(2, multiple=False)
-    assert [q.delivery.delivery_tag for q in bridge.relay.quarantine.confirmed] == [1, 2]
+    assert [q.delivery.delivery_tag for q in bridge.relay.quarantine.take_confirmed()] == [1, 2]
     assert bridge.books.quarantined == {"delivery-limit": 2}
 
 
@@ -40,7 +40,7 @@ def test_the_reply_of_the_destination_goes_along() -> None:
     bridge.to_destination()
     bridge.destination(frames.close(1, 406, "PRECONDITION_FAILED - why"))
     bridge.relay.destination_lost(bridge.now_s)
-    bridge.relay.quarantine.opened()
+    bridge.open_quarantine()
     bridge.wait(0.1)
     headers = table(reasons("poison", 406, "PRECONDITION_FAILED - why", "a.key"))
     assert bridge.to_source() == publish("sq.quarantine", channel=2) + content(
@@ -61,7 +61,7 @@ def test_what_must_not_be_published_as_it_is_does_not_go_to_the_quarantine_as_it
     assert bridge.to_destination() == publish() + message
     bridge.destination(frames.close(1, 406, "PRECONDITION_FAILED - user_id"))
     bridge.relay.destination_lost(bridge.now_s)
-    bridge.relay.quarantine.opened()
+    bridge.open_quarantine()
     bridge.wait(0.1)
     moved = {"x-bridge-cc": copies, "x-bridge-user-id": text("alice")}
     headers = table(moved | reasons("poison", 406, "PRECONDITION_FAILED - user_id"))
@@ -100,7 +100,7 @@ def test_a_header_that_leaves_no_room_for_the_reasons_is_not_published_to_the_qu
     """The source would close the connection for a frame larger than agreed."""
     bridge = Bridge(frame_max=(150, 150))
     condemned(bridge, 1)
-    bridge.relay.quarantine.opened()
+    bridge.open_quarantine()
     bridge.wait(0.1)
     assert bridge.to_source() == b""
     assert bridge.to_destination() != b""
@@ -128,7 +128,7 @@ def test_nothing_expires_in_the_quarantine() -> None:
     bridge = Bridge()
     often = PERSISTENT | {"headers": table({"x-delivery-count": b"l" + pack(">q", 17)}), "expiration": b"60000"}
     bridge.source(deliver(1, content(b"m", often), redelivered=1))
-    bridge.relay.quarantine.opened()
+    bridge.open_quarantine()
     bridge.wait(0.1)
     headers = table(reasons() | {"x-bridge-expiration": text("60000")})
     expected = content(b"m", PERSISTENT | {"headers": headers}, channel=2)

@@ -19,17 +19,17 @@ from tests.support.relay_scene import Bridge, M, ack, publish, quarantining
 def test_consuming_begins_only_with_a_destination_that_is_ready() -> None:
     bridge = Bridge()
     bridge.relay.source_lost()
-    assert bridge.relay.wanted_prefetch == 0, "no source"
+    assert bridge.steering.wanted_prefetch == 0, "no source"
     bridge.open_source()
-    assert bridge.relay.wanted_prefetch == 1000
+    assert bridge.steering.wanted_prefetch == 1000
     bridge.destination(frames.BLOCKED)
-    assert bridge.relay.wanted_prefetch == 0, "blocked"
+    assert bridge.steering.wanted_prefetch == 0, "blocked"
     bridge.destination(frames.UNBLOCKED)
     bridge.relay.destination_lost(bridge.now_s)
-    assert bridge.relay.wanted_prefetch == 0, "no destination"
+    assert bridge.steering.wanted_prefetch == 0, "no destination"
     bridge.open_destination()
     bridge.consume()
-    assert bridge.relay.wanted_prefetch == 0, "it consumes"
+    assert bridge.steering.wanted_prefetch == 0, "it consumes"
 
 
 def test_consuming_waits_for_the_orphans_of_the_last_generation() -> None:
@@ -38,32 +38,32 @@ def test_consuming_waits_for_the_orphans_of_the_last_generation() -> None:
     bridge.to_destination()
     bridge.relay.source_lost()
     bridge.open_source()
-    assert bridge.relay.wanted_prefetch == 0
+    assert bridge.steering.wanted_prefetch == 0
     bridge.destination(confirm(1))
-    assert bridge.relay.wanted_prefetch == 1000
+    assert bridge.steering.wanted_prefetch == 1000
     assert bridge.to_source() == b"", "invariant 2"
 
 
 def test_deliveries_are_expected_while_it_consumes_and_has_room() -> None:
     bridge = Bridge(WindowLimits(prefetch=2))
     bridge.source(deliver(1, M))
-    assert bridge.relay.expects_deliveries
+    assert bridge.steering.expects_deliveries
     bridge.source(deliver(2, M))
-    assert not bridge.relay.expects_deliveries, "the prefetch is used up"
+    assert not bridge.steering.expects_deliveries, "the prefetch is used up"
     bridge.relay.source_lost()
-    assert not bridge.relay.expects_deliveries
+    assert not bridge.steering.expects_deliveries
 
 
 def test_a_consumer_that_the_broker_cancelled_is_not_begun_again_and_its_messages_are_forwarded() -> None:
     bridge = Bridge()
     bridge.source(deliver(1, M), frames.CANCEL)
-    assert bridge.relay.consumer is Consumer.LOST
-    assert bridge.relay.wanted_prefetch == 0
-    assert not bridge.relay.source_drained
+    assert bridge.steering.consumer is Consumer.LOST
+    assert bridge.steering.wanted_prefetch == 0
+    assert not bridge.steering.source_drained
     assert bridge.to_destination() == publish() + M
     bridge.destination(confirm(1))
     assert bridge.to_source() == ack(1, multiple=True)
-    assert bridge.relay.source_drained
+    assert bridge.steering.source_drained
 
 
 # --- Forwarding ----------------------------------------------------------------------------------------------
@@ -233,8 +233,8 @@ def test_what_the_destination_closed_for_reaches_the_window() -> None:
 def test_what_was_received_changes_with_every_byte_that_comes() -> None:
     bridge = Bridge()
     whole = deliver(1, M)
-    seen = [bridge.relay.received]
+    seen = [bridge.steering.received]
     for raw in (whole[:9], whole[9:]):
         bridge.source(raw)
-        seen.append(bridge.relay.received)
+        seen.append(bridge.steering.received)
     assert len(set(seen)) == 3

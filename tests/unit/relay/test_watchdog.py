@@ -9,10 +9,9 @@ from bridge.relay.watchdog import LOOK_EVERY_S, PATIENCE_BESIDE_OTHERS_S, QueueS
 from bridge.window.window import WindowLimits
 from tests.support import frames
 from tests.support.frames import PERSISTENT, confirm, content, deliver, table
-from tests.support.relay_scene import Bridge, M
+from tests.support.relay_scene import EMPTY_QUEUE, Bridge, M
 
 TIMEOUT_S = WindowLimits().confirm_timeout_s
-EMPTY_QUEUE = QueueState(ready=0, consumers=0)
 STUCK_QUEUE = QueueState(ready=7, consumers=1)
 
 
@@ -21,7 +20,7 @@ class Scene(Bridge):
 
     def __init__(self, limits: WindowLimits | None = None, *, stream: bool = False) -> None:
         super().__init__(limits)
-        self.watchdog = Watchdog(self.relay, stream=stream)
+        self.watchdog = Watchdog(self.steering, stream=stream)
         self.endings: list[str] = []
 
     def watch(self, seconds: float) -> None:
@@ -146,7 +145,7 @@ def test_bytes_that_do_not_move_are_not_waited_for() -> None:
 
 def test_a_cancel_that_is_not_answered_ends_the_source() -> None:
     scene = Scene()
-    scene.relay.stop()
+    scene.stop()
     scene.watch(TIMEOUT_S - 1)
     assert scene.endings == []
     scene.watch(2)
@@ -157,7 +156,7 @@ def test_a_cancel_that_is_not_answered_ends_the_source() -> None:
 
 def test_deliveries_that_come_before_the_cancels_answer_are_a_sign_of_life() -> None:
     scene = Scene()
-    scene.relay.stop()
+    scene.stop()
     for tag in range(1, 5):
         scene.watch(TIMEOUT_S / 2)
         scene.source(deliver(tag, M))

@@ -7,7 +7,7 @@ from math import inf
 import pytest
 
 from bridge.amqp.events import Close
-from bridge.window.blame import DESTINATION_REPLIES, LIMIT_TTL_S, POISON_AT_ONCE, Blame, Ruling, Verdict
+from bridge.window.blame import DESTINATION_REPLIES, LIMIT_TTL_S, POISON_AT_ONCE, Blame, Ruling, SizeLimit, Verdict
 from tests.support.frames import delivery
 
 ONE, TWO, THREE = (delivery(tag, b"x" * tag) for tag in (1, 2, 3))
@@ -15,7 +15,7 @@ TOO_LARGE = "PRECONDITION_FAILED - message size 3 is larger than configured max 
 
 
 def judge(*, own_keys: bool = False, quarantine: bool = True) -> Blame:
-    return Blame(own_keys=own_keys, quarantine=quarantine)
+    return Blame(SizeLimit(), own_keys=own_keys, quarantine=quarantine)
 
 
 def test_a_close_by_force_blames_nobody() -> None:
@@ -68,19 +68,20 @@ def test_a_refused_permission_is_the_messages_only_with_keys_of_their_own() -> N
 
 
 def test_a_size_limit_convicts_all_above_it_at_once_and_is_believed_for_a_while() -> None:
-    blame = judge()
+    limit = SizeLimit()
+    blame = Blame(limit, own_keys=False, quarantine=True)
     verdict = Verdict("too-large", 406, TOO_LARGE)
-    assert blame.too_large(THREE, 0.0) is None
+    assert limit.too_large(THREE, 0.0) is None
     assert blame.convict([ONE, THREE, TWO], Close(1, 406, TOO_LARGE), 5.0) == Ruling([ONE, TWO], [THREE], verdict)
-    assert (blame.suspects, blame.size_limit) == (0, 2)
+    assert (blame.suspects, limit.size_bytes) == (0, 2)
     text = "message size 3 is larger than the destination's limit 2"
-    assert blame.too_large(THREE, 6.0) == Verdict("too-large", 406, text)
-    assert blame.too_large(TWO, 6.0) is None
-    blame.expire(LIMIT_TTL_S)
-    assert blame.size_limit == 2
-    assert blame.too_large(THREE, 5.0 + LIMIT_TTL_S) is None
-    blame.expire(5.0 + LIMIT_TTL_S)
-    assert blame.size_limit == inf
+    assert limit.too_large(THREE, 6.0) == Verdict("too-large", 406, text)
+    assert limit.too_large(TWO, 6.0) is None
+    limit.expire(LIMIT_TTL_S)
+    assert limit.size_bytes == 2
+    assert limit.too_large(THREE, 5.0 + LIMIT_TTL_S) is None
+    limit.expire(5.0 + LIMIT_TTL_S)
+    assert limit.size_bytes == inf
 
 
 def test_a_size_limit_that_none_of_them_exceeds_means_a_search() -> None:
@@ -88,14 +89,7 @@ def test_a_size_limit_that_none_of_them_exceeds_means_a_search() -> None:
 
 
 def test_without_a_quarantine_no_size_limit_is_learned() -> None:
-    blame = judge(quarantine=False)
+    limit = SizeLimit()
+    blame = Blame(limit, own_keys=False, quarantine=False)
     assert blame.convict([ONE, THREE], Close(1, 406, TOO_LARGE), 0.0) == Ruling([ONE, THREE])
-    assert blame.size_limit == inf
-
-
-def test_with_the_source_all_is_forgotten_but_the_size_limit() -> None:
-    blame = judge()
-    blame.convict([THREE], Close(1, 406, TOO_LARGE), 0.0)
-    blame.convict([ONE], Close(1, 541, "INTERNAL_ERROR"), 0.0)
-    blame.source_lost()
-    assert (blame.suspects, blame.strikes, blame.size_limit) == (0, {}, 2)
+    assert limit.size_bytes == inf

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bridge.window.blame import Verdict
-from bridge.window.pace import Pace
-from bridge.window.parked import ASIDE_RETRY_MAX_S, RETURNS_IN_A_ROW, Aside
+from bridge.window.pace import Trouble
+from bridge.window.parked import ASIDE_RETRY_MAX_S, RETURNS_IN_A_ROW, Parked
 from tests.support.frames import delivery
 
 POISON = Verdict("poison", 406, "why")
@@ -16,35 +16,35 @@ class Scene:
     """Nothing is aside yet; shorthands by delivery tag."""
 
     def __init__(self, *, own_keys: bool = False) -> None:
-        self.aside = Aside(Pace(1000, lambda: 1.0), own_keys=own_keys)
+        self.parked = Parked(Trouble(lambda: 1.0), own_keys=own_keys)
 
     def returned(self, *delivery_tags: int, now_s: float = 0.0) -> list[bool]:
         """What each return says of the destination."""
-        return [self.aside.returned(delivery(tag), now_s) for tag in delivery_tags]
+        return [self.parked.returned(delivery(tag), now_s) for tag in delivery_tags]
 
     def park(self, delivery_tag: int, now_s: float, retry_in_s: float) -> None:
         """The quarantine does not take it."""
-        self.aside.park(delivery(delivery_tag), POISON, now_s, retry_in_s)
+        self.parked.park(delivery(delivery_tag), POISON, now_s, retry_in_s)
 
     def due(self, now_s: float) -> list[int]:
         """What is published again."""
-        return [d.delivery_tag for d in self.aside.due(now_s)]
+        return [d.delivery_tag for d in self.parked.due(now_s)]
 
     def taken(self) -> list[int]:
         """What is published again since another message was taken."""
-        return [d.delivery_tag for d in self.aside.taken()]
+        return [d.delivery_tag for d in self.parked.taken()]
 
     def probes(self, *, alone: bool) -> list[int]:
         """What tries whether the destination has a route again, in order."""
-        return sorted(d.delivery_tag for d in self.aside.probes(alone=alone))
+        return sorted(d.delivery_tag for d in self.parked.probes(alone=alone))
 
     def given_up(self, now_s: float) -> list[tuple[int, str]]:
         """What has been refused for 100 s."""
-        return [(d.delivery_tag, reason) for d, reason in self.aside.given_up(now_s, 100.0)]
+        return [(d.delivery_tag, reason) for d, reason in self.parked.given_up(now_s, 100.0)]
 
     def offered(self, now_s: float) -> list[tuple[int, Verdict]]:
         """What the quarantine is offered again."""
-        return [(d.delivery_tag, verdict) for d, verdict in self.aside.offered(now_s)]
+        return [(d.delivery_tag, verdict) for d, verdict in self.parked.offered(now_s)]
 
 
 def test_a_returned_message_is_tried_again_ever_more_rarely() -> None:
@@ -62,8 +62,8 @@ def test_once_settled_it_is_forgotten() -> None:
     scene = Scene()
     scene.returned(1)
     scene.due(0.4)
-    scene.aside.settled(1)
-    assert scene.aside.retried == {}
+    scene.parked.settled(1)
+    assert scene.parked.retried == {}
     scene.returned(1)
     assert scene.due(0.4) == [1], "another generation's"
 
@@ -78,7 +78,7 @@ def test_what_was_refused_for_long_is_given_up_though_it_was_tried_again() -> No
     scene.park(3, 60.0, 1.0)
     assert scene.given_up(99.0) == []
     assert scene.given_up(100.0) == [(1, "unroutable"), (3, "poison")]
-    assert [d.delivery_tag for d in scene.aside.deliveries] == [2]
+    assert [d.delivery_tag for d in scene.parked.deliveries] == [2]
 
 
 def test_the_parked_are_offered_again_and_never_published() -> None:
@@ -94,9 +94,9 @@ def test_several_returns_in_a_row_mean_that_the_destination_has_no_route_until_i
     scene = Scene()
     scene.park(9, 0.0, 5.0)
     assert scene.returned(*range(1, RETURNS_IN_A_ROW + 1)) == [*[False] * (RETURNS_IN_A_ROW - 1), True]
-    assert scene.aside.everything_returned
+    assert scene.parked.everything_returned
     assert scene.taken() == [*range(1, RETURNS_IN_A_ROW + 1)]
-    assert not scene.aside.everything_returned
+    assert not scene.parked.everything_returned
     assert scene.returned(7) == [False]
 
 
@@ -129,7 +129,7 @@ def test_probes_with_keys_of_their_own_that_are_returned_again_keep_the_others_b
     scene = Scene(own_keys=True)
     scene.returned(3, 2, 1)
     for now_s, other in ((10.0, 3), (20.0, 2), (30.0, 3)):
-        scene.aside.waiting[other].retry_at_s = 0.0
+        scene.parked.waiting[other].retry_at_s = 0.0
         assert scene.probes(alone=True) == [1, other]
         assert scene.returned(1, other, now_s=now_s) == [False, True]
     assert sorted(scene.taken()) == [1, 2, 3]
@@ -145,9 +145,9 @@ def test_a_message_with_a_key_of_its_own_that_was_given_up_may_come_back_as_anot
 def test_where_only_parked_ones_are_left_nothing_tells_of_a_route() -> None:
     scene = Scene()
     scene.returned(*range(1, RETURNS_IN_A_ROW + 1))
-    scene.aside.release()
+    scene.parked.release()
     scene.park(9, 0.0, 5.0)
-    assert not scene.aside.everything_returned
+    assert not scene.parked.everything_returned
 
 
 @pytest.mark.parametrize(("alone", "probes"), ((False, [1]), (True, [1, 3])))
@@ -157,32 +157,26 @@ def test_the_oldest_probes_and_when_alone_the_one_that_waits_longest_too(probes:
     scene.returned(3, now_s=0.0)
     scene.returned(1, 2, now_s=1.0)
     assert scene.probes(alone=alone) == probes
-    assert not scene.aside.everything_returned, "they may pass"
+    assert not scene.parked.everything_returned, "they may pass"
     assert scene.returned(1) == [False]
     assert scene.returned(3) == [True]
 
 
 def test_an_operator_is_told_why() -> None:
     scene = Scene()
-    assert scene.aside.hindrance == ""
+    assert scene.parked.hindrance == ""
     scene.returned(1)
-    assert scene.aside.hindrance == "has no route for 1 messages, which are tried again"
+    assert scene.parked.hindrance == "has no route for 1 messages, which are tried again"
     scene.park(2, 0.0, 5.0)
-    scene.aside.park(delivery(3), Verdict("too-large"), 0.0, 6.0)
-    assert scene.aside.hindrance == "holds 2 messages that it refuses and no quarantine takes (why)"
+    scene.parked.park(delivery(3), Verdict("too-large"), 0.0, 6.0)
+    assert scene.parked.hindrance == "holds 2 messages that it refuses and no quarantine takes (why)"
     scene.offered(5.0)
-    assert "too-large" in scene.aside.hindrance
-    assert "holds 2" in scene.aside.hindrance, "also while one is offered"
+    assert "too-large" in scene.parked.hindrance
+    assert "holds 2" in scene.parked.hindrance, "also while one is offered"
 
 
-def test_released_or_stale_nothing_waits() -> None:
+def test_released_nothing_waits() -> None:
     scene = Scene()
     scene.returned(1, 2)
-    assert [d.delivery_tag for d in scene.aside.release()] == [1, 2]
-    assert scene.aside.deliveries == []
-    scene.returned(*range(1, RETURNS_IN_A_ROW + 1))
-    scene.due(1.0)
-    scene.returned(8)
-    scene.aside.source_lost()
-    assert (scene.aside.deliveries, scene.aside.retried, scene.taken()) == ([], {}, [])
-    assert scene.returned(1) == [False]
+    assert [d.delivery_tag for d in scene.parked.release()] == [1, 2]
+    assert scene.parked.deliveries == []

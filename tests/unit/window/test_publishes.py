@@ -10,6 +10,9 @@ from bridge.window.books import Histogram
 from bridge.window.publishes import Publishes
 from tests.support.frames import PERSISTENT, Properties, content, delivery, table, text
 
+SOURCE = object()
+"""A source generation."""
+
 
 class Scene:
     """Publishes of a generation that just began, and shorthands by delivery tag."""
@@ -18,7 +21,7 @@ class Scene:
         self.seconds = Histogram()
         self.publishes = Publishes(self.seconds, own_keys=own_keys)
         if delivery_tags:
-            self.publishes.add([delivery(tag) for tag in delivery_tags], 0.0)
+            self.publishes.add([delivery(tag) for tag in delivery_tags], 0.0, SOURCE)
 
     def confirm(self, publish_seqno: int, now_s: float = 0.0, *, multiple: bool = False) -> tuple[int, list[int]]:
         """The first publish_seqno, and delivery tags; 0 for what was confirmed before."""
@@ -68,15 +71,15 @@ def test_a_confirm_of_what_was_never_published_is_malformed(publish_seqno: int) 
 def test_delivery_tags_rise_from_the_last_publish_that_went_back() -> None:
     scene = Scene(11, 12)
     assert scene.publishes.rise_from(1)
-    scene.publishes.add([delivery(3), delivery(13)], 0.0)
-    scene.publishes.add([delivery(14)], 0.0)
+    scene.publishes.add([delivery(3), delivery(13)], 0.0, SOURCE)
+    scene.publishes.add([delivery(14)], 0.0, SOURCE)
     assert not scene.publishes.rise_from(2)
     assert scene.publishes.rise_from(3)
 
 
 def test_confirms_are_timed_by_batch() -> None:
     scene = Scene(11, 12)
-    scene.publishes.add([delivery(13)], 1.0)
+    scene.publishes.add([delivery(13)], 1.0, SOURCE)
     scene.confirm(1, 2.0)
     assert sum(scene.seconds.counts) == 0
     scene.confirm(3, 4.0, multiple=True)
@@ -86,23 +89,24 @@ def test_confirms_are_timed_by_batch() -> None:
 def test_overdue_counts_from_the_last_answer_or_from_when_waiting_began() -> None:
     scene = Scene()
     assert not scene.publishes.overdue(100.0, 30.0), "nothing is published"
-    scene.publishes.add([delivery(1), delivery(2)], 100.0)
-    scene.publishes.add([delivery(3)], 120.0)
+    scene.publishes.add([delivery(1), delivery(2)], 100.0, SOURCE)
+    scene.publishes.add([delivery(3)], 120.0, SOURCE)
     assert scene.publishes.overdue(130.0, 30.0)
     scene.confirm(1, 130.0)
     assert not scene.publishes.overdue(159.0, 30.0)
     assert scene.publishes.overdue(160.0, 30.0)
 
 
-def test_a_new_generation_starts_at_one_and_has_returned_nothing() -> None:
-    scene = Scene(11, 12)
-    scene.returned(b"11")
-    scene.publishes.begin_anew()
-    assert not scene.publishes
-    assert scene.publishes.returns == {}
-    scene.publishes.add([delivery(3)], 0.0)
-    assert scene.publishes.rise_from(1)
-    assert scene.confirm(1) == (1, [3])
+def test_what_waits_is_orphaned_for_every_other_source_generation() -> None:
+    scene = Scene()
+    assert not scene.publishes.orphaned_for(SOURCE), "nothing waits"
+    scene.publishes.add([delivery(1), delivery(2)], 0.0, SOURCE)
+    assert not scene.publishes.orphaned_for(SOURCE)
+    assert scene.publishes.orphaned_for(object())
+    scene.confirm(2)
+    assert scene.publishes.orphaned_for(object()), "the first still waits"
+    scene.confirm(1)
+    assert not scene.publishes.orphaned_for(object())
 
 
 # --- Returns ----------------------------------------------------------------------------------------------------
@@ -118,7 +122,7 @@ def test_a_return_of_none_of_ours_is_malformed(other: bytes) -> None:
 def test_each_return_counts_for_one_confirm_of_those_that_are_alike() -> None:
     scene = Scene()
     alike = [delivery(tag, b"same") for tag in range(1, 5)]
-    scene.publishes.add(alike, 0.0)
+    scene.publishes.add(alike, 0.0, SOURCE)
     scene.confirm(1)
     scene.returned(b"same")
     scene.returned(b"same")
@@ -145,7 +149,7 @@ def test_returns_in_the_order_of_the_publishes_are_found_right_after_the_last(mo
 def test_returns_in_another_order_are_found_too() -> None:
     scene = Scene()
     several = [delivery(1, b"same"), delivery(2, b"same"), delivery(3, b"other"), delivery(4, b"same")]
-    scene.publishes.add(several, 0.0)
+    scene.publishes.add(several, 0.0, SOURCE)
     scene.returned(b"other")
     scene.publishes.confirm(4, 0.0, multiple=False)
     scene.returned(b"same")
@@ -159,7 +163,7 @@ def test_a_return_is_matched_by_properties_and_the_set_of_headers() -> None:
     ordered = {"b": text("1"), "a": text("2")}
     properties = [{"type": b"t"}, {"headers": table(ordered)}, {"headers": table(ordered | {"c": b"V"})}]
     several = [delivery(tag, b"same", PERSISTENT | p) for tag, p in enumerate(properties, 1)]
-    scene.publishes.add(several, 0.0)
+    scene.publishes.add(several, 0.0, SOURCE)
     scene.returned(b"same", PERSISTENT | {"headers": table(dict(sorted(ordered.items())))})
     assert [scene.publishes.was_returned(d) for d in several] == [False, True, False]
 
@@ -167,6 +171,6 @@ def test_a_return_is_matched_by_properties_and_the_set_of_headers() -> None:
 def test_with_keys_of_their_own_a_return_is_matched_by_key_too() -> None:
     scene = Scene(own_keys=True)
     several = [delivery(tag, b"same", routing_key=key) for tag, key in ((1, "a"), (2, "b"))]
-    scene.publishes.add(several, 0.0)
+    scene.publishes.add(several, 0.0, SOURCE)
     scene.returned(b"same", key="b")
     assert [scene.publishes.was_returned(d) for d in several] == [False, True]

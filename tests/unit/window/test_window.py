@@ -147,7 +147,7 @@ def test_nack_holds_them_in_order_narrows_the_window_and_backs_off_without_reque
     scene.take()
     scene.confirm(1)
     scene.confirm(3, multiple=True, accepted=False)
-    assert scene.window.pace.publish_window == 1
+    assert scene.window.publish_window == 1
     assert scene.take() == []
     scene.confirm(4)
     scene.wait(0.2)
@@ -171,14 +171,14 @@ def test_the_backoff_of_a_refusing_destination_doubles_with_jitter_up_to_its_mos
             seqno += 1
             scene.confirm(seqno, accepted=False)
             assert scene.window.hindrance == "refuses messages (nack: its queue may be full (reject-publish))"
-            waits[-1].append(scene.window.pace._resting_until_s - scene.now_s)
-            scene.now_s = scene.window.pace._resting_until_s
+            waits[-1].append(scene.window.trouble._resting_until_s - scene.now_s)
+            scene.now_s = scene.window.trouble._resting_until_s
     assert waits[1] == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, RETRY_MAX_S, RETRY_MAX_S, RETRY_MAX_S])
     assert waits[0] == pytest.approx([wait / 2 for wait in waits[1]])
     scene.take()
     scene.confirm(seqno + 1)
     assert scene.window.hindrance == ""
-    assert scene.window.pace.refuses_since(scene.now_s) == 0.0
+    assert scene.window.trouble.seconds(scene.now_s) == 0.0
 
 
 def test_several_nacks_of_one_refusal_back_off_once() -> None:
@@ -186,9 +186,9 @@ def test_several_nacks_of_one_refusal_back_off_once() -> None:
     scene.receive(1, 2)
     scene.take()
     scene.confirm(1, accepted=False)
-    until_s = scene.window.pace._resting_until_s
+    until_s = scene.window.trouble._resting_until_s
     scene.confirm(2, accepted=False)
-    assert scene.window.pace._resting_until_s == until_s
+    assert scene.window.trouble._resting_until_s == until_s
 
 
 def test_blocked_writes_nothing_and_confirm_timeouts_stand_still() -> None:
@@ -201,7 +201,7 @@ def test_blocked_writes_nothing_and_confirm_timeouts_stand_still() -> None:
     assert not scene.window.destination_ready
     assert not scene.window.publishable
     assert scene.take() == []
-    assert scene.window.pace.refuses_since(scene.now_s) == 1000.0
+    assert scene.window.trouble.seconds(scene.now_s) == 1000.0
     assert not scene.window.confirm_overdue(scene.now_s)
     scene.window.destination_unblocked(scene.now_s)
     assert not scene.window.confirm_overdue(scene.now_s)
@@ -233,10 +233,10 @@ def test_trouble_without_a_message_in_flight_is_over_when_the_destination_is_bac
     scene = Scene()
     scene.lose_destination()
     scene.wait(10.0)
-    assert scene.window.pace.refuses_since(scene.now_s) == 10.0
+    assert scene.window.trouble.seconds(scene.now_s) == 10.0
     scene.reopen_destination()
     scene.wait(0.1)
-    assert scene.window.pace.refuses_since(scene.now_s) == 0.0
+    assert scene.window.trouble.seconds(scene.now_s) == 0.0
 
 
 # --- The source -------------------------------------------------------------------------------------------------
@@ -397,7 +397,7 @@ def test_release_gives_back_all_that_is_not_published_in_order_and_what_still_co
 def test_release_leaves_what_is_on_its_way_to_the_quarantine() -> None:
     scene = Scene()
     scene.receive_each(*(delivery(tag, redelivered=1, delivery_count=19) for tag in (1, 2)))
-    scene.window.quarantining = True
+    scene.window.quarantine_asked()
     scene.window.release("shutdown")
     assert scene.window.settlement.requeues == [2]
     scene.window.quarantined()
@@ -429,9 +429,9 @@ def test_full_at_so_many_bytes_and_not_while_what_comes_is_given_back_or_an_answ
     assert not scene.window.full
     scene.receive(2)
     assert scene.window.full, "invariant 4"
-    scene.window.quarantining = True
+    scene.window.quarantine_asked()
     assert not scene.window.full
-    scene.window.quarantining = False
+    scene.window.release_published("shutdown")
     scene.window.destination_blocked(scene.now_s)
     scene.window.release("hold-timeout")
     assert scene.books.bytes_in_flight == 0

@@ -73,7 +73,7 @@ def test_the_oldest_in_flight_is_told_also_when_it_was_published_last() -> None:
     assert scene.take() == [2]
     scene.wait(0.0)
     assert scene.window.oldest_received_s == 1000.0, "held again"
-    scene.window.pace.publish_window = 2
+    scene.window._destination.publish_window.confirmed(9, 9)
     assert scene.take() == [1]
     assert scene.window.oldest_received_s == 1000.0, "published after the younger one"
     assert scene.window.settlement.requeues == []
@@ -88,7 +88,7 @@ def test_a_message_without_a_route_is_tried_ever_more_rarely_and_given_back_in_t
             seqno += 1
             tries.append(scene.now_s - 1000.0)
             scene.refuse_route(1, seqno)
-            scene.window._aside.returns_in_a_row = 0  # others were taken meanwhile
+            scene.window._source.parked.returns_in_a_row = 0  # others were taken meanwhile
         scene.wait(0.1)
     gaps = [b - a for a, b in pairwise(tries)]
     assert gaps == pytest.approx(
@@ -220,7 +220,7 @@ def test_a_success_in_between_clears_of_internal_errors() -> None:
     scene.reopen_destination()
     scene.take()
     scene.confirm(1)
-    assert scene.window._blame.strikes == {}
+    assert scene.window._source.blame.strikes == {}
 
 
 @pytest.mark.parametrize("code", (403, 404, 405))
@@ -230,7 +230,7 @@ def test_a_close_that_blames_the_destination_backs_off(code: int) -> None:
     scene.take()
     scene.lose_destination(code, "no exchange")
     scene.reopen_destination()
-    assert scene.window.pace.publish_window == 1
+    assert scene.window.publish_window == 1
     assert scene.take() == []
     assert scene.window.hindrance == "refuses messages (closed: no exchange)"
     scene.wait(0.2)

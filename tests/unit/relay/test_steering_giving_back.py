@@ -11,7 +11,7 @@ from bridge.relay.consumer import Consumer
 from bridge.window.window import WindowLimits
 from tests.support import frames
 from tests.support.frames import close, confirm, content, deliver, returned
-from tests.support.relay_scene import CANCEL, Bridge, M, ack, condemned, publish, quarantining, requeue
+from tests.support.relay_scene import CANCEL, EMPTY_QUEUE, Bridge, M, ack, condemned, publish, quarantining, requeue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def stop(bridge: Bridge) -> None:
     """Shut down, and let the time pass in which deliveries may still come."""
-    bridge.relay.stop()
+    bridge.stop()
     bridge.wait(0.05)
     bridge.wait(0.05)
 
@@ -34,7 +34,7 @@ def test_a_stop_forwards_cancels_and_only_then_acks() -> None:
     bridge = Bridge()
     bridge.source(*(deliver(tag, M) for tag in range(1, 4)))
     bridge.to_destination()
-    bridge.relay.stop()
+    bridge.stop()
     assert bridge.to_source() == b""
     bridge.destination(confirm(2, multiple=True))
     bridge.source(deliver(4, M))
@@ -49,69 +49,69 @@ def test_a_stop_forwards_cancels_and_only_then_acks() -> None:
     bridge.wait(0.05)
     acks = ack(2, multiple=True) + ack(3, multiple=True) + ack(4, multiple=True) + ack(5, multiple=True)
     assert bridge.to_source() == CANCEL + acks
-    assert not bridge.relay.source_drained
+    assert not bridge.steering.source_drained
     bridge.source(frames.CANCEL_OK)
-    assert bridge.relay.source_drained
+    assert bridge.steering.source_drained
 
 
 def test_a_stop_that_deliveries_prolong_cancels_forwards_and_gives_back_the_rest() -> None:
     bridge = Bridge()
     bridge.source(*(deliver(tag, M) for tag in range(1, 4)))
     bridge.to_destination()
-    bridge.relay.stop()
-    bridge.relay.stop_consuming()
-    assert bridge.to_source() == CANCEL
+    bridge.stop()
     bridge.source(deliver(4, M))
+    bridge.wait(10.0)  # half of the shutdown timeout
+    assert bridge.to_source() == CANCEL
     bridge.source(frames.CANCEL_OK)
-    assert bridge.relay.wanted_prefetch == 0
+    assert bridge.steering.wanted_prefetch == 0
     assert bridge.to_source() == b""
     bridge.destination(confirm(3, multiple=True))
     assert bridge.to_destination() == publish() + M, "the destination is well: forwarded, not given back"
-    assert not bridge.relay.source_drained
+    assert not bridge.steering.source_drained
     bridge.destination(confirm(4))
     assert bridge.to_source() == ack(3, multiple=True) + ack(4, multiple=True)
-    assert bridge.relay.source_drained
+    assert bridge.steering.source_drained
 
 
 def test_a_stop_with_the_destination_away_gives_back_at_the_cancel_ok() -> None:
     bridge = Bridge()
     bridge.source(*(deliver(tag, M) for tag in range(1, 4)))
     bridge.relay.destination_lost(bridge.now_s)
-    bridge.relay.stop()
+    bridge.stop()
     bridge.source(deliver(4, M))
     assert bridge.to_source() == CANCEL, "what is given back before the cancel comes straight back"
     bridge.source(frames.CANCEL_OK)
     assert bridge.to_source() == requeue(4, multiple=True), "in one go, so that its order stays"
-    assert bridge.relay.source_drained
+    assert bridge.steering.source_drained
 
 
 def test_a_stop_while_consuming_begins_cancels_when_it_has_begun() -> None:
     bridge = Bridge()
     bridge.relay.source_lost()
     bridge.open_source()
-    bridge.relay.consume("ct", 1000, bridge.now_s)
-    bridge.relay.stop()
+    bridge.start()
+    bridge.stop()
     assert bridge.to_source() == b""
-    bridge.relay.consuming()
+    bridge.relay.started(EMPTY_QUEUE)
     bridge.wait(0.05)
     bridge.wait(0.05)
     assert bridge.to_source() == CANCEL
     bridge.source(frames.CANCEL_OK)
-    assert bridge.relay.source_drained
+    assert bridge.steering.source_drained
 
 
 def test_a_stop_while_which_the_destination_is_lost_gives_back_what_is_not_confirmed() -> None:
     bridge = Bridge()
     bridge.source(*(deliver(tag, M) for tag in range(1, 4)))
     bridge.to_destination()
-    bridge.relay.stop()
+    bridge.stop()
     bridge.destination(confirm(1))
     bridge.relay.destination_lost(bridge.now_s)
     bridge.wait(0.05)
     assert bridge.to_source() == CANCEL + ack(1, multiple=True)
     bridge.source(frames.CANCEL_OK)
     assert bridge.to_source() == requeue(3, multiple=True)
-    assert bridge.relay.source_drained
+    assert bridge.steering.source_drained
 
 
 def test_a_stop_without_a_consumer_cancels_nothing() -> None:
@@ -120,24 +120,24 @@ def test_a_stop_without_a_consumer_cancels_nothing() -> None:
     off = Bridge()
     off.relay.source_lost()
     for bridge in (lost, off):
-        bridge.relay.stop()
+        bridge.stop()
         assert bridge.to_source() == b""
-        assert bridge.relay.source_drained
+        assert bridge.steering.source_drained
 
 
 def test_when_time_is_up_the_published_are_given_back_too_and_late_confirms_are_not_heard() -> None:
     bridge = Bridge()
     bridge.source(*(deliver(tag, M) for tag in range(1, 4)))
     bridge.to_destination()
-    bridge.relay.stop()
-    bridge.relay.abandon()
+    bridge.stop()
+    bridge.time_is_up()
     assert bridge.to_source() == CANCEL + requeue(3, multiple=True)
     assert bridge.books.requeued == {"shutdown": 3}
     assert bridge.books.duplicates_possible == 3
     bridge.destination(confirm(3, multiple=True))
     assert bridge.to_source() == b""
     bridge.source(frames.CANCEL_OK)
-    assert bridge.relay.source_drained
+    assert bridge.steering.source_drained
 
 
 def test_what_is_held_too_long_is_given_back_and_consumed_again_when_the_destination_is_ready() -> None:
@@ -151,16 +151,16 @@ def test_what_is_held_too_long_is_given_back_and_consumed_again_when_the_destina
     bridge.source(frames.CANCEL_OK)
     assert bridge.to_source() == requeue(3, multiple=True)
     assert bridge.books.requeued == {"hold-timeout": 3}
-    assert bridge.relay.wanted_prefetch == 0
+    assert bridge.steering.wanted_prefetch == 0
     bridge.destination(frames.UNBLOCKED)
-    assert bridge.relay.wanted_prefetch == 1, "a single message tries whether it takes them again"
+    assert bridge.steering.wanted_prefetch == 1, "a single message tries whether it takes them again"
     bridge.consume()
     bridge.source(deliver(4, M, redelivered=1))
     bridge.to_destination()
     bridge.destination(confirm(1))
     assert bridge.to_source() == CANCEL + ack(4, multiple=True), "the ack first would bring one more, out of order"
     bridge.source(frames.CANCEL_OK)
-    assert bridge.relay.wanted_prefetch == 10
+    assert bridge.steering.wanted_prefetch == 10
     bridge.consume()
     assert bridge.to_source() == b""
 
@@ -193,7 +193,7 @@ def test_a_probe_that_is_itself_at_fault_does_not_keep_the_others_waiting(
     bridge.wait(0.05)
     assert bridge.to_source() == CANCEL
     bridge.source(frames.CANCEL_OK)
-    assert bridge.relay.wanted_prefetch == 10
+    assert bridge.steering.wanted_prefetch == 10
 
 
 def test_a_destination_that_refuses_the_probe_as_any_other_message_is_probed_on() -> None:
@@ -230,7 +230,7 @@ def test_a_probe_that_is_taken_after_the_consumer_was_lost_cancels_nothing() -> 
 def test_while_some_are_published_the_held_are_given_back_one_by_one() -> None:
     bridge = Bridge(HOLD)
     bridge.source(*(deliver(tag, content(b"x" * 100)) for tag in range(1, 4)))
-    bridge.window.pace.publish_window = 1
+    bridge.window._destination.publish_window.narrow(1)
     bridge.to_destination()
     bridge.destination(frames.BLOCKED)
     bridge.wait(60.0)
@@ -250,7 +250,7 @@ def test_with_memory_full_the_held_are_given_back_before_the_cancel_ok_which_cou
     bridge.source(deliver(2, M))
     assert bridge.to_source() == requeue(2, multiple=True), "what still comes goes back, too"
     bridge.source(frames.CANCEL_OK)
-    assert bridge.relay.consumer is Consumer.OFF
+    assert bridge.steering.consumer is Consumer.OFF
 
 
 # --- The quarantine ------------------------------------------------------------------------------------------
@@ -276,12 +276,12 @@ def test_a_stop_waits_for_the_quarantine_and_gives_back_what_it_refuses() -> Non
     bridge = quarantining(1)
     stop(bridge)
     bridge.source(frames.CANCEL_OK)
-    assert not bridge.relay.source_drained
+    assert not bridge.steering.source_drained
     assert bridge.to_source() == CANCEL
     bridge.relay.destination_lost(bridge.now_s)
     bridge.source(confirm(1, channel=2, accepted=False))
     assert bridge.to_source() == requeue(1, multiple=True)
-    assert bridge.relay.source_drained
+    assert bridge.steering.source_drained
 
 
 def test_when_time_is_up_the_quarantine_is_not_waited_for() -> None:
@@ -289,7 +289,7 @@ def test_when_time_is_up_the_quarantine_is_not_waited_for() -> None:
     stop(bridge)
     bridge.source(frames.CANCEL_OK)
     bridge.to_source()
-    bridge.relay.abandon()
+    bridge.time_is_up()
     assert bridge.to_source() == requeue(1, multiple=True)
     bridge.source(confirm(1, channel=2))
     assert bridge.to_source() == b""
@@ -302,7 +302,7 @@ def test_with_memory_full_the_quarantines_answers_are_read() -> None:
     assert bridge.relay.paused, "until its channel is being opened the limit holds"
     bridge.relay.quarantine.opening = True
     assert not bridge.relay.paused
-    bridge.relay.quarantine.opened()
+    bridge.open_quarantine()
     assert bridge.relay.paused
     bridge.wait(0.1)
     assert not bridge.relay.paused

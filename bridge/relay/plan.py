@@ -1,0 +1,26 @@
+"""The plan of a bridge: what its settings ask of the relay, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from bridge.amqp.content import HeaderPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a bridge is set up to do; see the settings of the same names."""
+
+    destination: bytes
+    """The route to publish to (see `frames.route`); with `own_keys` only its exchange counts."""
+    own_keys: bool = False
+    """Each message keeps its own routing key."""
+    quarantine_queue: str = ""
+    """Empty for none."""
+    policy: HeaderPolicy = field(default_factory=HeaderPolicy)
+    stream: bool = False
+    """Whether the source is known to be a stream."""
+    shutdown_timeout_s: float = 20.0
+    reconnect_min_s: float = 0.2
+    reconnect_max_s: float = 30.0
+    """Bounds of the backoff between attempts to open the quarantine."""

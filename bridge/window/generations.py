@@ -1,0 +1,54 @@
+"""What belongs to one generation of a side: made when it opens, dropped when it is lost.
+
+Whatever is kept here cannot survive its channel, and nobody has to remember to reset it. What a destination has
+*taught* (its size limit, that it refuses) outlives its generations and is the window's.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from bridge.window.pace import PublishWindow
+from bridge.window.publishes import Publishes
+from bridge.window.settlement import Settlement
+
+if TYPE_CHECKING:
+    from bridge.amqp.events import Delivery
+    from bridge.window.blame import Blame, Verdict
+    from bridge.window.books import Histogram
+    from bridge.window.parked import Parked
+
+
+class SourceGeneration:
+    """The deliveries of one life of the source's channel, but for those that are published.
+
+    Between two lives an empty one stands in, for which nothing comes and nothing is settled.
+    """
+
+    def __init__(self, parked: Parked, blame: Blame) -> None:
+        self.settlement = Settlement()
+        """What is to be written to the source."""
+        self.held: deque[Delivery] = deque()
+        """In the order of the source."""
+        self.parked = parked
+        self.condemned: deque[tuple[Delivery, Verdict]] = deque()
+        """Bound for the quarantine."""
+        self.blame = blame
+        self.quarantining = False
+        """Whether the first of the condemned is on its way to the quarantine."""
+        self.releasing = ""
+        """Reason for requeueing every delivery; empty otherwise."""
+
+
+class DestinationGeneration:
+    """The publishes of one life of the destination's channel, from connecting on."""
+
+    def __init__(self, most: int, confirm_seconds: Histogram, *, own_keys: bool) -> None:
+        """At most `most` messages are published at once; `own_keys` as in `WindowLimits`."""
+        self.open = False
+        """The channel is open and publishes."""
+        self.blocked = False
+        """The broker said `connection.blocked`, perhaps before the channel was open."""
+        self.publishes = Publishes(confirm_seconds, own_keys=own_keys)
+        self.publish_window = PublishWindow(most)
