@@ -29,7 +29,7 @@ define make_venv
 	@touch $@
 endef
 
-.PHONY: help venv brokers broker test coverage test-deploy lint format types demo bench faults simulate soak fuzz release lock clean
+.PHONY: help venv brokers broker valgrind test coverage budget test-deploy lint format types demo bench faults simulate soak fuzz release lock clean
 
 help: ## list these verbs
 	@echo "make VERB [ARGS='…']; ARGS are passed on to the program that the verb runs"
@@ -51,11 +51,17 @@ brokers: ## the brokers that the tests start: the distribution's RabbitMQ, and 4
 broker:
 	@bash tests/rig/brokers.sh 3.10
 
+valgrind:
+	@command -v valgrind >/dev/null || bash tests/rig/brokers.sh valgrind
+
 test: venv brokers ## the whole test suite, against real brokers
 	$(RUN) pytest --numprocesses 2 --dist loadgroup --ignore tests/deploy $(ARGS)
 
 coverage: venv ## every branch of each pure module, by that module's own tests
 	$(RUN) tests.programs.coverage_by_file $(ARGS)
+
+budget: venv valgrind ## instructions per message in the pure layers, within 3 % of what is recorded
+	$(RUN) tests.budget $(ARGS)
 
 test-deploy: $(VENV_DEPLOY)/.complete brokers ## image, chart, alerts and dashboard, with the real tools
 	$(VENV_DEPLOY)/bin/python -m tests.deploy.tools

@@ -1,8 +1,9 @@
 """The command line: the composition root, signals and exit codes.
 
 Exit codes: 0 after a drained SIGTERM or SIGINT, 64 (EX_USAGE) for a wrong command line, 78 (EX_CONFIG) for a wrong
-configuration, 130 at once after another signal a second later. An unreachable broker, a refused login or a missing
-queue is no reason to exit: see `/readyz`; `amqp-bridge check` exits 1 for one.
+configuration, 75 (EX_TEMPFAIL) where only what may pass by itself is in the way (`run` waits for it first), 130 at once
+after another signal a second later. An unreachable broker, a refused login or a missing queue is no reason to exit: see
+`/readyz`; `amqp-bridge check` exits 1 for one.
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ from typing import TYPE_CHECKING, NoReturn
 
 from bridge.check.check import as_json, as_table, check, failed
 from bridge.connection.supervisor import Supervisor
-from bridge.errors import BridgeError, ConfigurationError
+from bridge.errors import BridgeError, ConfigurationError, NotYetError
 from bridge.observe.http import Endpoint
 from bridge.observe.log import configure_logging
+from bridge.patience import Patience
 from bridge.settings.environment import load_settings, read_file, unknown_variables
 from bridge.settings.settings import Settings, effective, settings_help
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from bridge.check.inspection import Finding
 
@@ -42,9 +44,12 @@ log = logging.getLogger(__name__)
 
 EX_USAGE = 64
 EX_CONFIG = 78
+EX_TEMPFAIL = 75
 EX_SECOND_SIGNAL = 130
 SECOND_SIGNAL_AFTER_S = 1.0
 """A signal sooner than this after the first is no second one."""
+START_POLL_S = 0.2
+"""How often what is in the way at the start is looked at again."""
 GC_THRESHOLD = 50_000
 """The young generation's: a message is some tuples that die young, and none of them is in a cycle."""
 
@@ -56,16 +61,15 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.command is None:
         parser.print_help(sys.stderr)
         return EX_USAGE
+    patience = Patience()
     try:
         file = read_file(arguments.env_file) if arguments.env_file else {}
         environ = file | os.environ
-        settings = load_settings(environ)
-    except ConfigurationError as error:
-        for problem in error.problems:
-            sys.stderr.write(f"amqp-bridge: {problem}\n")
+        settings = load_patiently(environ, patience) if arguments.command == "run" else load_settings(environ)
+    except (ConfigurationError, NotYetError) as error:
         hint = f"`amqp-bridge {arguments.command} --help` lists every setting"
-        sys.stderr.write(f"amqp-bridge: nothing was connected; {hint}\n")
-        return EX_CONFIG
+        _complain(*error.problems, f"nothing was connected; {hint}")
+        return EX_CONFIG if isinstance(error, ConfigurationError) else EX_TEMPFAIL
     configure_logging(settings)
     for text in unknown_variables(environ):
         log.warning("%s", text)
@@ -73,7 +77,23 @@ def main(argv: list[str] | None = None) -> int:
         return look(settings, in_json=arguments.json)
     if arguments.command == "config":
         return show(settings, file.keys() - os.environ.keys(), in_json=arguments.json)
-    return run(settings)
+    return run(settings, patience)
+
+
+def load_patiently(environ: Mapping[str, str], patience: Patience) -> Settings:
+    """Return the settings; wait for the files that they name. Raises `ConfigurationError` or `NotYetError`."""
+    while True:
+        try:
+            return load_settings(environ)
+        except NotYetError as error:
+            if patience.endure(error, error.start_timeout_s):
+                _complain(*error.problems, f"waiting for up to {error.start_timeout_s:g} s until that has passed")
+        time.sleep(START_POLL_S)
+
+
+def _complain(*lines: str) -> None:
+    """Say what is wrong before there is a log."""
+    sys.stderr.writelines(f"amqp-bridge: {line}\n" for line in lines)
 
 
 FIRST_STEPS = """\
@@ -129,11 +149,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, patience: Patience) -> int:
     """Forward until a signal; return the exit code."""
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(_serve(settings))
+            runner.run(_serve(settings, patience))
+    except NotYetError as error:
+        log.critical("%s; gave up after %g s", error, settings.start_timeout)
+        return EX_TEMPFAIL
     except BridgeError as error:
         log.critical("%s", error)
         return EX_CONFIG
@@ -181,7 +204,7 @@ async def _check(settings: Settings, received: list[int]) -> list[Finding]:
     return await checking
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, patience: Patience) -> None:
     loop = asyncio.get_running_loop()
     supervisor = Supervisor(settings)
     signals = Signals(supervisor)
@@ -189,7 +212,10 @@ async def _serve(settings: Settings) -> None:
         loop.add_signal_handler(number, signals.received, number)
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 100)
-    with Endpoint(settings.http_host, settings.http_port, supervisor.snapshot, loop) as endpoint:
+    serving = await _endpoint(settings, supervisor, patience)
+    if serving is None:
+        return
+    with serving as endpoint:
         log.info(
             "amqp-bridge %s started",
             version("amqp-bridge"),
@@ -203,6 +229,19 @@ async def _serve(settings: Settings) -> None:
             },
         )
         await supervisor.run()
+
+
+async def _endpoint(settings: Settings, supervisor: Supervisor, patience: Patience) -> Endpoint | None:
+    """Return the HTTP server as soon as its port is free; None after a signal. Raises `BridgeError`."""
+    loop = asyncio.get_running_loop()
+    while not supervisor.status.stopping:
+        try:
+            return Endpoint(settings.http_host, settings.http_port, supervisor.snapshot, loop)
+        except NotYetError as error:
+            if patience.endure(error, settings.start_timeout):
+                log.warning("%s; waiting for it for up to %g s", error, settings.start_timeout)
+        await asyncio.sleep(START_POLL_S)
+    return None
 
 
 class Signals:

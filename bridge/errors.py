@@ -2,6 +2,7 @@
 
 BridgeError                everything that the bridge raises on purpose
 ├── ConfigurationError     give up: the operator must change a setting
+├── NotYetError            wait, for a limited time: the bridge cannot start now, and it may pass by itself
 ├── CredentialsError       try again later: a secret or certificate cannot be read now
 ├── ConnectError           try again later: a side cannot be opened; says what to do
 └── MalformedFrameError    end the generation: the byte stream cannot be trusted any more
@@ -24,6 +25,18 @@ class ConfigurationError(BridgeError):
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class NotYetError(BridgeError):
+    """The bridge cannot start as things are; `problems` lists what is in the way, a line each.
+
+    `start_timeout_s` is how long to wait for it, where the settings that say so cannot be loaded because of it.
+    """
+
+    def __init__(self, problems: Iterable[str], start_timeout_s: float = 0.0) -> None:
+        self.problems = tuple(problems)
+        self.start_timeout_s = start_timeout_s
         super().__init__("\n".join(self.problems))
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.budget import counting
 from tests.rig import installation
 from tests.rig.bridge_process import BridgeProcess, StartBridge
 from tests.rig.certificates import Certificates, make_certificates
@@ -38,10 +39,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say loudly which brokers the tests did not run against."""
+    """Say loudly which brokers the tests did not run against, and whether no instructions were counted."""
     for version in _MISSING:
         terminalreporter.section(f"NOT TESTED: RabbitMQ {version}", sep="!", red=True, bold=True)
         terminalreporter.line(f"RabbitMQ {version} is not installed; 'make brokers' says what it needs.")
+    if not counting.is_installed():
+        terminalreporter.section("NOT TESTED: that a count of instructions repeats", sep="!", red=True, bold=True)
+        terminalreporter.line("valgrind is not installed; 'make budget' installs it.")
 
 
 @pytest.fixture(scope="session", params=_PRESENT)

@@ -11,6 +11,7 @@ of times, so the work is linear. How a frame is made up is in `frames`, and what
 from __future__ import annotations
 
 import struct
+from collections import deque
 from struct import Struct
 
 from bridge.amqp.content import DELIVERY_MODE, FRAME_OVERHEAD, HEADERS, PERSISTENT, USER_ID, ContentPreparer
@@ -21,6 +22,7 @@ from bridge.amqp.events import (
     ConsumerCancelled,
     Deliveries,
     Delivery,
+    Dropped,
     Event,
     Return,
     Unblocked,
@@ -54,6 +56,12 @@ _close = Struct(">H")
 _confirm = Struct(">QB")
 _content_head = Struct(">BHI4xQH")
 
+HEADER_MAX_BYTES = 16 << 20
+"""The largest content header that is read where `frame_max` is smaller, in bytes.
+
+RabbitMQ (3.10.8, 4.3.6) does not hold itself to `frame_max` there: a header of 130,900 bytes outgrows it when the
+message is dead-lettered or its deliveries are counted.
+"""
 _MESSAGE_ENDS_SHORT = 21
 """Bytes of a header frame up to its properties: what must be there before a look at them."""
 
@@ -61,15 +69,16 @@ _MESSAGE_ENDS_SHORT = 21
 class _Assembly:
     """A content of which some frames have not come yet."""
 
-    __slots__ = ("body_left", "body_size", "channel", "frames", "header", "method")
+    __slots__ = ("body_left", "body_size", "channel", "dropped", "frames", "header", "method")
 
-    def __init__(self, channel: int, method: bytes) -> None:
+    def __init__(self, channel: int, method: bytes, *, dropped: bool) -> None:
         self.channel = channel
         self.method = method
         self.header = b""
         self.body_size = 0
         self.body_left = 0
-        self.frames: list[bytes] = []
+        self.dropped = dropped
+        self.frames: deque[bytes] = deque(maxlen=0 if dropped else None)
 
     @property
     def complete(self) -> bool:
@@ -83,7 +92,7 @@ class Cutter:
         self.control: list[bytes] = []
         """Frames for the control plane, in order; whoever feeds the cutter takes them out."""
         self.frame_max = 0
-        """The largest frame that the connection tuned, in bytes; 0 for no limit."""
+        """The largest frame that the connection tuned, in bytes; 0 for no limit. See `HEADER_MAX_BYTES`, too."""
         self._preparer = preparer
         self._raw = False
         self._begun = False
@@ -91,10 +100,14 @@ class Cutter:
         self._tail_size = 0
         self._needed = 0
         self._assembly: _Assembly | None = None
+        self._dropping = False
         self._body_rest = 0
         """Bytes to come of a body frame that is let through in pieces, its end octet included."""
         self._head = b""
-        """How the last delivery's method frame began, up to its delivery tag: the next one's is the same."""
+        """How the last delivery's method frame began, up to its delivery tag: the next one's is the same.
+
+        Empty while nothing can be cut whole: before the first delivery, and while deliveries are dropped.
+        """
         self._method_size = 0
 
     @property
@@ -102,6 +115,16 @@ class Cutter:
         """What is still to come of a frame or content that has begun, in numbers that change while it comes."""
         assembly = self._assembly
         return self._tail_size, self._body_rest, assembly.body_left if assembly is not None else 0
+
+    def drop(self, *, on: bool) -> None:
+        """Begin or cease to drop deliveries: they come out as `Dropped`, in stream order, whatever they hold unread.
+
+        Memory is bounded however large they are: bodies go by in pieces, and a header frame is held to its bound. It
+        counts for deliveries that begin from now on; one that has begun comes out as it would have.
+        """
+        if on is not self._dropping:
+            self._dropping = on
+            self._head = b""
 
     def feed(self, data: bytes, now_s: float) -> list[Event]:
         """Take the next chunk; return the events that it completes."""
@@ -166,8 +189,9 @@ class Cutter:
         return events
 
     def _check(self, kind: int, size: int) -> None:
-        if kind not in {METHOD, HEADER, BODY, HEARTBEAT} or (self.frame_max and size > self.frame_max):
-            message = f"a frame of type {kind} and {size} bytes, where at most {self.frame_max} were agreed"
+        most = max(self.frame_max, HEADER_MAX_BYTES) if kind == HEADER else self.frame_max
+        if kind not in {METHOD, HEADER, BODY, HEARTBEAT} or (self.frame_max and size > most):
+            message = f"a frame of type {kind} and {size} bytes, where at most {most} are read"
             raise MalformedFrameError(message)
 
     def _cut_whole(  # noqa: C901, PLR0912 - one loop, run for every message: a call each would cost a tenth
@@ -225,8 +249,9 @@ class Cutter:
             if prepared is None:
                 content = data[header:stop]
             else:
-                replaced, count = prepared
-                notable |= count
+                replaced, delivery_count = prepared
+                if redelivered:
+                    count = delivery_count  # else it is no queue's, see `Delivery`
                 content = replaced + data[body:stop]
             append(
                 make(
@@ -296,17 +321,18 @@ class Cutter:
                 if self._assembly is not None:
                     message = "a message on one channel in the middle of another's: the bridge reads one at a time"
                     raise MalformedFrameError(message)
-                self._assembly = _Assembly(channel, frame)
+                dropped = self._dropping and channel == DATA_CHANNEL and method == BASIC_DELIVER
+                self._assembly = _Assembly(channel, frame, dropped=dropped)
                 return
             if method in {BASIC_ACK, BASIC_NACK}:
                 publish_seqno, bits = _confirm.unpack_from(frame, 11)
                 events.append(Confirm(channel, publish_seqno, bool(bits & 1), method == BASIC_ACK))
                 return
             if method == BASIC_CANCEL_OK:
-                events.append(ConsumerCancelled(by_us=True))
+                events.append(ConsumerCancelled(by_us=True, consumer_tag=_short_string(frame, 11)))
                 return
         if method == BASIC_CANCEL:
-            events.append(ConsumerCancelled(by_us=False))
+            events.append(ConsumerCancelled(by_us=False, consumer_tag=_short_string(frame, 11)))
         elif method in {CHANNEL_CLOSE, CONNECTION_CLOSE}:
             (code,) = _close.unpack_from(frame, 11)
             events.append(Close(channel, code, _short_string(frame, 13)))
@@ -328,16 +354,21 @@ class Cutter:
             return
         tag_at = 12 + method[11]
         delivery_tag, redelivered = _confirm.unpack_from(method, tag_at)
+        if assembly.dropped:
+            events.append(Dropped(delivery_tag, redelivered))
+            return
         route = _checked_route(method[tag_at + 9 : -1])
-        self._head = method[:tag_at]
-        self._method_size = len(method)
+        if not self._dropping:
+            self._head = method[:tag_at]
+            self._method_size = len(method)
         prepared = self._preparer.prepare(header)
         count = 0
         if prepared is not None:
-            header, count = prepared
+            header, delivery_count = prepared
+            count = delivery_count if redelivered else 0
         content = header + b"".join(assembly.frames)
         delivery = Delivery(delivery_tag, redelivered, count, route, content, assembly.body_size, now_s)
-        events.append(Deliveries([delivery], bool(redelivered or count)))
+        events.append(Deliveries([delivery], redelivered != 0))
 
 
 def _short_string(frame: bytes, at: int) -> str:

@@ -12,7 +12,11 @@ class Delivery(NamedTuple):
     redelivered: int
     """1 when the broker says that it was delivered before, else 0."""
     delivery_count: int
-    """How often the source's quorum queue says that it came back; 0 where it does not say."""
+    """How often the source's quorum queue says that it came back; 0 where it does not say.
+
+    Of a delivery without the redelivered flag always 0: what stands in its headers then is the 0 of a quorum queue of
+    RabbitMQ 3.10, or was copied there by a shovel or an application, and says nothing of this queue.
+    """
     route: bytes
     """Its exchange and routing key as two short strings, as they stand in the delivery."""
     content: bytes
@@ -28,6 +32,14 @@ class Deliveries(NamedTuple):
     items: list[Delivery]
     notable: bool
     """Whether any of them is redelivered, and so needs a closer look."""
+
+
+class Dropped(NamedTuple):
+    """A delivery whose content was not kept, since the cutter was told to drop (see `Cutter.drop`)."""
+
+    delivery_tag: int
+    redelivered: int
+    """As of a `Delivery`."""
 
 
 class Confirm(NamedTuple):
@@ -72,6 +84,7 @@ class ConsumerCancelled(NamedTuple):
     """`basic.cancel` from the broker, or (`by_us`) its `cancel-ok`: no delivery follows."""
 
     by_us: bool
+    consumer_tag: str = ""
 
 
-Event = Deliveries | Confirm | Return | Close | Blocked | Unblocked | ConsumerCancelled
+Event = Deliveries | Dropped | Confirm | Return | Close | Blocked | Unblocked | ConsumerCancelled

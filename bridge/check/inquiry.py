@@ -16,7 +16,6 @@ What it does not do: say what the answers are good for, which is `inspection`'s.
 from __future__ import annotations
 
 import re
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,30 +23,17 @@ from bridge.amqp.content import ContentPreparer, HeaderPolicy
 from bridge.amqp.cutter import Cutter
 from bridge.amqp.events import Blocked, Close
 from bridge.amqp.frames import DATA_CHANNEL
-from bridge.connection.session import CONTROL_CHANNEL, Session
+from bridge.connection.kind import UNKNOWN, Queue, kind_of
+from bridge.connection.offloop import off_loop
+from bridge.connection.session import Session
 from bridge.connection.tap import Pump
-from bridge.errors import BridgeError, ConnectError
-from bridge.relay.watchdog import QueueState
+from bridge.errors import ConnectError
+from bridge.relay.queue import QueueState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from aiormq.abc import AbstractChannel
-    from pamqp.common import FieldTable
-
     from bridge.amqp.events import Event
     from bridge.connection.supervisor import Supervisor
     from bridge.settings.sides import SideSettings
-
-MAX_QUESTIONS = 20
-"""About one queue: more arguments than a queue can have."""
-UNKNOWN = "unknown"
-"""No type of queue, no number."""
-
-_DIFFERS = re.compile(
-    r"inequivalent arg '([^']+)' for queue .*received .* but current is (?:none|(?:the value )?'([^']*)')"
-)
-"""The broker's refusal to declare a queue that is there and is another: the argument, and its value in the queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +53,6 @@ class Broker:
         if self.product != "RabbitMQ":
             return ()
         return tuple(int(number) for number in re.findall(r"\d+", self.version_text)[:3])
-
-
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """What a queue is, as far as the broker said."""
-
-    queue_type: str = ""
-    """Empty where it is not known."""
-    delivery_limit: int | None = None
-    durable: bool = True
 
 
 class Inquiry(Session):
@@ -124,25 +100,6 @@ class Inquiry(Session):
         )
         self.is_open = True
 
-    @asynccontextmanager
-    async def _question(self) -> AsyncIterator[AbstractChannel]:
-        """A channel that a refusal may close. Raises `ConnectError` for what is refused within."""
-        assert self._connection is not None  # noqa: S101 - open() has run
-        try:
-            async with self._explained(self._index):
-                channel = self._connection.channel(channel_number=CONTROL_CHANNEL, publisher_confirms=False)
-                await channel.initialize()
-                yield await channel.get_underlay_channel()
-                await channel.close()
-        except BridgeError:
-            raise
-        except Exception as error:
-            # aiormq 7.2.4 may raise a bare Exception in what waits while the connection is lost; the tap knows why.
-            if self.end is None:
-                raise
-            reason, text = self.end
-            raise ConnectError(reason, f"{self._side.safe_urls[self._index]}: {text}") from error
-
     # --- Questions ---------------------------------------------------------------------------------------
 
     def certificate_ends(self) -> tuple[list[str], list[str]]:
@@ -156,6 +113,14 @@ class Inquiry(Session):
         if tls is None:
             return [], []
         return [tls.getpeercert()["notAfter"]], [ca["notAfter"] for ca in tls.context.get_ca_certs()]
+
+    async def client_certificate_ends(self) -> list[str]:
+        """Return when each certificate of the client's file ends; none where it cannot be read: `open` reports that."""
+        try:
+            async with self._explained(self._index):
+                return await off_loop(f"{self._side.tls} ends", self._side.tls.client_not_after)
+        except ConnectError:
+            return []
 
     async def state_of(self, name: str) -> QueueState:
         """Return the state of a queue that must be there."""
@@ -175,42 +140,8 @@ class Inquiry(Session):
             await channel.exchange_declare(name, passive=True)
 
     async def kind_of(self, name: str) -> Queue:
-        """Return what the queue is: the broker names one difference in each refusal, which the next question repeats.
-
-        Type and delivery limit of a question are never both valid, so that no question can create a queue.
-        """
-        arguments: FieldTable = {"x-queue-type": UNKNOWN, "x-delivery-limit": UNKNOWN}
-        flags = {"durable": True, "auto_delete": False}
-        queue_type = ""
-        for _ in range(MAX_QUESTIONS):
-            difference = await self._difference(name, flags, arguments)
-            if difference is None:
-                break
-            argument, value = difference
-            if argument == "x-queue-type":
-                queue_type = value or "classic"
-                if queue_type != "quorum":
-                    break
-                arguments[argument] = queue_type
-            elif argument == "x-delivery-limit":
-                return Queue(queue_type, int(value) if value else None)
-            elif argument in flags:
-                flags[argument] = value == "true"
-            else:
-                arguments[argument] = _argument(value)
-        return Queue(queue_type, durable=flags["durable"])
-
-    async def _difference(self, name: str, flags: dict[str, bool], arguments: FieldTable) -> tuple[str, str] | None:
-        """Return the first argument in which the queue is another, and its value there, empty for none."""
-        try:
-            async with self._question() as channel:
-                await channel.queue_declare(
-                    name, durable=flags["durable"], auto_delete=flags["auto_delete"], arguments=arguments
-                )
-        except ConnectError as error:
-            if (found := _DIFFERS.search(str(error))) is not None:
-                return found[1], found[2] or ""
-        return None
+        """Return what the queue is (see `connection/kind`)."""
+        return await kind_of(self._question, name)
 
     async def refusal_to_declare(self, name: str) -> str | None:
         """Return why the user may not declare a queue that is missing; None where nothing speaks against it."""
@@ -253,13 +184,6 @@ class Inquiry(Session):
         except ConnectError:
             return None
         return None
-
-
-def _argument(value: str) -> int | bool | str:
-    """Return a queue's argument as it has to be written to be the same."""
-    if value in {"true", "false"}:
-        return value == "true"
-    return int(value) if re.fullmatch(r"-?\d+", value) else value
 
 
 async def _never(_: object) -> None:

@@ -77,6 +77,8 @@ class Keeper:
         self._status = status
         self._make = make
         self._backoff = backoff
+        self._open_s = 0.0
+        """How long the latest attempt was open; an attempt that fails after a long time has not been stable."""
         self._news = [News() for _ in side.addresses]
         """Each URL has its own, as in a list where all are down the reasons take turns."""
 
@@ -85,7 +87,7 @@ class Keeper:
         index = 0
         loop = asyncio.get_running_loop()
         while True:
-            began_s = loop.time()
+            self._open_s = 0.0
             progress = self._owner.progress
             try:
                 await self._live(index)
@@ -102,7 +104,7 @@ class Keeper:
             if not useful:
                 # Also where it could be opened: a node that is up and of no use must not be the only one tried.
                 index = (index + 1) % len(self._side.addresses)
-            if useful or loop.time() - began_s >= STABLE_S:
+            if useful or self._open_s >= STABLE_S:
                 self._backoff.reset()
             await asyncio.sleep(self._backoff.delay_s(loop.time()))
 
@@ -111,9 +113,11 @@ class Keeper:
         status = self._status
         news = self._news[index]
         loop = asyncio.get_running_loop()
+        opened_s: float | None = None
         session = self.session = self._make()
         try:
             await session.open(index)
+            opened_s = loop.time()
             status.generation += 1
             count(status.connect_attempts, "ok")
             status.up = True
@@ -121,8 +125,8 @@ class Keeper:
             if not news.repeated:
                 self._tell_began(index)
             self._owner.wake()
-            began_s, progress = loop.time(), self._owner.progress
-            while session.end is None and self._owner.progress == progress and loop.time() - began_s < STABLE_S:
+            progress = self._owner.progress
+            while session.end is None and self._owner.progress == progress and loop.time() - opened_s < STABLE_S:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_S):
                         await session.wait_ended()
@@ -137,6 +141,8 @@ class Keeper:
             raise
         finally:
             self._owner.wake()
+            if opened_s is not None:
+                self._open_s = loop.time() - opened_s
             if status.up and session.end is not None:
                 reason, text = session.end
                 self._ended(reason, text, session.failure, tell=news.is_due(text, loop.time()))

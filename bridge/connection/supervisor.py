@@ -25,6 +25,7 @@ from bridge.observe.status import Status
 from bridge.relay.backoff import Backoff
 from bridge.relay.consumer import Consumer
 from bridge.relay.plan import Plan
+from bridge.relay.queue import QueueFacts
 from bridge.relay.relay import Relay
 from bridge.relay.steering import Action, AskQueue, Consume, EndGeneration, OpenQuarantine, Stop
 from bridge.window.books import Books
@@ -56,6 +57,7 @@ class Supervisor:
             max_in_flight_bytes=settings.max_in_flight_bytes,
             confirm_timeout_s=settings.confirm_timeout,
             hold_timeout_s=settings.hold_timeout,
+            unroutable_timeout_s=settings.unroutable_timeout,
             delivery_limit=settings.delivery_limit,
             quarantine=bool(settings.quarantine_queue_name),
             own_keys=own_keys,
@@ -77,7 +79,7 @@ class Supervisor:
             own_keys=own_keys,
             quarantine_queue=settings.quarantine_queue_name,
             policy=policy,
-            stream=settings.source_is_stream,
+            queue_type=settings.stated_source_type,
             shutdown_timeout_s=settings.shutdown_timeout,
             reconnect_min_s=settings.reconnect_min,
             reconnect_max_s=settings.reconnect_max,
@@ -93,8 +95,11 @@ class Supervisor:
         self._errands: set[asyncio.Task[None]] = set()
         """What the source's broker has been asked, and is to answer."""
         self._quarantine_news = News()
+        self._left_in_flight = 0
+        """Messages in flight when the last decision was asked for: the last decision of all requeues them."""
         self._trouble_logged = ""
         self._consumer_told = Consumer.OFF
+        self._facts_told = QueueFacts(queue_type=settings.stated_source_type)
 
     def _backoff(self) -> Backoff:
         return Backoff(self.settings.reconnect_min, self.settings.reconnect_max, random.random)
@@ -172,6 +177,7 @@ class Supervisor:
         destination = self._pump.destination
         unsent_bytes = 0 if destination is None else destination.unsent_bytes
         while True:
+            self._left_in_flight = self.window.in_flight
             action = self.relay.decide(now_s, unsent_bytes)
             # First what has been settled: a generation that ends takes with it what is not written.
             self._pump.run(now_s)
@@ -182,6 +188,14 @@ class Supervisor:
 
     def _do(self, action: Action, now_s: float) -> None:
         if isinstance(action, Stop):
+            found = self.relay.steering.last_found
+            if self.relay.steering.facts.deletes_itself and found is not None:
+                left = found.ready + self._left_in_flight
+                log.warning(
+                    "stopping: queue %s still has %d messages, which are lost when RabbitMQ deletes it",
+                    self.settings.source_queue,
+                    left,
+                )
             self._stopped.set()
         elif isinstance(action, EndGeneration):
             keeper = self._source if action.side == "source" else self._destination
@@ -198,8 +212,8 @@ class Supervisor:
         """Ask the source's broker, and tell the steering what it answered, unless the generation has ended."""
         try:
             match action:
-                case Consume(prefetch):
-                    await self._consume(session, prefetch)
+                case Consume(prefetch, offset):
+                    await self._consume(session, prefetch, offset)
                 case OpenQuarantine():
                     await self._open_quarantine(session)
                 case AskQueue():
@@ -209,15 +223,20 @@ class Supervisor:
             session.bug(error, asyncio.get_running_loop().time())
         self.wake()
 
-    async def _consume(self, session: SourceSession, prefetch: int) -> None:
+    async def _consume(self, session: SourceSession, prefetch: int, offset: int | None) -> None:
         try:
-            before = await session.consume(prefetch)
+            before = await session.consume(prefetch, offset)
         except ConnectError as error:
             session.ended(error.result, f"could not consume: {error}", asyncio.get_running_loop().time())
             return
-        if session.end is None:
-            self.relay.started(before)
-            self._pump.run(asyncio.get_running_loop().time())
+        if session.end is not None:
+            return
+        now_s = asyncio.get_running_loop().time()
+        if before is None:
+            self.relay.steering.not_started()
+        else:
+            self.relay.started(before, now_s)
+            self._pump.run(now_s)
             log.info("consuming", extra={"queue": self.settings.source_queue, "prefetch": prefetch})
 
     async def _open_quarantine(self, session: SourceSession) -> None:
@@ -274,6 +293,11 @@ class Supervisor:
                     "the source cancelled the consumer (queue %s was deleted or has moved); forwarding what is held",
                     self.settings.source_queue,
                 )
+        facts = self.relay.steering.facts
+        if self.status.source.up and facts != self._facts_told:
+            self._facts_told = facts
+            if facts.advice:
+                log.warning("source queue %s %s", self.settings.source_queue, facts.advice)
         trouble = self.window.hindrance
         if bool(trouble) is not bool(self._trouble_logged):
             log.warning("destination %s", trouble or "takes messages again")
@@ -286,6 +310,7 @@ class Supervisor:
         status.consuming = self.relay.steering.consumer is Consumer.ON
         status.publish_window = window.publish_window
         status.trouble = window.hindrance
+        status.unreadable = self.relay.steering.hindrance
         status.oldest_received_s = window.oldest_received_s
         if window.last_forward_s is not None:
             status.last_forward_s = time.time() - (asyncio.get_running_loop().time() - window.last_forward_s)

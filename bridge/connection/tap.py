@@ -20,6 +20,7 @@ from aiormq.connection import TransportFactory
 from aiormq.exceptions import AMQPConnectionError
 
 from bridge.amqp.frames import HEARTBEAT_FRAME
+from bridge.connection import dial
 from bridge.errors import MalformedFrameError
 
 if sys.platform == "linux":
@@ -27,13 +28,17 @@ if sys.platform == "linux":
     from termios import TIOCOUTQ
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from typing import SupportsIndex
 
+    from aiohappyeyeballs import AddrInfoType
     from yarl import URL
 
     from bridge.amqp.cutter import Cutter
     from bridge.amqp.events import Event
     from bridge.relay.relay import Relay
+
+    LookUp = Callable[[str, int], Awaitable[Sequence[AddrInfoType]]]
 
 log = logging.getLogger(__name__)
 
@@ -196,21 +201,45 @@ class Pump:
             source.pause(pause=relay.paused)
 
 
+class _Reader(asyncio.StreamReader):
+    """What aiormq reads from; it knows whether there ever was anything to read."""
+
+    heard = False
+
+    def feed_data(self, data: Iterable[SupportsIndex]) -> None:
+        self.heard = True
+        super().feed_data(data)
+
+
 class TapFactory(TransportFactory):
     """aiormq's hook: opens the socket with a tap on it."""
 
-    def __init__(self, make: Callable[[asyncio.StreamReader], Tap]) -> None:
+    def __init__(self, make: Callable[[asyncio.StreamReader], Tap], look_up: LookUp = dial.look_up) -> None:
         self._make = make
+        self._look_up = look_up
+        self._reader: _Reader | None = None
         self.tap: Tap | None = None
+        self.address: object = None
+        """What the socket is connected to, as `getpeername` writes it; None before."""
+
+    @property
+    def has_heard(self) -> bool:
+        """Whether the peer has said a word of AMQP."""
+        return self._reader is not None and self._reader.heard
 
     async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:  # noqa: ANN401 - aiormq's signature
         """Connect; raises `AMQPConnectionError` as aiormq's own factories do."""
         loop = asyncio.get_running_loop()
+        host = url.host or ""
         context = await kwargs["ssl_context_provider"].get_context() if url.scheme == "amqps" else None
-        reader = asyncio.StreamReader(loop=loop)
+        reader = self._reader = _Reader(loop=loop)
         tap = self.tap = self._make(reader)
         try:
-            await loop.create_connection(lambda: tap, url.host or "", url.port or 0, ssl=context)
+            sock = await dial.connect(await self._look_up(host, url.port or 0))
+            self.address = sock.getpeername()
+            await loop.create_connection(
+                lambda: tap, sock=sock, ssl=context, server_hostname=host if context is not None else None
+            )
         except OSError as error:
             raise AMQPConnectionError(*error.args) from error
         assert tap.transport is not None  # noqa: S101 - create_connection calls connection_made first

@@ -6,6 +6,7 @@ traffic flows. When the loop does not answer within a second it is stuck, and th
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import socket
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
-from bridge.errors import ConfigurationError
+from bridge.errors import ConfigurationError, NotYetError
 from bridge.observe.metrics import BridgeCollector
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ CLIENT_TIMEOUT_S = 5.0
 """How long a client may be silent."""
 MAX_CLIENTS = 16
 """Connections at a time. One more ends the oldest: who only occupies connections cannot keep the probes out."""
+PASSING_ERRNOS = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, socket.EAI_AGAIN}
+"""Another process may be about to end, an interface to get its address, a name server to answer."""
 SHUTDOWN_POLL_S = 0.1
 
 Snapshot = tuple["Books", "Status"]
@@ -48,7 +51,10 @@ class Endpoint:
     """The HTTP server; a context manager."""
 
     def __init__(self, host: str, port: int, snapshot: Callable[[], Snapshot], loop: asyncio.AbstractEventLoop) -> None:
-        """`snapshot` runs on `loop`'s thread. Raises `ConfigurationError` when the port cannot be had."""
+        """`snapshot` runs on `loop`'s thread. Raises `NotYetError` while the port is taken.
+
+        Raises `ConfigurationError` when the port cannot be had.
+        """
         self._snapshot = snapshot
         self._loop = loop
         self._last: tuple[Books, Status, float] = (*snapshot(), loop.time())
@@ -63,7 +69,10 @@ class Endpoint:
         except OSError as error:
             reason = error.strerror or str(error)
             where = f"BRIDGE_HTTP_HOST={host} BRIDGE_HTTP_PORT={port}"
-            raise ConfigurationError([f"{where} cannot be listened on ({reason}); expected a free port here"]) from None
+            problem = f"{where} cannot be listened on ({reason}); expected a free port here"
+            if error.errno in PASSING_ERRNOS:
+                raise NotYetError([problem]) from None
+            raise ConfigurationError([problem]) from None
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(SHUTDOWN_POLL_S,), name="http", daemon=True

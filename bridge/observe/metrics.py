@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from bridge.observe.status import Status
     from bridge.window.books import Books, Histogram
 
-QUARANTINE_REASONS = ("poison", "too-large", "delivery-limit")
-REQUEUE_REASONS = ("shutdown", "hold-timeout", "unroutable", *QUARANTINE_REASONS)
+QUARANTINE_REASONS = ("poison", "too-large", "delivery-limit", "unroutable")
+REQUEUE_REASONS = ("shutdown", "hold-timeout", "probe", "memory", *QUARANTINE_REASONS)
 RETRY_REASONS = ("nack", "returned", "destination-lost")
 CONNECT_RESULTS = (
     *("ok", "unreachable", "unresolvable", "timeout", "connection-lost", "tls", "credentials", "login-refused"),
@@ -27,7 +27,8 @@ CONNECT_RESULTS = (
 )
 END_REASONS = (
     *("connection-lost", "connection-closed", "channel-closed", "heartbeat", "confirm-timeout"),
-    *("consumer-cancelled", "stalled", "cancel-timeout", "quarantine-timeout", "closed-by-us", "malformed", "bug"),
+    *("consumer-cancelled", "stalled", "cancel-timeout", "quarantine-timeout", "hold-timeout"),
+    *("closed-by-us", "malformed", "bug"),
 )
 """Label values that are there from the start, so that a rate over the first one counts it."""
 

@@ -37,6 +37,8 @@ class Status:
     stopping: bool = False
     trouble: str = ""
     """What keeps messages from being forwarded although both sides are up, such as a refusing destination."""
+    unreadable: str = ""
+    """What keeps the source from delivering although its channel is open."""
     stuck: str = ""
     """What the watchdog could not mend; empty while there is progress, or a reason for none."""
     publish_window: int = 0
@@ -53,6 +55,8 @@ class Status:
             found.append("destination: blocked by the broker")
         if self.trouble:
             found.append(f"destination: {self.trouble}")
+        if self.unreadable:
+            found.append(f"source: {self.unreadable}")
         if self.stopping:
             found.append("stopping")
         elif not self.consuming and not found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from bridge.amqp.content import HeaderPolicy
+from bridge.relay.queue import QueueType  # noqa: TC001 - a dataclass names its types
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +19,8 @@ class Plan:
     quarantine_queue: str = ""
     """Empty for none."""
     policy: HeaderPolicy = field(default_factory=HeaderPolicy)
-    stream: bool = False
-    """Whether the source is known to be a stream."""
+    queue_type: QueueType | None = None
+    """The source queue's, where the settings say so."""
     shutdown_timeout_s: float = 20.0
     reconnect_min_s: float = 0.2
     reconnect_max_s: float = 30.0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from bridge.amqp.content import ContentPreparer, HeaderPolicy, reframe
 from bridge.amqp.cutter import Cutter
-from bridge.amqp.events import Blocked, Close, Confirm, ConsumerCancelled, Deliveries, Event, Return, Unblocked
+from bridge.amqp.events import Blocked, Close, Confirm, ConsumerCancelled, Deliveries, Dropped, Event, Return, Unblocked
 from bridge.amqp.frames import DATA_CHANNEL, QUARANTINE_CHANNEL, ack_frame, cancel_frame, publish_frame, requeue_frame
 from bridge.errors import MalformedFrameError
 from bridge.relay.backoff import Backoff
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from bridge.relay.plan import Plan
-    from bridge.relay.watchdog import QueueState
+    from bridge.relay.queue import QueueFacts, QueueState
     from bridge.window.window import Window
 
 PUBLISH_BATCH_BYTES = 256 << 10
@@ -47,7 +47,8 @@ class Relay:
         self.source_output: list[bytes] = []
 
         self._source_frame_max = 0
-        self._source_cutter = Cutter(ContentPreparer(plan.policy))
+        self._preparer = ContentPreparer(plan.policy)
+        self._source_cutter = Cutter(self._preparer)
 
         self._own_keys = plan.own_keys
         self._destination = plan.destination
@@ -64,21 +65,23 @@ class Relay:
 
     def source_connecting(self) -> Cutter:
         """A connection to the source begins: return its cutter, to be fed from the first byte on."""
-        self._source_cutter = Cutter(ContentPreparer(self.policy))
+        self._preparer = ContentPreparer(self.policy)
+        self._source_cutter = Cutter(self._preparer)
         self.source_close = None
         return self._source_cutter
 
-    def source_opened(self, frame_max: int) -> None:
-        """The source's channel is open: a generation begins."""
+    def source_opened(self, frame_max: int, facts: QueueFacts | None = None) -> None:
+        """The source's channel is open: a generation begins; `facts` are what its broker said of the queue."""
         self._source_frame_max = self._source_cutter.frame_max = frame_max
         self.window.source_opened()
-        self.steering.source_opened()
+        self.steering.source_opened(facts)
+        self._preparer.believe(self.steering.facts.counts)
 
-    def source_lost(self) -> None:
+    def source_lost(self, now_s: float) -> None:
         """The source's generation ended, however it did."""
         self.quarantine.source_lost()
         self.source_output.clear()
-        self.steering.source_lost()
+        self.steering.source_lost(self.source_close, now_s)
         self.window.source_lost()
 
     def destination_connecting(self) -> Cutter:
@@ -104,13 +107,15 @@ class Relay:
         for event in events:
             match event:
                 case Deliveries(items, notable):
-                    if self.steering.from_stream is None:
-                        self.steering.from_stream = b"\x0fx-stream-offset" in items[0].content
+                    self.steering.delivered(items[0])
                     self.window.receive(items, now_s, notable=notable)
+                case Dropped(_, redelivered):
+                    self.window.drop(event.delivery_tag, redelivered, "memory")
                 case Confirm(channel=channel) | Return(channel=channel) if channel == QUARANTINE_CHANNEL:
                     self.quarantine.answered(event, now_s)
-                case ConsumerCancelled(by_us):
-                    self.steering.cancelled(now_s, by_us=by_us)
+                case ConsumerCancelled(by_us, consumer_tag):
+                    self.steering.cancelled(consumer_tag, now_s, by_us=by_us)
+                    self._source_cutter.drop(on=self.steering.shedding)
                 case Close(channel=channel) if channel == QUARANTINE_CHANNEL:
                     self.quarantine.closed(now_s)
                 case Close(channel=channel):
@@ -121,7 +126,7 @@ class Relay:
                 case _:
                     message = f"a {type(event).__name__} from the source"
                     raise MalformedFrameError(message)
-        self._settle()
+        self._settle(now_s)
 
     def destination_events(self, events: Iterable[Event], now_s: float) -> None:
         """Take what the destination's cutter cut. Raises `MalformedFrameError` for what cannot be."""
@@ -144,12 +149,14 @@ class Relay:
                 case _:
                     message = f"a {type(event).__name__} from the destination"
                     raise MalformedFrameError(message)
-        self._settle()
+        self._settle(now_s)
 
     # --- Bytes out ---------------------------------------------------------------------------------------
 
     def publishes(self, now_s: float) -> list[bytes]:
         """Return the next frames for the destination, some 256 KiB; empty when there is nothing to write now."""
+        if not self.steering.publishes:
+            return []
         batch = self.window.take(PUBLISH_BATCH_BYTES, now_s)
         if not batch:
             return []
@@ -171,14 +178,13 @@ class Relay:
         output, self.source_output = self.source_output, []
         return output
 
-    def _settle(self) -> None:
+    def _settle(self, now_s: float) -> None:
         """Encode what was decided for the source."""
         window, output = self.window, self.source_output
-        self.steering.settle()
-        if self.steering.take_cancel():
-            output.append(cancel_frame(self.steering.consumer_tag))
-        if self.steering.withholds:
-            return
+        if self.steering.settle(now_s):
+            output += map(cancel_frame, self.steering.take_cancels())
+            if self.steering.withholds:
+                return
         settlement = window.settlement
         if settlement.acks:
             output += [ack_frame(tag, multiple=multiple) for tag, multiple in settlement.take_acks()]
@@ -195,18 +201,18 @@ class Relay:
     def decide(self, now_s: float, unsent_bytes: int = 0) -> Action | None:
         """As `Steering.decide`."""
         action = self.steering.decide(now_s, unsent_bytes)
-        self._settle()
+        self._settle(now_s)
         return action
 
-    def started(self, before: QueueState) -> None:
+    def started(self, before: QueueState, now_s: float) -> None:
         """As `Steering.started`."""
         self.steering.started(before)
-        self._settle()
+        self._settle(now_s)
 
     def stop(self, now_s: float) -> None:
         """As `Steering.stop`."""
         self.steering.stop(now_s)
-        self._settle()
+        self._settle(now_s)
 
     @property
     def paused(self) -> bool:
@@ -219,5 +225,6 @@ class Relay:
         """Let time pass; ten times a second is often enough."""
         self.window.tick(now_s)
         self.steering.tick(now_s)
+        self._source_cutter.drop(on=self.steering.shedding)
         self.source_output += self.quarantine.publishes(self._source_frame_max, now_s, unix_s)
-        self._settle()
+        self._settle(now_s)

@@ -2,39 +2,29 @@
 
 Events of both sides come in, and `decide` says what follows: consume with so many, open the quarantine, ask the
 queue, end a generation, stop. The supervisor does it with sockets, the simulation without; neither decides anything.
-
-Whether and how the bridge consumes is one state. Every pair that is not in the table is a bug and raises:
-
-| event        | RUNNING     | PROBING     | GIVING_BACK | STOPPING  | ABANDONED |
-|--------------|-------------|-------------|-------------|-----------|-----------|
-| hold timeout | GIVING_BACK | GIVING_BACK | GIVING_BACK | STOPPING  |           |
-| given back   |             |             | PROBING     |           |           |
-| judged       | RUNNING     | RUNNING     | GIVING_BACK | STOPPING  |           |
-| source lost  | RUNNING     | PROBING     | PROBING     | STOPPING  | ABANDONED |
-| stop         | STOPPING    | STOPPING    | STOPPING    | STOPPING  | ABANDONED |
-| time is up   |             |             |             | ABANDONED |           |
-
-*Running*: it consumes with the whole prefetch. *Giving back*: the destination took nothing for `hold_timeout`; the
-consumer is cancelled and all that is held is requeued. *Probing*: a single message tries whether the destination
-takes messages again. *Stopping*: what a healthy destination takes is still forwarded, the rest is requeued.
-*Abandoned*: time was up, and what is published is requeued too; what the destination still answers has nobody to hear
-it.
+Whether and how the bridge consumes is one state (see `state`); the consumers of a source generation are an object that
+is dropped with it (see `consumption`).
 
 What it does not do: settle deliveries, which is `window`'s; encode and connect, which is the caller's.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from bridge.relay.consumer import Consumer, ConsumerEvent
-from bridge.relay.watchdog import Ending, QueueState, Watchdog
+from bridge.amqp.content import stream_offset
+from bridge.relay.consumer import Consumer
+from bridge.relay.consumption import Consumption
+from bridge.relay.queue import QueueFacts, QueueState
+from bridge.relay.state import ACTIVE, State, StateEvent
+from bridge.relay.watchdog import Watchdog
+from bridge.window.window import LIMIT_MARGIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from bridge.amqp.events import Close, Delivery
     from bridge.relay.backoff import Backoff
     from bridge.relay.plan import Plan
     from bridge.relay.quarantine import Quarantine
@@ -43,74 +33,31 @@ if TYPE_CHECKING:
 
 QUARANTINE_AGAIN_S = 300.0
 """How long a quarantine that did not answer is left alone: a publish to a broker with an alarm stops the connection."""
-
-
-class State(Enum):
-    """Whether and how the bridge consumes."""
-
-    RUNNING = "running"
-    PROBING = "probing"
-    GIVING_BACK = "giving back"
-    STOPPING = "stopping"
-    ABANDONED = "abandoned"
-
-    def after(self, event: StateEvent) -> State:
-        """Return the state that follows. Raises `ValueError` for an event that cannot happen now."""
-        state = TRANSITIONS[event].get(self)
-        if state is None:
-            message = f"{event.value} cannot happen to a bridge that is {self.value}"
-            raise ValueError(message)
-        return state
-
-
-class StateEvent(Enum):
-    """What changes the state."""
-
-    HOLD_TIMEOUT = "hold timeout"
-    GIVEN_BACK = "given back"
-    JUDGED = "judged"
-    SOURCE_LOST = "source lost"
-    STOP = "stop"
-    TIME_IS_UP = "time is up"
-
-
-TRANSITIONS: dict[StateEvent, dict[State, State]] = {
-    StateEvent.HOLD_TIMEOUT: {
-        State.RUNNING: State.GIVING_BACK,
-        State.PROBING: State.GIVING_BACK,
-        State.GIVING_BACK: State.GIVING_BACK,
-        State.STOPPING: State.STOPPING,
-    },
-    StateEvent.GIVEN_BACK: {State.GIVING_BACK: State.PROBING},
-    StateEvent.JUDGED: {
-        State.RUNNING: State.RUNNING,
-        State.PROBING: State.RUNNING,
-        State.GIVING_BACK: State.GIVING_BACK,
-        State.STOPPING: State.STOPPING,
-    },
-    StateEvent.SOURCE_LOST: {
-        State.RUNNING: State.RUNNING,
-        State.PROBING: State.PROBING,
-        State.GIVING_BACK: State.PROBING,
-        State.STOPPING: State.STOPPING,
-        State.ABANDONED: State.ABANDONED,
-    },
-    StateEvent.STOP: {
-        State.RUNNING: State.STOPPING,
-        State.PROBING: State.STOPPING,
-        State.GIVING_BACK: State.STOPPING,
-        State.STOPPING: State.STOPPING,
-        State.ABANDONED: State.ABANDONED,
-    },
-    StateEvent.TIME_IS_UP: {State.STOPPING: State.ABANDONED},
-}
+RETURNED_OFTEN = 3
+"""From this delivery count on a message may be the one that ends generations or processes."""
+PROBE_AGAIN_S, PROBE_AGAIN_MAX_S = 0.2, 30.0
+"""Pause after a refused probe: doubles from the one up to the other."""
+IN_VAIN_S = 0.25
+"""Pause after the second generation in a row that ended in vain: doubles up to `hold_timeout`."""
+PROBE_HOLD_S = 1500.0
+"""How long a refused probe is held where requeueing counts towards a delivery limit: well below the consumer timeout of
+30 minutes."""
+UNREADABLE_AFTER = 3
+"""Closes with an internal error in a row, nothing delivered, after which the head of the queue is called unreadable."""
+INTERNAL_ERROR = 541
+LAST_CALL = 0.1
+"""Share of the shutdown timeout, at its end, in which nothing more is published: only confirms are waited for."""
+ASK_AGAIN_S = 1.0
+"""How often a queue that our exit deletes is asked, during a shutdown, whether it is empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class Consume:
-    """Consume from the source with this prefetch; then call `starting` and `started`."""
+    """Consume from the source; then call `starting` and `started`, or `not_started`."""
 
     prefetch: int
+    offset: int | None = None
+    """Where to begin in a stream; None to begin where the settings say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,39 +103,58 @@ class Steering:
     ) -> None:
         """`unfinished` returns numbers that change while a delivery arrives."""
         self.window = window
-        self.watchdog = Watchdog(self, stream=plan.stream)
-        self.state = State.RUNNING
-        self.consumer = Consumer.OFF
-        self.consumer_tag = ""
-        self.from_stream: bool | None = None
-        """Whether the source is a stream, which says so in its deliveries; None before the first."""
+        self.state = State.PROBING
+        self.facts = QueueFacts(queue_type=plan.queue_type)
+        self.last_found: QueueState | None = None
+        """What the queue said of itself last."""
+        self.watchdog = Watchdog(self)
+        self._plan = plan
         self._unfinished = unfinished
 
         self._quarantine = quarantine
         self._quarantine_backoff = quarantine_backoff
         self._quarantine_at_s = 0.0
 
-        self._source_open = False
-        self._asking = False
-        """Whether an action that the source's broker must answer is under way."""
-        self._prefetch = 0
-        self._received_before = 0
-        """How many had been received when it was decided to consume."""
-        self._stalled: Ending | None = None
-        """Reason to end the generation that the queue's last answer gave."""
-        self._lost_since_s: float | None = None
-        """Since when the consumer has been lost."""
-        self._cancels = False
-        """Whether the cancel is to be written."""
-        self._verdicts_before = 0
-        """How many verdicts there had been when all was given back."""
+        self._source = Consumption(window, opened=False)
+        self.publishes = True
+        """Whether to publish what is held.
+
+        Not while it is unknown whether it still is ours (see `cancelled`), and not at the very end of a shutdown.
+        """
+
+        self._kind_told = False
+        """Whether this generation's deliveries have told whether they are a stream's."""
+        self._accepted_before = 0
+        """How many messages the destination had accepted when the bridge began to probe."""
+        self._consume_at_s = 0.0
+        self._probes_refused = 0
+        self._in_vain = 0
+        """Source generations in a row that had something to deliver and ended without an ack."""
+        self._unreadable = 0
+        self._giving_back_for = ""
 
         self._shutdown_timeout_s = plan.shutdown_timeout_s
         self._stop_at_s = 0.0
+        self._ask_at_s = 0.0
         self._received_by_tick = -1
         """How many had been received at the last tick of a shutdown."""
 
     # --- What can be asked -------------------------------------------------------------------------------
+
+    @property
+    def consumer(self) -> Consumer:
+        """Whether the source delivers."""
+        return self._source.consumer
+
+    @property
+    def cancelling(self) -> bool:
+        """Whether a consumer is being cancelled: all, or the one that is replaced."""
+        return self._source.cancelling
+
+    @property
+    def stream(self) -> bool:
+        """Whether the source is known to be a stream: nothing can be requeued there."""
+        return self.facts.queue_type == "stream"
 
     @property
     def stopping(self) -> bool:
@@ -201,13 +167,17 @@ class Steering:
         return self.state is State.ABANDONED
 
     @property
-    def wanted_prefetch(self) -> int:
-        """How many messages to consume with, when consuming should begin now; otherwise 0."""
-        window = self.window
-        ready = self._source_open and self.consumer is Consumer.OFF and not self.stopping
-        if not ready or not window.destination_ready or window.orphans:
-            return 0
-        return 1 if self.state is State.PROBING else window.limits.prefetch
+    def shedding(self) -> bool:
+        """Whether the bodies of deliveries are to be dropped."""
+        return self.state is State.SHEDDING
+
+    @property
+    def hindrance(self) -> str:
+        """What keeps the source from delivering although its channel is open, for an operator."""
+        if self._unreadable < UNREADABLE_AFTER:
+            return ""
+        text = "the broker closes the channel (541) at the message at the head of the queue, which it cannot read"
+        return f"{text}; consuming has stopped before its delivery limit" if self._spares_the_unreadable else text
 
     @property
     def received(self) -> tuple[int, ...]:
@@ -217,31 +187,84 @@ class Steering:
     @property
     def expects_deliveries(self) -> bool:
         """Whether the source would deliver if it had something: consuming, with room in the prefetch and in memory."""
-        return self.consumer is Consumer.ON and not self.paused and self.window.in_flight < self._prefetch
+        return self.consumer is Consumer.ON and not self.paused and self.window.in_flight < self._source.room_until
 
     @property
     def source_drained(self) -> bool:
         """Whether the generation holds nothing more and expects nothing: it can be closed without loss."""
-        return self.consumer in {Consumer.OFF, Consumer.LOST} and not self.window.in_flight
+        in_flight = self.window.books.published if self.stream and self.stopping else self.window.in_flight
+        return self.consumer in {Consumer.OFF, Consumer.LOST} and not in_flight
 
     @property
     def paused(self) -> bool:
         """Whether the source must not be read from: memory is full (invariant 4).
 
-        Not while the quarantine is being opened: the broker's answers come on the same connection.
+        Not while an answer of its broker is awaited, which comes on the same connection.
         """
-        return self.window.full and not self._quarantine.opening
+        awaits = self._source.asking or self.shedding or self.consumer is Consumer.LOST
+        return self.window.full and not awaits
 
     @property
     def withholds(self) -> bool:
-        """Whether acks and requeues wait for the cancel of a shutdown.
+        """Whether acks and requeues wait for a cancel.
 
-        A standby begins where the cancelled consumer ends, and what it publishes may overtake what is not confirmed yet
-        (4.3.6). With the acks withheld, the prefetch ends deliveries.
+        A consumer whose deliveries are not acked is sent no more than its prefetch. In a shutdown, a standby begins
+        where the cancelled consumer ends, and what it publishes may overtake what is not confirmed yet (4.3.6). A
+        message that is set out for a consumer that is gone ends up behind all others in a quorum queue of 4.3.
         """
+        if self.consumer is not Consumer.ON:
+            return False
+        if self.state is State.STOPPING:
+            return self._lingers and not self.facts.deletes_itself
+        widens = self.state is State.WIDENING and self._has_room
+        return widens or self._source.replaces
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether what another consumer delivers could be forwarded."""
+        window = self.window
+        return window.destination_ready and not window.orphans and not window.full
+
+    @property
+    def _lingers(self) -> bool:
+        """Whether a shutdown still forwards: the destination is healthy, or its answers are to come."""
         window = self.window
         healthy = window.destination_ready and not window.trouble.lasts
-        return self.state is State.STOPPING and self.consumer is Consumer.ON and (healthy or window.books.published > 0)
+        return healthy or window.books.published > 0
+
+    @property
+    def _spares_the_unreadable(self) -> bool:
+        limit = self.window.limits.delivery_limit
+        return self.facts.queue_type != "classic" and 0 < limit <= self._unreadable + LIMIT_MARGIN
+
+    def wanted(self, now_s: float) -> Consume | None:
+        """Return how to consume, when a consumer should be started now."""
+        window, source = self.window, self._source
+        idle = source.opened and not source.asking and not self.stopping
+        if not idle or not self._has_room or now_s < self._consume_at_s:
+            return None
+        if self.consumer is Consumer.OFF:
+            if self._spares_the_unreadable or self.state is State.GIVING_BACK:
+                return None
+        elif self.consumer is not Consumer.ON or source.replaces or not self._replaces(now_s):
+            return None
+        narrow = self.state is State.PROBING and not self.stream
+        return Consume(1 if narrow else min(window.limits.prefetch, source.fitting), window.resume_offset)
+
+    def _replaces(self, now_s: float) -> bool:
+        """Whether the consumer is to be replaced by another."""
+        return self.state is State.WIDENING or self._stands_behind_others(now_s)
+
+    def _stands_behind_others(self, now_s: float) -> bool:
+        """Whether all that is consumed is parked, or waits for a quarantine that is left alone for now.
+
+        Then one more is needed to see one through.
+        """
+        window = self.window
+        waiting = window.parked + (len(window.condemned) if now_s < self._quarantine_at_s else 0)
+        used = window.in_flight >= self._source.room_until and window.in_flight == waiting
+        room = window.in_flight < window.limits.prefetch and not window.everything_returned
+        return self.state is State.PROBING and used and room
 
     # --- The next action ---------------------------------------------------------------------------------
 
@@ -255,128 +278,219 @@ class Steering:
         if self.state is State.STOPPING and (self.source_drained or now_s >= self._stop_at_s):
             self._abandon()
             return Stop()
-        if (ending := self._ending(now_s, unsent_bytes)) is not None or not self._source_open or self._asking:
+        if (ending := self._ending(now_s, unsent_bytes)) is not None or not self._source.opened or self._source.asking:
             return ending
         return self._ask(now_s)
 
     def _ending(self, now_s: float, unsent_bytes: int) -> EndGeneration | None:
         """Return the generation that must end, if one must."""
         if (ending := self.watchdog.destination(now_s, unsent_bytes)) is not None:
+            self.window.destination_unconfirmed(now_s)
             return EndGeneration("destination", *ending)
-        if not self._source_open:
+        if not self._source.opened:
             return None
         if (ending := self.watchdog.source(now_s)) is not None:
             if self.window.quarantining:
                 self._quarantine_at_s = now_s + QUARANTINE_AGAIN_S
             return EndGeneration("source", *ending)
-        if self._stalled is not None:
-            return EndGeneration("source", *self._stalled)
-        if self._lost_for_good(now_s):
+        if (ending := self._source.ending) is not None:
+            return EndGeneration("source", *ending, drop=ending.reason == "stalled")
+        if self._source.deleted and self._lost_for_good(now_s):
             return EndGeneration("source", "consumer-cancelled", "the broker cancelled the consumer", drop=False)
         return None
 
     def _lost_for_good(self, now_s: float) -> bool:
-        """Whether a lost consumer's generation can end: what it holds can still be forwarded and acked until then.
-
-        It may exist nowhere else any more.
-        """
-        since_s = self._lost_since_s
+        """Whether the generation of a deleted queue can end: what it holds may exist nowhere else any more."""
+        since_s = self._source.lost_s
         return since_s is not None and (self.source_drained or now_s - since_s >= self.window.limits.hold_timeout_s)
 
     def _ask(self, now_s: float) -> Action | None:
         action: Action | None = None
-        if prefetch := self.wanted_prefetch:
-            self._prefetch = prefetch
-            self._received_before = self.window.books.received
-            action = Consume(prefetch)
+        lost = self.consumer is Consumer.LOST and not self._source.deleted
+        if (consume := self.wanted(now_s)) is not None:
+            self._source.ask(consume.prefetch)
+            action = consume
+        elif lost or now_s >= self._ask_at_s > 0.0:
+            self._ask_at_s = now_s + ASK_AGAIN_S if self._ask_at_s else 0.0
+            action = AskQueue()
         elif self._quarantine.wanted and now_s >= self._quarantine_at_s:
             self._quarantine.open()
             action = OpenQuarantine()
         elif self.watchdog.look_due(now_s):
             action = AskQueue()
-        self._asking = action is not None
+        if action is not None:
+            self._source.wait()
         return action
 
     # --- The source's answers ----------------------------------------------------------------------------
 
-    def source_opened(self) -> None:
-        """The source's channel is open: a generation begins."""
-        self._source_open = True
+    def source_opened(self, facts: QueueFacts | None = None) -> None:
+        """The source's channel is open: a generation begins; `facts` are what its broker said of the queue."""
+        self._source = Consumption(self.window, opened=True)
+        self._kind_told = False
+        if facts is not None:
+            self.facts = facts
+        self._accepted_before = self.window.accepted
+        if self.stream:
+            self.window.read_stream()
 
-    def source_lost(self) -> None:
+    def source_lost(self, close: Close | None, now_s: float) -> None:
         """The source's generation ended: nothing that was asked will be answered."""
-        self._source_open = self._asking = self._cancels = False
-        self._lost_since_s = self._stalled = None
-        self.consumer = self.consumer.after(ConsumerEvent.SOURCE_LOST)
-        self.state = self.state.after(StateEvent.SOURCE_LOST)
+        lost, self._source = self._source, Consumption(self.window, opened=False)
+        self.publishes = True
+        if lost.in_use:
+            self._in_vain = 0
+        elif lost.offered:
+            self._in_vain += 1
+            if self._in_vain > 1:
+                pause_s = min(self.window.limits.hold_timeout_s, IN_VAIN_S * 2.0 ** min(self._in_vain, 16))
+                self._consume_at_s = max(self._consume_at_s, now_s + pause_s)
+        if lost.received:
+            self._unreadable = 0
+        elif lost.offered and close is not None and close.reply_code == INTERNAL_ERROR:
+            self._unreadable += 1
+        self.state = self.state.after(StateEvent.LOST_IN_USE if lost.in_use else StateEvent.LOST_IN_VAIN)
 
-    def starting(self, consumer_tag: str, now_s: float) -> None:
-        """`basic.consume` is about to be sent."""
-        self.consumer = self.consumer.after(ConsumerEvent.START)
-        self.consumer_tag = consumer_tag
+    def delivered(self, first: Delivery) -> None:
+        """Deliveries have come, this one first: only those of a stream have an offset among their headers."""
+        if self.facts.queue_type is None and not self._kind_told:
+            self._kind_told = True
+            if stream_offset(first.content) is not None:
+                self.facts = replace(self.facts, queue_type="stream")
+                self.window.read_stream()
+
+    def starting(self, consumer_tag: str, now_s: float) -> bool:
+        """`basic.consume` is about to be sent; return whether it still should be."""
+        wanted = self.state in {State.PROBING, State.WIDENING, State.RUNNING}
+        if not wanted or not (
+            self.consumer is Consumer.OFF or (self.consumer is Consumer.ON and self._replaces(now_s))
+        ):
+            return False
+        self._source.start(consumer_tag)
         self.window.memory.consuming(now_s)
+        return True
+
+    def not_started(self) -> None:
+        """It was not sent, since it was no longer wanted."""
+        self._source.answered()
 
     def started(self, before: QueueState) -> None:
         """`consume-ok` has come; `before` is what the queue said of itself right before."""
-        self._asking = False
-        self.consumer = self.consumer.after(ConsumerEvent.STARTED)
-        self.watchdog.consuming(before, self._received_before)
-        if self.state is State.GIVING_BACK or (self.state is State.STOPPING and not self.withholds):
-            self._cancel()
+        source = self._source
+        source.answered()
+        self.last_found = before
+        source.found(before.ready)
+        if not before.ready:
+            self._unreadable = 0
+        if self.consumer is Consumer.STARTING:
+            self.watchdog.consuming(before, source.received_before)
+        source.started()
+        if self.consumer is Consumer.ON:
+            lingers = self.state is State.STOPPING and (self._lingers or self.facts.deletes_itself)
+            if self.state not in ACTIVE and not lingers:
+                source.cancel()
 
-    def cancelled(self, now_s: float, *, by_us: bool) -> None:
-        """The consumer is gone: our cancel was answered, or the broker cancelled it."""
-        self.consumer = self.consumer.after(ConsumerEvent.CANCEL_OK if by_us else ConsumerEvent.CANCELLED_BY_BROKER)
-        if self.consumer is Consumer.LOST and self._lost_since_s is None:
-            self._lost_since_s = now_s
+    def cancelled(self, consumer_tag: str, now_s: float, *, by_us: bool) -> None:
+        """A consumer is gone: our cancel was answered, or the broker cancelled it.
+
+        The broker does that when the queue is deleted or moves, and since 4.3 when a delivery was held for longer than
+        the consumer timeout: then it has requeued what we hold. So nothing more is published until the queue answered.
+        """
+        if not by_us:
+            self._source.cancelled_by_broker(now_s)
+            self.publishes = False
+            return
+        self._source.cancelled(consumer_tag)
+        if self.state is State.SHEDDING and self.consumer is Consumer.OFF:
+            self.state = self.state.after(StateEvent.SHED)
+        elif self.state is State.WIDENING and not self._source.replaces:
+            self.state = self.state.after(StateEvent.WIDENED)
 
     def quarantine_opened(self) -> None:
         """The quarantine's queue exists, and its channel is open."""
-        self._asking = False
+        self._source.answered()
         self._quarantine.opened()
         self._quarantine_backoff.reset()
 
     def quarantine_unavailable(self, now_s: float) -> None:
         """The quarantine could not be opened."""
-        self._asking = False
+        self._source.answered()
         self._quarantine_at_s = now_s + self._quarantine_backoff.delay_s(now_s)
         self._quarantine.closed(now_s)
 
     def queue_answered(self, found: QueueState | None, now_s: float) -> None:
         """The queue answered, or (None) did not."""
-        self._asking = False
-        self._stalled = self.watchdog.looked(found, now_s)
+        self._source.answered()
+        self.last_found = found or self.last_found
+        if self.consumer is Consumer.LOST:
+            if found is not None and found.exists and found.ready >= self.window.in_flight:
+                text = "the broker cancelled the consumer and requeued what it held (consumer timeout, or a move)"
+                self._source.end("consumer-cancelled", text)
+            else:
+                self._source.gone()
+                self.publishes = True
+                if found is None or found.exists:
+                    self.window.doubt()
+        elif self.state is not State.STOPPING:
+            if (ending := self.watchdog.looked(found, now_s)) is not None:
+                self._source.end(*ending)
+        elif found is not None and not found.ready and not self.window.in_flight and self.consumer is Consumer.ON:
+            self._source.cancel()
 
     # --- Shutting down -----------------------------------------------------------------------------------
 
     def stop(self, now_s: float) -> None:
-        """Shut down: forward what a healthy destination takes, stop consuming, requeue the rest."""
+        """Shut down: forward what a healthy destination accepts, stop consuming, requeue the rest."""
         self._stop_at_s = now_s + self._shutdown_timeout_s
         self.state = self.state.after(StateEvent.STOP)
-        if self.consumer is Consumer.ON and not self.withholds:
-            self._cancel()
+        if self.facts.deletes_itself:
+            self._ask_at_s = now_s
+        elif self.consumer is Consumer.ON and not self.withholds:
+            self._source.cancel()
 
     def _abandon(self) -> None:
         if self.consumer is Consumer.ON:
-            self._cancel()
+            self._source.cancel()
         self.state = self.state.after(StateEvent.TIME_IS_UP)
-        self.window.release_published("shutdown")
-        self.window.release("shutdown")
+        if not self.stream:
+            self.window.release_published("shutdown")
+            self.window.release("shutdown")
 
     # --- Before what is settled is written ---------------------------------------------------------------
 
-    def settle(self) -> None:
-        """Decide what is to go with the acks and requeues that are about to be written: a cancel, or more requeues."""
-        if self.state is State.PROBING and self.window.verdicts != self._verdicts_before:
-            # Before its ack is written: that would have the source set out the next message for a consumer that is
-            # gone, and a quorum queue of 4.3 puts such a message behind all that were given back (4.3.6).
-            self.state = self.state.after(StateEvent.JUDGED)
-            if self.consumer is Consumer.ON and self._prefetch < self.window.limits.prefetch:
-                self._cancel()
+    def settle(self, now_s: float) -> bool:
+        """Decide what is to go with the acks and requeues that are about to be written: a cancel, or more requeues.
+
+        Return whether the caller must look at `take_cancels`, `shedding` and `withholds`: rarely, and never on the hot
+        path.
+        """
+        if self.state is State.RUNNING and not self._source.replaces:
+            return False
+        if self.state is State.PROBING:
+            self._judge_probe(now_s)
         if self.state is State.GIVING_BACK:
-            self._release("hold-timeout", draining=False)
+            self._release(self._giving_back_for, draining=False)
         elif self.state is State.STOPPING:
             self._release("shutdown", draining=self._draining)
+        return True
+
+    def _judge_probe(self, now_s: float) -> None:
+        window = self.window
+        if window.accepted > self._accepted_before:
+            self._accepted_before = window.accepted
+            self._probes_refused = 0
+            last = window.last_accepted
+            if self.consumer is Consumer.ON and last is not None and last.delivery_count < RETURNED_OFTEN:
+                self.state = self.state.after(StateEvent.ACCEPTED)
+                if self._source.prefetch >= window.limits.prefetch:
+                    self.state = self.state.after(StateEvent.WIDENED)
+        elif self._source.refused and window.held_only and self._gives_probes_back:
+            self._give_back("probe", now_s)
+
+    @property
+    def _gives_probes_back(self) -> bool:
+        """Whether a refused probe is requeued at once, so that no lost connection counts for it."""
+        return not (self.facts.requeues_counted or self.facts.deleted_by_cancel or self.stream)
 
     @property
     def _draining(self) -> bool:
@@ -388,12 +502,24 @@ class Steering:
         window = self.window
         return window.books.published > 0 or window.publishable or window.quarantining
 
+    def _give_back(self, reason: str, now_s: float) -> None:
+        """Cancel the consumer and requeue what is held; then probe, after a pause."""
+        self.window.give_up(now_s)
+        self._giving_back_for = reason
+        pause_s = min(PROBE_AGAIN_MAX_S, PROBE_AGAIN_S * 2.0 ** min(self._probes_refused, 16))
+        self._probes_refused += 1
+        self._consume_at_s = max(self._consume_at_s, now_s + pause_s)
+        self._accepted_before = self.window.accepted
+        self.state = self.state.after(StateEvent.GIVE_BACK)
+        if self.consumer is Consumer.ON:
+            self._source.cancel()
+
     def _release(self, reason: str, *, draining: bool) -> None:
         """Requeue what is held, once the consumer is gone: in one go, which keeps its order where the queue does.
 
         When memory is full, nothing more can be read, the answer to the cancel neither: then at once, one by one.
         """
-        if draining:
+        if draining or self.stream:
             return
         gone = self.consumer in {Consumer.OFF, Consumer.LOST}
         if gone or (self.window.full and self.consumer is Consumer.CANCELLING):
@@ -403,38 +529,48 @@ class Steering:
             if self.state is State.GIVING_BACK:
                 self.state = self.state.after(StateEvent.GIVEN_BACK)
 
-    def take_cancel(self) -> bool:
-        """Whether the cancel is to be written now, before acks and requeues; handed over once."""
-        cancels, self._cancels = self._cancels, False
-        return cancels
-
-    def _cancel(self) -> None:
-        self.consumer = self.consumer.after(ConsumerEvent.CANCEL)
-        self._cancels = True
+    def take_cancels(self) -> list[str]:
+        """Hand over the consumers whose cancel is to be written now, before acks and requeues."""
+        return self._source.take_cancels()
 
     # --- Time --------------------------------------------------------------------------------------------
 
     def tick(self, now_s: float) -> None:
         """Let time pass."""
-        window = self.window
-        if (
-            window.trouble.seconds(now_s) >= window.limits.hold_timeout_s
-            and self._source_open
-            and window.books.held
-            and not self.stopping
-        ):
-            window.give_up(now_s)
-            self._verdicts_before = window.verdicts
-            self.state = self.state.after(StateEvent.HOLD_TIMEOUT)
-            if self.consumer is Consumer.ON:
-                self._cancel()
-        if self.state is State.STOPPING and self.consumer is Consumer.ON:
-            self._end_lingering(now_s)
+        if self.stopping:
+            if self.state is State.STOPPING and self.consumer is Consumer.ON:
+                self._end_lingering(now_s)
+            return
+        if self._source.opened and self.window.books.held and self._held_for_too_long(now_s):
+            if self.stream:
+                text = f"the destination accepted nothing for {self.window.limits.hold_timeout_s:g} s"
+                self._source.end("hold-timeout", text)
+                self.window.give_up(now_s)
+            else:
+                self._give_back("hold-timeout", now_s)
+        if self._source.full_too_long(now_s) and not self.facts.deleted_by_cancel and not self.stream:
+            self._source.shed()
+            self.state = self.state.after(StateEvent.MEMORY_FULL)
+
+    def _held_for_too_long(self, now_s: float) -> bool:
+        if self.state not in {*ACTIVE, State.SHEDDING} or (self.facts.deleted_by_cancel and not self.stream):
+            return False
+        hold_s = self.window.limits.hold_timeout_s
+        if self.state is State.PROBING and self.facts.requeues_counted and not self.stream:
+            hold_s = max(hold_s, PROBE_HOLD_S)
+        return self.window.trouble.seconds(now_s) >= hold_s
 
     def _end_lingering(self, now_s: float) -> None:
-        """Cancel the consumer once all is forwarded and no delivery has come since the last tick, or at half-time."""
+        """Cancel the consumer once all is forwarded and no delivery has come since the last tick, or at half-time.
+
+        A queue that the cancel deletes is emptied first, as far as time allows (see `queue_answered`).
+        """
+        if self.facts.deletes_itself:
+            if now_s >= self._stop_at_s - self._shutdown_timeout_s * LAST_CALL:
+                self.publishes = False
+            return
         books = self.window.books
         drained = not (books.published or self.window.publishable) and books.received == self._received_by_tick
         self._received_by_tick = books.received
         if drained or not self.withholds or now_s >= self._stop_at_s - self._shutdown_timeout_s / 2:
-            self._cancel()
+            self._source.cancel()

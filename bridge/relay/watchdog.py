@@ -1,9 +1,9 @@
-"""The watchdog, sans-I/O: which generation looks alive, makes no progress, and must be begun anew.
+"""The watchdog, sans-I/O: which generation looks alive, makes no progress, and must be ended.
 
 A connection that is up, with heartbeats, can still be of no use: an answer or a confirm never comes, or the
 queue delivers nothing although it is not empty, since the broker lost the consumer (known of quorum queues
-after a partition). `steering` asks it before every decision. Where
-beginning anew has not helped for several times in a row, `stuck` says so, and `/healthz` repeats it.
+after a partition). `steering` asks it before every decision. Where a new generation has not helped several times
+in a row, `stuck` says so, and readiness repeats it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from bridge.relay.consumer import Consumer
-
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    from bridge.relay.queue import QueueState
     from bridge.window.window import Window
 
 LOOK_EVERY_S = 15.0
@@ -31,15 +30,6 @@ class Ending(NamedTuple):
 
     reason: str
     text: str
-
-
-class QueueState(NamedTuple):
-    """What the source queue says of itself."""
-
-    ready: int
-    """Messages that wait for a consumer; of a stream, all that it keeps (3.10.8 and 4.3.6)."""
-    consumers: int
-    """A stream counts none, a quorum queue with a single active consumer no standby (3.10.8 and 4.3.6)."""
 
 
 class Lasting:
@@ -60,8 +50,14 @@ class Watched(Protocol):
     """What the watchdog looks at: the steering."""
 
     window: Window
-    consumer: Consumer
-    from_stream: bool | None
+
+    @property
+    def cancelling(self) -> bool:
+        """Whether a consumer is being cancelled: all, or the one that is replaced."""
+
+    @property
+    def stream(self) -> bool:
+        """Whether the source is known to be a stream, which keeps what it has delivered."""
 
     @property
     def paused(self) -> bool:
@@ -77,14 +73,10 @@ class Watched(Protocol):
 
 
 class Watchdog:
-    """Watches a bridge's two sides.
+    """Watches a bridge's two sides. A stream is not asked what it has."""
 
-    A source that is known to be a `stream` is not asked what it has: it keeps what it has delivered.
-    """
-
-    def __init__(self, watched: Watched, *, stream: bool = False) -> None:
+    def __init__(self, watched: Watched) -> None:
         self._watched = watched
-        self._stream = stream
         self._answer = Lasting()
         self._silence = Lasting()
         self._stall = Lasting()
@@ -145,7 +137,7 @@ class Watchdog:
         awaited: tuple[str, object] | None = None
         if watched.window.quarantining:
             awaited = "quarantine-timeout", watched.window.condemned[0][0].delivery_tag
-        elif watched.consumer is Consumer.CANCELLING and not watched.paused:
+        elif watched.cancelling and not watched.paused:
             awaited = "cancel-timeout", watched.received
         if self._answer.seconds(awaited, now_s) < timeout_s or awaited is None:
             return None
@@ -162,7 +154,7 @@ class Watchdog:
     def look_due(self, now_s: float) -> bool:
         """Whether the queue should be asked for its state, since it delivers nothing; then call `looked`."""
         watched = self._watched
-        expected = watched.expects_deliveries and not self._stream and not watched.from_stream
+        expected = watched.expects_deliveries and not watched.stream
         silence_s = self._silence.seconds(watched.received if expected else None, now_s)
         return silence_s >= LOOK_EVERY_S and now_s >= self._look_at_s
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from bridge.errors import CredentialsError
 from bridge.settings import parsers
-from bridge.settings.settings import PREFIX, Settings, variable
-from bridge.settings.sides import EXAMPLE
+from bridge.settings.settings import PREFIX, SIDE_KINDS, Settings, variable
+from bridge.settings.sides import EXAMPLE, has_outer_space
 
 if TYPE_CHECKING:
     from bridge.settings.sides import SideSettings
@@ -58,8 +58,8 @@ def _target_conflicts(settings: Settings) -> list[str]:
 
 def _side_conflicts(settings: Settings, side: SideSettings, wrong: set[str]) -> list[str]:
     name = variable(side.name)
-    given = {kind for kind in _SIDE_KINDS if f"{side.name}_{kind}" in settings.model_fields_set}
-    bad = {kind for kind in _SIDE_KINDS if settings.field_used(f"{side.name}_{kind}") in wrong}
+    given = {kind for kind in SIDE_KINDS if f"{side.name}_{kind}" in settings.model_fields_set}
+    bad = {kind for kind in SIDE_KINDS if settings.field_used(f"{side.name}_{kind}") in wrong}
     secure = bool(side.addresses) and side.addresses[0].scheme == "amqps"
     login = {"username", "password", "password_file"}
     tls = {"ca_file", "cert_file", "key_file"}
@@ -71,11 +71,8 @@ def _side_conflicts(settings: Settings, side: SideSettings, wrong: set[str]) -> 
         lines.append(f"{files} without effect on amqp://; expected an amqps:// URL")
     if "key_file" in given and side.tls.cert_file is None and not bad & tls:
         lines.append(f"{name}_KEY_FILE is set without {name}_CERT_FILE; expected both")
-    if secure and "cert_file" in given and not bad & tls:
-        try:
-            side.tls.context()
-        except CredentialsError as error:
-            lines.append(f"{name}_CERT_FILE: {error}; {name}_KEY_FILE names the key's file")
+    if secure and "cert_file" in given and side.tls.key_file is None and not bad & tls:
+        lines += _pair(side)
     if side.auth == "external":
         if side.addresses and (not secure or side.tls.cert_file is None) and not bad & tls and "auth" in given:
             lines.append(f"{name}_AUTH=external logs in by certificate; expected an amqps:// URL and {name}_CERT_FILE")
@@ -86,22 +83,44 @@ def _side_conflicts(settings: Settings, side: SideSettings, wrong: set[str]) -> 
     return lines + _declare_conflicts(side, given)
 
 
-_SIDE_KINDS = (
-    *("url", "username", "password", "password_file", "ca_file", "cert_file", "key_file", "auth"),
-    *("queue_type", "queue_arguments"),
-)
+def unready(settings: Settings, wrong: set[str]) -> list[str]:
+    """Return which certificates have not their keys: while both files are being rotated, or for good."""
+    lines = []
+    for side in (settings.source, settings.destination):
+        files = {settings.field_used(f"{side.name}_{kind}") for kind in ("url", "ca_file", "cert_file", "key_file")}
+        own = f"{side.name}_cert_file" in settings.model_fields_set
+        secure = bool(side.addresses) and side.addresses[0].scheme == "amqps"
+        if own and secure and side.tls.cert_file and side.tls.key_file and not files & wrong:
+            lines += _pair(side)
+    return lines
+
+
+def _pair(side: SideSettings) -> list[str]:
+    name = variable(side.name)
+    try:
+        side.tls.context()
+    except CredentialsError as error:
+        return [f"{name}_CERT_FILE: {error}; {name}_KEY_FILE names the key's file"]
+    return []
 
 
 def _declare_conflicts(side: SideSettings, given: set[str]) -> list[str]:
     name = variable(side.name)
     if not side.declare:
-        kinds = [kind for kind in ("queue_type", "queue_arguments") if kind in given and _departs(side, kind)]
+        # The source's type is also the operator's word on a queue that the bridge may not ask.
+        without = ("queue_arguments",) if side.name == "source" else ("queue_type", "queue_arguments")
+        kinds = [kind for kind in without if kind in given and _departs(side, kind)]
         return [f"{name}_{kind.upper()} has no effect; expected it with {name}_DECLARE=true" for kind in kinds]
     lines = []
     if side.queue_arguments.get("x-queue-type", side.queue_type) != side.queue_type:
         lines.append(f"{name}_QUEUE_ARGUMENTS names another x-queue-type than {name}_QUEUE_TYPE; expected one")
     if side.queue is not None and side.queue.startswith("amq."):
         lines.append(f'{name}_QUEUE: "{side.queue}" cannot be declared; expected a name that begins not with "amq."')
+    if side.queue is not None and has_outer_space(side.queue):
+        lines.append(
+            f'{name}_QUEUE: "{side.queue}" begins or ends with white space, and {name}_DECLARE would create a queue '
+            "of that name; expected it without"
+        )
     return lines
 
 
@@ -126,6 +145,11 @@ def _loops(settings: Settings) -> list[str]:
         lines.append(f"{PREFIX}QUARANTINE_QUEUE is the source queue itself; expected another queue")
     if quarantine == settings.destination_queue and here & there:
         lines.append(f"{PREFIX}QUARANTINE_QUEUE is the destination queue; expected another queue")
+    if settings.quarantine_queue is not None and has_outer_space(quarantine):
+        lines.append(
+            f'{PREFIX}QUARANTINE_QUEUE: "{quarantine}" begins or ends with white space, and would be created with it; '
+            "expected it without"
+        )
     length = len(quarantine.encode())
     if length > parsers.MAX_SHORTSTR_BYTES:
         lines.append(f"{PREFIX}QUARANTINE_QUEUE would by default be a name of {length} bytes; expected it to be set")

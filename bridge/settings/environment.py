@@ -14,9 +14,9 @@ from dotenv.parser import parse_stream
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource
 
-from bridge.errors import ConfigurationError
-from bridge.settings.conflicts import conflicts
-from bridge.settings.parsers import is_utf8
+from bridge.errors import ConfigurationError, NotYetError
+from bridge.settings.conflicts import conflicts, unready
+from bridge.settings.parsers import NOT_YET, is_utf8
 from bridge.settings.settings import PREFIX, Settings, options, variable
 
 if TYPE_CHECKING:
@@ -83,22 +83,30 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
 
 
 def load_settings(environ: Mapping[str, str]) -> Settings:
-    """Return the checked settings. Raises `ConfigurationError` with every mistake at once."""
+    """Return the checked settings. Raises `ConfigurationError` with every mistake at once.
+
+    Raises `NotYetError` where files are all that is wrong: mounted or rotated, they are right without a new setting.
+    """
     found = _Environment(Settings, environ)()
     given = {field: text for field, text in found.items() if text is not None}
     problems = {
         field: f"{variable(field)}: is not valid UTF-8 text" for field, text in given.items() if not is_utf8(text)
     }
     given = {field: text for field, text in given.items() if field not in problems}
+    lasting = bool(problems)
     try:
         settings = Settings(**given)
     except ValidationError as error:
         for detail in error.errors(include_input=False, include_url=False):
             field = str(detail["loc"][0])
+            lasting |= detail["type"] != NOT_YET
             problems[field] = f"{variable(field)}: {detail['msg'].removeprefix('Value error, ')}"
         # What is wrong in itself is left out, so that what goes together wrongly is seen in the same run.
         settings = Settings(**{field: text for field, text in given.items() if field not in problems})
-    lines = [*problems.values(), *conflicts(settings, set(problems))]
-    if lines:
+    found_conflicts = conflicts(settings, set(problems))
+    lines = [*problems.values(), *found_conflicts, *unready(settings, set(problems))]
+    if lasting or found_conflicts:
         raise ConfigurationError(lines)
+    if lines:
+        raise NotYetError(lines, settings.start_timeout)
     return settings

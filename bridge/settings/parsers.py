@@ -8,12 +8,16 @@ chart's schema is made from it. `x-unit` marks a quantity that may be written wi
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 from pydantic import PlainValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from bridge.settings.files import open_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +33,17 @@ SIZE_UNITS = {"": 1, "B": 1} | {
 }
 SIZE_NAMES = {unit.lower(): factor for unit, factor in SIZE_UNITS.items()}
 BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+NOT_YET = "not_yet"
+"""The type of what pydantic is told where the value may be right and a file is not as it should be, now."""
+LASTING_ERRNOS = {errno.EISDIR, errno.EINVAL, errno.ENAMETOOLONG}
+"""Why a file cannot be opened, now or later."""
+
+
+def not_yet(text: str) -> PydanticCustomError:
+    """Return the complaint about a file that may come, or be written to its end, by itself."""
+    return PydanticCustomError(NOT_YET, "{text}", {"text": text})
 
 
 def validator(parse: Callable[[str], Any], **schema: object) -> PlainValidator:
@@ -187,21 +202,27 @@ def _misfit(value: object) -> str:
             return ""
 
 
-def readable_file(check: Callable[[Path], None] | None = None) -> PlainValidator:
-    """Return the path of a file that can be read, and that `check` has nothing against."""
+def readable_file(check: Callable[[Path], str] | None = None) -> PlainValidator:
+    """Return the path of a file that can be read, and that `check` has nothing against, of which it returns a sentence.
+
+    What mounting or rotating the file may mend is reported as `not_yet`.
+    """
 
     def parse(text: str) -> Path:
         path = Path(text)
         try:
-            with path.open("rb") as file:
+            with open_file(path) as file:
                 file.read(1)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not a path"
             # A value that is no path at all may be the secret itself, in the wrong variable.
             shown = quoted(text) if "/" in text else "this file"
-            raise ValueError(f"{shown} cannot be read ({reason}); expected the path of a readable file") from None
-        if check is not None:
-            check(path)
+            problem = f"{shown} cannot be read ({reason}); expected the path of a readable file"
+            if "/" in text and isinstance(error, OSError) and error.errno not in LASTING_ERRNOS:
+                raise not_yet(problem) from None
+            raise ValueError(problem) from None
+        if check is not None and (fault := check(path)):
+            raise not_yet(f"{quoted(text)} {fault}")
         return path
 
     return validator(parse, type="string")

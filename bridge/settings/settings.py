@@ -23,6 +23,13 @@ from bridge.settings.sides import EXAMPLE, Auth, Credentials, QueueType, SideSet
 from bridge.words import SideName  # noqa: TC001 - beside types that pydantic reads
 
 PREFIX = "BRIDGE_"
+SIDE_KINDS = (
+    *("url", "username", "password", "password_file", "ca_file", "cert_file", "key_file", "auth"),
+    *("declare", "queue_type", "queue_arguments"),
+)
+"""What both sides have a setting of."""
+MIN_DELIVERY_LIMIT = 4
+"""The guard quarantines within 3 of the limit: with a lower one it would quarantine what comes for the first time."""
 CONSUMER_TIMEOUT_S = 1800
 """RabbitMQ's default `consumer_timeout`: what is held must have been given back before."""
 
@@ -43,19 +50,19 @@ def _secret() -> PlainValidator:
 
 
 def _pem(what: str) -> PlainValidator:
-    def check(path: Path) -> None:
-        if b"-----BEGIN" not in path.read_bytes():
-            raise ValueError(f"{parsers.quoted(str(path))} holds no PEM block; expected {what} in PEM")
+    def check(path: Path) -> str:
+        return "" if b"-----BEGIN" in path.read_bytes() else f"holds no PEM block; expected {what} in PEM"
 
     return parsers.readable_file(check)
 
 
 def _ca() -> PlainValidator:
-    def check(path: Path) -> None:
+    def check(path: Path) -> str:
         try:
             ssl.create_default_context(cafile=path)
-        except (ssl.SSLError, OSError):
-            raise ValueError(f"{parsers.quoted(str(path))} holds no CA certificate; expected PEM") from None
+        except OSError:  # ssl.SSLError is one
+            return "holds no CA certificate; expected PEM"
+        return ""
 
     return parsers.readable_file(check)
 
@@ -122,7 +129,11 @@ class Settings(BaseSettings):
         default=False, description="Declare the source queue, durable, when connecting; else it must exist."
     )
     source_queue_type: QueueTypeWord = Field(
-        "quorum", description="Its type, when declared: `classic`, `quorum` or `stream`."
+        "quorum",
+        description=(
+            "The source queue's type: `classic`, `quorum` or `stream`. For the declaration, and for a queue that the "
+            "bridge may not ask (that needs the permission to configure it)."
+        ),
     )
     source_queue_arguments: Table = Field({}, description="More arguments for its declaration, as JSON.")
 
@@ -182,6 +193,20 @@ class Settings(BaseSettings):
         "then they are given back.",
         json_schema_extra={"shown": "300s"},
     )
+    start_timeout: Annotated[float, parsers.duration(0, 3600)] = Field(
+        60.0,
+        description="How long to wait at the start for what may pass by itself: a port that is taken, "
+        "a file that is not mounted yet, a certificate without its key; then the exit status is 75.",
+        json_schema_extra={"shown": "60s"},
+    )
+    unroutable_timeout: Annotated[float, parsers.duration(0, CONSUMER_TIMEOUT_S - 60)] = Field(
+        300.0,
+        description=(
+            "How long a message that has no route is tried again before it goes to the quarantine; 0: it never does. "
+            "While nothing has a route, all is held."
+        ),
+        json_schema_extra={"shown": "300s"},
+    )
     shutdown_timeout: Annotated[float, parsers.duration(0, 3600)] = Field(
         20.0, description="How long to wait for confirms after SIGTERM.", json_schema_extra={"shown": "20s"}
     )
@@ -211,7 +236,7 @@ class Settings(BaseSettings):
     delivery_count: Annotated[Literal["drop", "keep"], parsers.choice("drop", "keep")] = Field(
         "drop", description="The headers `x-delivery-count` and `x-acquired-count` of a quorum queue: `drop` or `keep`."
     )
-    delivery_limit: Annotated[int, parsers.whole(4, 1 << 31, or_zero=True)] = Field(
+    delivery_limit: Annotated[int, parsers.whole(MIN_DELIVERY_LIMIT, 1 << 31, or_zero=True)] = Field(
         20,
         description="The source queue's delivery limit: a message that has come back within 3 of it is quarantined. "
         "0: off.",
@@ -283,6 +308,7 @@ class Settings(BaseSettings):
             declare=value("declare"),
             queue_type=value("queue_type"),
             queue_arguments=value("queue_arguments"),
+            variables={kind: variable(self.field_used(f"{name}_{kind}")) for kind in SIDE_KINDS},
         )
 
     @property
@@ -291,9 +317,11 @@ class Settings(BaseSettings):
         return f"{self.source_queue}.quarantine" if self.quarantine_queue is None else self.quarantine_queue
 
     @property
-    def source_is_stream(self) -> bool:
-        """Whether the settings tell that the source queue is a stream."""
-        return self.source_queue_type == "stream" or "x-stream-offset" in self.source_consumer_arguments
+    def stated_source_type(self) -> QueueType | None:
+        """The source queue's type where the settings state it: outright, or by where to begin in a stream."""
+        if "x-stream-offset" in self.source_consumer_arguments:
+            return "stream"
+        return self.source_queue_type if "source_queue_type" in self.model_fields_set else None
 
 
 class Option(NamedTuple):

@@ -69,6 +69,11 @@ class Books:
     size_bytes_total: int = 0
 
     @property
+    def acked(self) -> int:
+        """Deliveries that were acked."""
+        return self.forwarded + self.suppressed + sum(self.quarantined.values())
+
+    @property
     def imbalance(self) -> int:
         """Deliveries that the books do not account for; zero unless the bridge has a bug."""
         return (

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from bridge.errors import MalformedFrameError
 from bridge.window.pace import PublishWindow
 from bridge.window.publishes import Publishes
 from bridge.window.settlement import Settlement
@@ -39,6 +40,14 @@ class SourceGeneration:
         """Whether the first of the condemned is on its way to the quarantine."""
         self.releasing = ""
         """Reason for requeueing every delivery; empty otherwise."""
+        self._next_tag = 1
+
+    def expect(self, first_tag: int, number: int) -> None:
+        """Note that so many deliveries have come. Raises `MalformedFrameError` for a gap before them."""
+        if first_tag != self._next_tag:
+            message = f"delivery {first_tag} where delivery {self._next_tag} was to come: some were lost on the way"
+            raise MalformedFrameError(message)
+        self._next_tag += number
 
 
 class DestinationGeneration:

@@ -18,6 +18,9 @@ FIRST_PUBLISH_WINDOW = 16
 RETRY_MIN_S, RETRY_MAX_S = 0.2, 5.0
 """Backoff between publishes to a destination that refuses; the upper bound is what a recovery may cost."""
 
+REMEMBERED_S = 60.0
+"""How long a refusal is remembered when nothing is in flight."""
+
 
 class PublishWindow:
     """How many messages one generation of the destination may be sent before they are confirmed."""
@@ -55,6 +58,8 @@ class Trouble:
         self._resting_until_s = 0.0
         self.refusals = 0
         """Backoffs since the destination last took a message."""
+        self._unconfirmed = 0
+        """Confirm timeouts since the destination last accepted a message."""
         self.text = ""
         """Why an open destination takes nothing, for an operator."""
         self._since_s: float | None = None
@@ -73,6 +78,10 @@ class Trouble:
         """Whether nothing may be published yet: the destination has refused."""
         return now_s < self._resting_until_s
 
+    def remembers(self, now_s: float) -> bool:
+        """Whether the destination refused not long ago, although nothing is in flight that it could refuse now."""
+        return self.refusals > 0 and now_s < self._resting_until_s + REMEMBERED_S
+
     def began(self, now_s: float) -> None:
         """The destination takes nothing, from now on if not before."""
         if self._since_s is None:
@@ -86,6 +95,18 @@ class Trouble:
             self._resting_until_s = now_s + self.delay_s(self.refusals, RETRY_MAX_S)
             self.refusals += 1
 
+    def unconfirmed(self, now_s: float, confirm_timeout_s: float, hold_timeout_s: float) -> None:
+        """The destination accepted messages and did not confirm them: leave it alone for longer each time.
+
+        Each publish that it gets meanwhile may be another copy of the same message.
+        """
+        self.text = "does not confirm what it is sent"
+        self.began(now_s)
+        self.refusals += 1
+        self._unconfirmed += 1
+        rest_s = min(hold_timeout_s, confirm_timeout_s * 2.0 ** min(self._unconfirmed, 16))
+        self._resting_until_s = max(self._resting_until_s, now_s + rest_s)
+
     def given_back(self, now_s: float) -> None:
         """What was held is given back: the time that it may last begins again."""
         self._since_s = now_s
@@ -93,12 +114,8 @@ class Trouble:
     def over(self) -> None:
         """Nothing hinders the destination any more."""
         self._since_s = None
+        self.refusals = self._unconfirmed = 0
         self.text = ""
-
-    def taken(self) -> None:
-        """The destination took a message: the next refusal is the first."""
-        self.refusals = 0
-        self.over()
 
     def delay_s(self, attempts: int, at_most_s: float) -> float:
         """Return how long to wait after so many attempts before: doubling, with jitter."""

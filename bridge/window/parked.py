@@ -1,16 +1,18 @@
-"""Deliveries set aside, sans-I/O: the destination alone refuses them, so that others pass.
+"""Parked deliveries, sans-I/O: the destination alone refuses them, so that others pass.
 
-Those that were *returned* have no route: each is tried again, with a backoff of its own. Those that are *parked*
-carry a verdict, and wait for a quarantine that did not take them; without one, for an operator. Either kind is
-given up in the end.
+Those that were *returned* have no route: each is tried again, with a backoff of its own. They take at most a quarter of
+the window: beyond it, or after `unroutable_timeout`, the longest-waiting are *unroutable* and go to the quarantine, but
+only those since whose first return another message was accepted: a lost binding must not empty a queue into the
+quarantine. Those that carry a verdict wait for a quarantine that did not accept them; without one, for an operator.
 
-When several different messages were returned and none was taken meanwhile, it is the destination that has no
-route. Then nothing may pass, for order's sake: only *probes* are published, until one of them is taken.
+When several different messages were returned in a row and none was accepted, it is the destination that has no
+route. Then nothing may pass, for order's sake: only *probes* are published, until one of them is accepted.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,8 +25,11 @@ if TYPE_CHECKING:
 ASIDE_RETRY_MAX_S = 30.0
 """The longest backoff of a message that was returned."""
 RETURNS_IN_A_ROW = 3
-"""So many returned and none taken: it is the destination that has no route. Of messages with keys of their own, so many
-different ones."""
+"""So many returned and none accepted: it is the destination that has no route."""
+OWN_KEYS_IN_A_ROW = 64
+"""The same, of messages with keys of their own: that many different ones, or a quarter of the window."""
+RETRIES_AT_ONCE = 8
+"""So many are tried again at a time at most: each of them makes the others' confirms dearer."""
 
 
 @dataclass(slots=True)
@@ -42,10 +47,12 @@ class Waiting:
 class Parked:
     """The deliveries of one source generation that are set aside, by delivery tag."""
 
-    def __init__(self, trouble: Trouble, *, own_keys: bool) -> None:
-        """`trouble` knows how long to wait; `own_keys` as in `WindowLimits`."""
+    def __init__(self, trouble: Trouble, *, most: int, own_keys: bool) -> None:
+        """`trouble` knows how long to wait; at most `most` returned messages wait; `own_keys` as in `WindowLimits`."""
         self._trouble = trouble
+        self._most = most
         self._own_keys = own_keys
+        self._in_a_row = min(OWN_KEYS_IN_A_ROW, max(RETURNS_IN_A_ROW, most)) if own_keys else RETURNS_IN_A_ROW
         self.waiting: dict[int, Waiting] = {}
         self.retried: dict[int, Waiting] = {}
         """Those that were aside and are being tried again, until they are settled."""
@@ -61,7 +68,7 @@ class Parked:
     @property
     def everything_returned(self) -> bool:
         """Whether the destination has no route, and a returned message waits that can tell when it has one again."""
-        return self.returns_in_a_row >= RETURNS_IN_A_ROW and any(w.verdict is None for w in self.waiting.values())
+        return self.returns_in_a_row >= self._in_a_row and any(w.verdict is None for w in self.waiting.values())
 
     @property
     def hindrance(self) -> str:
@@ -69,9 +76,9 @@ class Parked:
         parked = [w.verdict for w in (*self.waiting.values(), *self.retried.values()) if w.verdict is not None]
         if parked:
             why = parked[0].reply_text or parked[0].reason
-            return f"holds {len(parked)} messages that it refuses and no quarantine takes ({why})"
+            return f"rejects {_messages(len(parked))} ({why}); holding them, no quarantine accepts them"
         if self.waiting:
-            return f"has no route for {len(self.waiting)} messages, which are tried again"
+            return f"has no route for {_messages(len(self.waiting))}; trying again"
         return ""
 
     # --- In ----------------------------------------------------------------------------------------------
@@ -86,8 +93,8 @@ class Parked:
         if before is None or self._routeless or not self._own_keys:
             # Else it says the same again of a key of its own, and nothing of the destination.
             self.returns_in_a_row += 1
-        self._routeless |= self.returns_in_a_row >= RETURNS_IN_A_ROW
-        return self.returns_in_a_row >= RETURNS_IN_A_ROW
+        self._routeless |= self.returns_in_a_row >= self._in_a_row
+        return self.returns_in_a_row >= self._in_a_row
 
     def park(self, delivery: Delivery, verdict: Verdict, now_s: float, retry_in_s: float) -> None:
         """Set it aside, to be offered to the quarantine again."""
@@ -109,7 +116,7 @@ class Parked:
 
         A single message may be unroutable for ever.
         """
-        self.returns_in_a_row = RETURNS_IN_A_ROW - 2
+        self.returns_in_a_row = self._in_a_row - 2  # the oldest, and one more: after both it is as before
         returned = [w for w in self.waiting.values() if w.verdict is None]
         again = {min(w.delivery.delivery_tag for w in returned)}
         if alone:
@@ -118,11 +125,32 @@ class Parked:
 
     def due(self, now_s: float) -> list[Delivery]:
         """Return the returned that are to be published again."""
-        return self._retry([t for t, w in self.waiting.items() if w.verdict is None and now_s >= w.retry_at_s])
+        due = (t for t, w in self.waiting.items() if w.verdict is None and now_s >= w.retry_at_s)
+        return self._retry(list(islice(due, RETRIES_AT_ONCE)))
 
-    def given_up(self, now_s: float, hold_timeout_s: float) -> list[tuple[Delivery, str]]:
-        """Return those that have been refused for so long, each with the reason."""
-        late = [t for t, w in self.waiting.items() if now_s - w.since_s >= hold_timeout_s]
+    def unroutable(self, now_s: float, timeout_s: float, accepted_s: float | None) -> list[Delivery]:
+        """Hand over the returned that are too many or have waited for `timeout_s` (0: for ever), the oldest first.
+
+        `accepted_s` is when the destination last accepted a message.
+        """
+        if accepted_s is None or self.everything_returned or not self.waiting:
+            return []
+        returned = sorted((w.since_s, t) for t, w in self.waiting.items() if w.verdict is None)
+        surplus = len(returned) - self._most
+        gone = [
+            tag
+            for number, (since_s, tag) in enumerate(returned)
+            if since_s <= accepted_s and (number < surplus or 0 < timeout_s <= now_s - since_s)
+        ]
+        return [self.waiting.pop(tag).delivery for tag in gone]
+
+    def given_up(self, now_s: float, hold_timeout_s: float, *, returned: bool) -> list[tuple[Delivery, str]]:
+        """Hand over those that have been refused for so long, each with the reason; the `returned`, too, or not."""
+        late = [
+            t
+            for t, w in self.waiting.items()
+            if now_s - w.since_s >= hold_timeout_s and (returned or w.verdict is not None)
+        ]
         gone = [self.waiting.pop(tag) for tag in late]
         if self._own_keys and not self._routeless:
             # Given back, they come again with other delivery tags, and would be taken for different messages.
@@ -151,3 +179,7 @@ class Parked:
         again = {tag: self.waiting.pop(tag) for tag in delivery_tags}
         self.retried |= again
         return [waiting.delivery for waiting in again.values()]
+
+
+def _messages(number: int) -> str:
+    return f"{number} message{'s' * (number != 1)}"

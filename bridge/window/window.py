@@ -40,9 +40,11 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
 
+from bridge.amqp.content import stream_offset
 from bridge.window.blame import Blame, SizeLimit, Verdict
 from bridge.window.books import Books, count
 from bridge.window.generations import DestinationGeneration, SourceGeneration
+from bridge.window.offsets import Offsets
 from bridge.window.pace import RETRY_MAX_S, Trouble
 from bridge.window.parked import Parked
 from bridge.window.publishes import Publishes
@@ -66,6 +68,8 @@ class WindowLimits:
     max_in_flight_bytes: int = 64 << 20
     confirm_timeout_s: float = 30.0
     hold_timeout_s: float = 300.0
+    unroutable_timeout_s: float = 300.0
+    """0 for never."""
     delivery_limit: int = 20
     quarantine: bool = True
     own_keys: bool = False
@@ -83,10 +87,14 @@ class Window:
         # What the destination has taught: it outlives the generations.
         self.trouble = Trouble(chance)
         self._size_limit = SizeLimit()
-        self.verdicts = 0
-        """How often the destination said of a message that it takes it, or that it is the message which it refuses."""
+        self.accepted = 0
+        """Messages that it has accepted, orphans included."""
+        self.last_accepted: Delivery | None = None
+        """The delivery whose publish it accepted last."""
         self.last_forward_s: float | None = None
         """When it last took a message, in monotonic seconds."""
+        self._offsets: Offsets | None = None
+        """Set when the source is a stream."""
 
         self._source = self._source_generation()
         self._destination = self._destination_generation()
@@ -94,7 +102,7 @@ class Window:
     def _source_generation(self) -> SourceGeneration:
         limits = self.limits
         return SourceGeneration(
-            Parked(self.trouble, own_keys=limits.own_keys),
+            Parked(self.trouble, most=max(1, limits.prefetch // 4), own_keys=limits.own_keys),
             Blame(self._size_limit, own_keys=limits.own_keys, quarantine=limits.quarantine),
         )
 
@@ -161,6 +169,26 @@ class Window:
         return self.books.bytes_in_flight >= self.limits.max_in_flight_bytes and not waits
 
     @property
+    def held_only(self) -> bool:
+        """Whether there are deliveries in the window, and none is published, parked or bound for the quarantine."""
+        return 0 < self.books.held == len(self._source.held) and not self.books.published
+
+    @property
+    def parked(self) -> int:
+        """How many deliveries are parked."""
+        return len(self._source.parked.waiting)
+
+    @property
+    def everything_returned(self) -> bool:
+        """Whether the destination has no route for anything."""
+        return self._source.parked.everything_returned
+
+    @property
+    def resume_offset(self) -> int | None:
+        """Where to read on in a stream; None for where the settings say."""
+        return None if self._offsets is None else self._offsets.resume_at
+
+    @property
     def hindrance(self) -> str:
         """What keeps messages from being forwarded although the destination is open, for an operator."""
         return self.trouble.text or self._source.parked.hindrance
@@ -192,8 +220,31 @@ class Window:
         """A source generation begins: delivery tags start at 1."""
         self._source = self._source_generation()
 
+    def read_stream(self) -> None:
+        """The source is a stream: what has been forwarded is known by its offsets."""
+        self._offsets = self._offsets or Offsets()
+
+    def doubt(self) -> None:
+        """Nobody knows whether the source has requeued what is in the window: each may come twice."""
+        self.books.duplicates_possible += self.in_flight
+
+    def drop(self, delivery_tag: int, redelivered: int, reason: str) -> None:
+        """Give back a delivery of which no more was kept than its delivery tag."""
+        books = self.books
+        self._source.expect(delivery_tag, 1)
+        books.received += 1
+        books.received_redelivered += redelivered
+        books.size_bits[0] += 1
+        count(books.requeued, reason)
+        self._source.settlement.requeue(delivery_tag)
+
     def receive(self, deliveries: list[Delivery], now_s: float, *, notable: bool = True) -> None:
-        """Take deliveries in; `notable` says that some are redelivered or came back often."""
+        """Take deliveries in; `notable` says that some are redelivered or came back often.
+
+        Raises `MalformedFrameError` for a gap in the delivery tags: what a broker sent was lost on the way, and would
+        stay unacknowledged for ever.
+        """
+        self._source.expect(deliveries[0].delivery_tag, len(deliveries))
         self.memory.heard(now_s)
         books = self.books
         sizes = books.size_bits
@@ -207,7 +258,7 @@ class Window:
         books.size_bytes_total += body_bytes
         books.held += len(deliveries)
         books.bytes_in_flight += content_bytes
-        if notable or self._source.releasing or self._size_limit.size_bytes is not inf:
+        if notable or self._source.releasing or self._offsets is not None or self._size_limit.size_bytes is not inf:
             for delivery in deliveries:
                 self._look_at(delivery, now_s)
         else:
@@ -225,6 +276,13 @@ class Window:
                 return
             if not self.memory.vouches_for(delivery.content):
                 books.duplicates_possible += 1
+        if self._offsets is not None:
+            offset = stream_offset(delivery.content)
+            if offset is not None and self._offsets.received(offset):
+                books.suppressed += 1
+                self._leave(delivery)
+                source.settlement.ack(delivery.delivery_tag)
+                return
         if source.releasing:
             self._requeue(delivery, source.releasing)
         elif limits.quarantine and 0 < limits.delivery_limit <= delivery.delivery_count + LIMIT_MARGIN:
@@ -334,6 +392,10 @@ class Window:
                 self._condemn(delivery, ruling.verdict, now_s)
         return ruling.innocent
 
+    def destination_unconfirmed(self, now_s: float) -> None:
+        """The destination's generation ends since it did not confirm in time."""
+        self.trouble.unconfirmed(now_s, self.limits.confirm_timeout_s, self.limits.hold_timeout_s)
+
     def take(self, max_bytes: int, now_s: float) -> list[Delivery]:
         """Move what may be published now from held to published and return it: at most some `max_bytes` bytes.
 
@@ -404,11 +466,20 @@ class Window:
         books.published -= len(confirmed)
         books.bytes_in_flight -= content_bytes
         self.memory.acked(confirmed, content_bytes)
+        self.accepted += len(confirmed)
+        self.last_accepted = confirmed[-1]
+        if self._offsets is not None:
+            for delivery in confirmed:
+                self._note_offset(delivery)
         self.last_forward_s = now_s
-        self.verdicts += 1
-        self.trouble.taken()
+        self.trouble.over()
         if self._source.parked.returns_in_a_row:
             self._hold(self._source.parked.taken())
+
+    def _note_offset(self, delivery: Delivery) -> None:
+        offset = stream_offset(delivery.content)
+        if self._offsets is not None and offset is not None:
+            self._offsets.forwarded(offset)
 
     def _resolve_orphans(self, confirmed: Iterable[Delivery | None], *, accepted: bool) -> None:
         for delivery in confirmed:
@@ -417,6 +488,8 @@ class Window:
             if accepted and not self._destination.publishes.was_returned(delivery):
                 # Without an id its redelivery cannot be told from another message; `receive` counts it.
                 self.memory.remember(delivery.content)
+                self.accepted += 1
+                self._note_offset(delivery)
             else:
                 self.memory.given_back(delivery.content)
 
@@ -452,7 +525,8 @@ class Window:
         publishes.returned(event, now_s)
         if not self._orphaned:
             count(self.books.publish_retries, "returned")
-        self._destination.publish_window.narrow(publishes.next_seqno)
+        if not self.limits.own_keys:
+            self._destination.publish_window.narrow(publishes.next_seqno)
 
     # --- The quarantine ----------------------------------------------------------------------------------
 
@@ -465,6 +539,7 @@ class Window:
         self._source.quarantining = False
         delivery, verdict = self._source.condemned.popleft()
         count(self.books.quarantined, verdict.reason)
+        self._note_offset(delivery)
         self._leave(delivery)
         self._ack(delivery)
         return delivery, verdict
@@ -480,7 +555,6 @@ class Window:
             self._source.parked.park(delivery, verdict, now_s, RETRY_MAX_S)
 
     def _condemn(self, delivery: Delivery, verdict: Verdict, now_s: float) -> None:
-        self.verdicts += 1
         if self.limits.quarantine:
             self._source.condemned.append((delivery, verdict))
         else:
@@ -492,7 +566,7 @@ class Window:
         """Let time pass: try again what is due, give back what was aside for too long."""
         self.memory.expire(now_s, taking=not self.trouble.lasts)
         self._size_limit.expire(now_s)
-        if self.destination_ready and not self.in_flight:
+        if self.destination_ready and not self.in_flight and not self.trouble.remembers(now_s):
             self.trouble.over()
         source, parked = self._source, self._source.parked
         if not parked.everything_returned:
@@ -500,8 +574,12 @@ class Window:
         elif self.destination_ready and not self.trouble.resting(now_s) and not self.publishing:
             self._hold(parked.probes(alone=not source.held))
             return
-        for delivery, reason in parked.given_up(now_s, self.limits.hold_timeout_s):
-            self._requeue(delivery, reason)
+        self._give_up_unroutable(now_s)
+        if self._offsets is None:  # nothing of a stream can be requeued
+            for delivery, reason in parked.given_up(
+                now_s, self.limits.hold_timeout_s, returned=not self._quarantines_unroutable
+            ):
+                self._requeue(delivery, reason)
         source.condemned.extend(parked.offered(now_s))
 
     def confirm_overdue(self, now_s: float) -> bool:
@@ -518,9 +596,21 @@ class Window:
 
     def _set_aside(self, delivery: Delivery, now_s: float) -> None:
         """The destination has no route for it: try it again later, let the others pass."""
-        self.verdicts += 1
         if self._source.parked.returned(delivery, now_s):
             self._refused("returned", "no queue is bound for them", now_s)
+        elif self.parked > self.limits.prefetch // 4:
+            self._give_up_unroutable(now_s)
+
+    @property
+    def _quarantines_unroutable(self) -> bool:
+        return self.limits.quarantine and self.limits.unroutable_timeout_s > 0
+
+    def _give_up_unroutable(self, now_s: float) -> None:
+        if self._quarantines_unroutable:
+            for delivery in self._source.parked.unroutable(
+                now_s, self.limits.unroutable_timeout_s, self.last_forward_s
+            ):
+                self._condemn(delivery, Verdict("unroutable", 312, "NO_ROUTE"), now_s)
 
     def _hold(self, deliveries: list[Delivery]) -> None:
         """Put deliveries back among the held, in the order of the source (invariant 5)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,26 @@ def imbalance(metrics: Metrics) -> float:
     return metrics.total("bridge_messages_received_total") - done - in_flight(metrics)
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the messages that were sent, as the independent client counts it."""
+
+    lost: int
+    """Nowhere to be found."""
+    left: int
+    """Still in the source queue, or with the bridge; a stream's are taken for lost."""
+    quarantined: int
+    doubled: int
+    doubled_at_most: float
+    """Copies too many, as far as the bridge knows: ``bridge_duplicates_possible_total``."""
+
+    @property
+    def is_faultless(self) -> bool:
+        """All at the destination, and every duplicate counted."""
+        missing = self.lost or self.left or self.quarantined
+        return not missing and self.doubled <= self.doubled_at_most
+
+
 @dataclass
 class Scene:
     """A bridge from ``in`` on one node to ``out`` on another, and how many messages have been sent."""
@@ -42,6 +63,8 @@ class Scene:
     scrapes: int = field(default=0)
     ended_before: int = 0
     """How many an earlier process of the bridge had done with: the counters are each process's own."""
+    source_keeps: bool = False
+    """The source is a stream: what was consumed stays in it."""
 
     def publish(self, count: int, size: int = 256, *, message_ids: bool = True) -> None:
         """Publish the next numbered messages to the source, confirmed."""
@@ -80,6 +103,48 @@ class Scene:
             raise TimeoutError(f"{error}\n{self.bridge.get('/readyz')}\n{self.bridge.logs[-3000:]}") from None
         return self.metrics()
 
+    def see_one_through(self) -> None:
+        """Publish one message and wait until it is acked: by then the bridge consumes with its whole prefetch.
+
+        It acks nothing while it goes over from the prefetch of 1 that a process begins with.
+        """
+        self.publish(1)
+        self.wait_done()
+
+    def outcome(self, timeout_s: float = 30) -> Outcome:
+        """Wait until every message has come to its end, ``timeout_s`` at most, and tell which end.
+
+        It does not raise when that takes longer: how many are missing says more than that a test ran out of time.
+        """
+        quarantine = f"{self.queue_in}.quarantine"
+        arrived: list[int] = []
+        quarantined: list[int] = []
+
+        def ended() -> bool:
+            metrics = self.metrics()
+            arrived.extend(map(number_of, drain(self.destination.url, self.queue_out)))
+            if self.source.has_queue(quarantine):
+                quarantined.extend(map(number_of, drain(self.source.url, quarantine)))
+            return len({*arrived, *quarantined}) >= self.sent and in_flight(metrics) == 0 and self._left() == 0
+
+        with suppress(TimeoutError):
+            wait_until(ended, "every message to come to its end", timeout_s, interval_s=0.1)
+        missing = self.sent - len({*arrived, *quarantined})
+        left = min(missing, self._left())
+        return Outcome(
+            lost=missing - left,
+            left=left,
+            quarantined=len({*quarantined}),
+            doubled=len(arrived) - len({*arrived}),
+            doubled_at_most=self.metrics().total("bridge_duplicates_possible_total"),
+        )
+
+    def _left(self) -> int:
+        """How many messages the source queue holds; 0 where it is gone, or a stream, which always holds all."""
+        if self.source_keeps or not self.source.has_queue(self.queue_in):
+            return 0
+        return self.source.queue_depth(self.queue_in)
+
     def audit(self) -> Audit:
         """Take everything from the destination and compare it with what was sent."""
         return audit(map(number_of, drain(self.destination.url, self.queue_out)), self.sent)
@@ -103,6 +168,29 @@ def settings(source: Node, destination: Node, queue_in: str, queue_out: str) -> 
         "BRIDGE_DESTINATION_QUEUE": queue_out,
         **FAST,
     }
+
+
+def refused(  # noqa: PLR0913 - all but the nodes by name
+    source: Node,
+    destination: Node,
+    *,
+    queue_type: str = "classic",
+    name: str,
+    arguments: Mapping[str, object] | None = None,
+    auto_delete: bool = False,
+    accepts: int = 1,
+    extra: Mapping[str, object] | None = None,
+) -> Scene:
+    """As ``scene``, but the destination is a full queue until ``accept_all``; ``arguments`` are the source's.
+
+    The one message that it ``accepts`` first is for a bridge that will not fetch many before it has forwarded any.
+    """
+    source.declare(f"{name}.in", queue_type, arguments, auto_delete=auto_delete)
+    destination.declare(f"{name}.out")
+    destination.accept_only(f"{name}.out", accepts)
+    this = scene(source, destination, name=name, declare=False, extra=extra)
+    this.source_keeps = queue_type == "stream"
+    return this
 
 
 def scene(  # noqa: PLR0913 - all but the nodes by name

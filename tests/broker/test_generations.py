@@ -38,7 +38,7 @@ FAULTS = [restart, sigkill, close_connections]
 
 def held_by_a_blocked_destination(this: Scene) -> None:
     """Have the bridge hold a whole prefetch that it cannot publish."""
-    this.bridge.wait_ready()
+    this.see_one_through()
     this.destination.alarm(on=True)
     # An alarm is told to a connection when it next publishes: this one finds out for the bridge.
     this.publish(1)

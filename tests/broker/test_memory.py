@@ -29,7 +29,7 @@ def test_memory_is_bounded_while_the_destination_accepts_nothing(
         return this.metrics().total("bridge_bytes_in_flight")
 
     with this.bridge:
-        this.bridge.wait_ready()
+        this.see_one_through()
         in_memory()
         destination.alarm(on=True)
         this.publish(200, size=SIZE_BYTES)

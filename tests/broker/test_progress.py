@@ -95,12 +95,17 @@ def wait_begun_anew(vanished: list[Scene], quiet: list[Scene]) -> None:
 
 
 def test_a_vanished_consumer_is_begun_anew_and_what_waits_is_left_alone(source: Node, destination: Node) -> None:
-    """Side by side, since the watchdog takes its time: two that must be begun anew, five that must not.
+    """Side by side, since the watchdog takes its time: three that must be begun anew, five that must not.
 
+    One of the three has had a message that merely holds the name of a stream's header, which makes no stream of it.
     Left alone are a standby beside a single active consumer that leaves a backlog, a consumer of lower priority, an
     empty queue, and a stream at its end, which says that it is not empty and counts no consumer.
     """
     vanished = [scene(source, destination, queue_type=kind, name=f"vanished-{kind}") for kind in ("classic", "quorum")]
+    misleading = scene(source, destination, name="misleading")
+    publish_numbered(source.url, misleading.queue_in, 1, filling=b"\x0fx-stream-offset")
+    misleading.sent = 1
+    vanished.append(misleading)
     standbys = [standby(source, destination, kind, f"standby-{kind}") for kind in ("classic", "quorum")]
     lower = scene(source, destination, name="lower", extra={"BRIDGE_SOURCE_CONSUMER_PRIORITY": -1})
     idle = scene(source, destination, name="idle")

@@ -15,9 +15,9 @@ import time
 from bridge.amqp.frames import BASIC_ACK, BASIC_NACK, route
 from bridge.errors import MalformedFrameError
 from bridge.relay.plan import Plan
+from bridge.relay.queue import QueueState
 from bridge.relay.relay import Relay
 from bridge.relay.steering import Consume
-from bridge.relay.watchdog import QueueState
 from bridge.window.books import Books
 from bridge.window.memory import Memory
 from bridge.window.window import Window, WindowLimits
@@ -67,7 +67,7 @@ def schedule(seed: int) -> str:
     relay.destination_opened(131_072, 0.0)
     assert relay.decide(0.0) == Consume(SAMPLES)
     relay.steering.starting("tag", 0.0)
-    relay.started(QueueState(ready=0, consumers=0))
+    relay.started(QueueState(ready=0, consumers=0), 0.0)
     data = stream(chance)
     damage(data, chance)
     position = 0
@@ -84,7 +84,7 @@ def schedule(seed: int) -> str:
     assert books.bytes_in_flight <= 2 * len(data) + 100 * SAMPLES, books
     for output in relay.source_output:
         assert int.from_bytes(output[7:11], "big") not in (BASIC_ACK, BASIC_NACK), output
-    relay.source_lost()
+    relay.source_lost(0.0)
     assert books.imbalance == 0, books
     assert (books.held, books.published, books.bytes_in_flight) == (0, 0, 0), books
     return outcome

@@ -40,11 +40,12 @@ class BridgeProcess:
     ``with BridgeProcess(settings) as bridge:`` starts it, and ends it by SIGKILL unless it has ended before.
     """
 
-    def __init__(self, settings: Mapping[str, object], *arguments: str) -> None:
+    def __init__(self, settings: Mapping[str, object], *arguments: str, wrapper: tuple[str, ...] = ()) -> None:
+        """`wrapper` goes before the command: it must end in becoming the bridge, by `exec`."""
         self.settings = {"BRIDGE_HTTP_HOST": LOOPBACK, "BRIDGE_HTTP_PORT": "0", "BRIDGE_LOG_FORMAT": "json"}
         self.settings |= {name: str(value) for name, value in settings.items()}
         self.log_lines: list[str] = []
-        self._arguments = arguments or ("run",)
+        self._command = *wrapper, sys.executable, "-m", "bridge", *(arguments or ("run",))
         self._http_port = 0
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
@@ -54,7 +55,7 @@ class BridgeProcess:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
         self._http_port = 0
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bridge", *self._arguments],
+            self._command,
             env={**environment, "PYTHONUNBUFFERED": "1", **self.settings},
             cwd=_ROOT,
             stdin=subprocess.DEVNULL,

@@ -15,9 +15,11 @@ from tests.rig.raw import RawClient, RawClosedError, RawMessage
 from tests.rig.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
 NUMBER_DIGITS = 12
+_MARK = "#" * NUMBER_DIGITS
+"""Stands in the encoded properties where each message's number goes: pika takes 10 µs to encode them."""
 _BATCH = 500
 _OUTSTANDING = (
     5_000  # publishes not confirmed: enough to keep the broker busy, little enough for its confirms to be read
@@ -29,6 +31,14 @@ def encode_properties(properties: pika.BasicProperties) -> bytes:
     return b"".join(properties.encode())
 
 
+def with_headers(properties: bytes, header_table: bytes) -> bytes:
+    """Encoded properties with a header table; they have none yet, nor what comes before it (content type, encoding)."""
+    if not header_table:
+        return properties
+    flags = int.from_bytes(properties[:2], "big") | 0x2000
+    return flags.to_bytes(2, "big") + header_table + properties[2:]
+
+
 def decode_properties(data: bytes) -> pika.BasicProperties:
     """The properties of a content header."""
     properties = pika.BasicProperties()
@@ -38,44 +48,44 @@ def decode_properties(data: bytes) -> pika.BasicProperties:
 
 def publish_numbered(  # noqa: PLR0913 - all but the first three by name
     url: str,
-    queue: str,
+    queue: str | Callable[[int], str],
     count: int,
     *,
     first: int = 0,
     size: int = 256,
     message_ids: bool = True,
     properties: pika.BasicProperties | None = None,
+    header_table: bytes = b"",
     exchange: str = "",
+    filling: bytes = b".",
 ) -> None:
     """Publish ``count`` messages of ``size`` bytes, numbered from ``first``, and wait until all are confirmed.
 
+    What follows the number in a body is ``filling``, again and again.
+    ``queue`` is the routing key of all of them, or returns each number's own.
     ``properties`` are those of every message; they are persistent unless it says otherwise, and get a message id each
     unless ``message_ids`` is off. Raises RuntimeError when the broker refuses or returns any.
     """
-    messages = list(_numbered(first, count, size, properties, message_ids=message_ids))
+    filling = (filling * size)[: max(0, size - NUMBER_DIGITS)]
+    key_of = queue if callable(queue) else lambda _: queue
+    properties = copy.copy(properties) if properties else pika.BasicProperties()
+    properties.delivery_mode = properties.delivery_mode or 2
+    if message_ids:
+        properties.message_id = f"message-{_MARK}"
+    template = with_headers(encode_properties(properties), header_table)
+    messages = [
+        (key_of(number), template.replace(_MARK.encode(), digits), digits + filling)
+        for number in range(first, first + count)
+        for digits in (b"%0*d" % (NUMBER_DIGITS, number),)
+    ]
     with RawClient(url) as client:
         client.confirm_select()
         for start in range(0, count, _BATCH):
-            client.publish_many(exchange, queue, messages[start : start + _BATCH])
+            client.publish_each(exchange, messages[start : start + _BATCH])
             client.wait_confirms(leave=_OUTSTANDING)
         client.wait_confirms()
         if client.nacked or client.returned:
             raise RuntimeError(f"{len(client.nacked)} of {count} nacked, {len(client.returned)} returned")
-
-
-def _numbered(
-    first: int, count: int, size: int, properties: pika.BasicProperties | None, *, message_ids: bool
-) -> Iterator[tuple[bytes, bytes]]:
-    properties = copy.copy(properties) if properties else pika.BasicProperties()
-    properties.delivery_mode = properties.delivery_mode or 2
-    mark = "#" * NUMBER_DIGITS  # encoded once, then the number is put in its place: pika takes 10 µs a message
-    if message_ids:
-        properties.message_id = f"message-{mark}"
-    before, _, after = encode_properties(properties).partition(mark.encode())
-    filling = b"." * (size - NUMBER_DIGITS)
-    for number in range(first, first + count):
-        digits = b"%0*d" % (NUMBER_DIGITS, number)
-        yield (before + digits + after if message_ids else before), digits + filling
 
 
 def number_of(message: RawMessage) -> int:

@@ -273,10 +273,18 @@ class Node:
             if connection.is_open:
                 connection.close()
 
-    def declare(self, queue: str, queue_type: str = "classic", arguments: Mapping[str, Any] | None = None) -> str:
+    def declare(
+        self,
+        queue: str,
+        queue_type: str = "classic",
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        auto_delete: bool = False,
+    ) -> str:
         """Declare a durable queue (idempotent) and return its name."""
+        arguments = {"x-queue-type": queue_type, **(arguments or {})}
         with self.channel() as channel:
-            channel.queue_declare(queue, durable=True, arguments={"x-queue-type": queue_type, **(arguments or {})})
+            channel.queue_declare(queue, durable=True, auto_delete=auto_delete, arguments=arguments)
         # RabbitMQ writes some of what it knows of a new queue to disk seconds late. When the node is SIGKILLed before
         # that, 3.10.8 forgets a classic queue altogether, and 3.10.8 and 4.3.6 do not know whose log a quorum queue's
         # is, so that it is empty (measured). Tests kill nodes young, and are not about that.
@@ -288,9 +296,27 @@ class Node:
         with self.channel() as channel:
             channel.queue_delete(queue)
 
+    def accept_only(self, queue: str, max_length: int) -> None:
+        """Have the queue refuse whatever exceeds this length (reject-publish), by a policy, until ``accept_all``.
+
+        A classic queue is exact about it; a quorum queue accepts a few messages more. Either drops what exceeds the
+        length already.
+        """
+        limits = f'[{{<<"max-length">>, {max_length}}}, {{<<"overflow">>, <<"reject-publish">>}}]'
+        policy = f'<<"/">>, <<"limit {queue}">>, <<"^{queue}$">>, {limits}, 0, <<"queues">>, <<"rig">>'
+        self.eval(f"ok = rabbit_policy:set({policy})")
+
+    def accept_all(self, queue: str) -> None:
+        """End ``accept_only``."""
+        self.eval(f'ok = rabbit_policy:delete(<<"/">>, <<"limit {queue}">>, <<"rig">>)')
+
     def delete_all_queues(self) -> None:
         """Delete every queue."""
         self.eval('[rabbit_amqqueue:delete(Q, false, false, <<"rig">>) || Q <- rabbit_amqqueue:list()], ok')
+
+    def has_queue(self, queue: str) -> bool:
+        """Whether the queue exists."""
+        return self.eval(f'rabbit_amqqueue:exists(rabbit_misc:r(<<"/">>, queue, <<"{queue}">>))') == "true"
 
     def queue_ready(self, queue: str) -> int:
         """How many messages wait in the queue, not counting those that a consumer has.

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback whose link can be cut, refused, stalled, delayed and narrowed while it runs.
+"""A TCP proxy on loopback whose link can be cut, refused, stalled, delayed, narrowed and made to lose frames.
 
 It runs in a thread of its own with its own event loop, so that tests of any kind can use it.
 """
@@ -14,9 +14,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from tests.rig.ports import LOOPBACK, free_port
+from tests.rig.sieve import Sieve, Swallowing
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+
+    from tests.rig.sieve import Method
 
 _CHUNK = 64 * 1024
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, 0 s
@@ -35,15 +38,17 @@ class Direction:
 class Proxy:
     """Forwards connections from ``port`` to ``target_port``, both on loopback, while used as a context manager.
 
-    ``upstream`` is the direction from client to broker, ``downstream`` from broker to client.
+    ``upstream`` is the direction from client to broker, ``downstream`` from broker to client. ``by_frame`` cuts what
+    the broker sends into AMQP's frames, which ``swallow`` needs and which costs time.
     """
 
-    def __init__(self, target_port: int) -> None:
+    def __init__(self, target_port: int, *, by_frame: bool = False) -> None:
         self.port = free_port()
         self.upstream = Direction()
         self.downstream = Direction()
         self.connections = 0
         """How many connections have been accepted so far."""
+        self._swallowing = Swallowing() if by_frame else None
         self._target_port = target_port
         self._server: asyncio.Server | None = None
         self._links: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
@@ -90,6 +95,16 @@ class Proxy:
         for direction in (self.upstream, self.downstream):
             self._loop.call_soon_threadsafe(direction._open.set)
 
+    def swallow(self, *methods: Method) -> None:
+        """Lose these methods of the broker's from now on, each with its content; with none given, lose nothing more."""
+        assert self._swallowing, "only a proxy that goes by frames knows methods"
+        self._swallowing.methods = frozenset(methods)
+
+    @property
+    def swallowed(self) -> int:
+        """How many methods have been lost so far."""
+        return self._swallowing.number if self._swallowing else 0
+
     def _run(self, action: Coroutine[object, object, None]) -> None:
         asyncio.run_coroutine_threadsafe(action, self._loop).result(30)
 
@@ -125,8 +140,9 @@ class Proxy:
             broker_reader, broker_writer = await asyncio.open_connection(LOOPBACK, self._target_port)
             writers.append(broker_writer)
             async with asyncio.TaskGroup() as group:
+                sieve = Sieve(self._swallowing) if self._swallowing else None
                 group.create_task(_pump(reader, broker_writer, self.upstream))
-                group.create_task(_pump(broker_reader, writer, self.downstream))
+                group.create_task(_pump(broker_reader, writer, self.downstream, sieve))
         except* OSError:
             pass  # the broker is away or a side broke its connection: so does the proxy, see below
         except* asyncio.CancelledError:
@@ -137,7 +153,9 @@ class Proxy:
                 each.close()
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: Direction) -> None:
+async def _pump(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: Direction, sieve: Sieve | None = None
+) -> None:
     """Carry one direction until its end: one task reads and stamps chunks, one writes them when they are due."""
     loop = asyncio.get_running_loop()
     chunks: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(256)
@@ -159,7 +177,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dire
                 with contextlib.suppress(OSError):  # the other direction may have been broken off already
                     writer.write_eof()
                 return
-            writer.write(chunk)
+            writer.write(sieve.sift(chunk) if sieve else chunk)
             await writer.drain()
             if direction.bytes_per_s:
                 await asyncio.sleep(len(chunk) / direction.bytes_per_s)

@@ -57,6 +57,17 @@ def frame(kind: int, channel: int, payload: bytes) -> bytes:
     return struct.pack(">BHI", kind, channel, len(payload)) + payload + _FRAME_END
 
 
+def table(*fields: tuple[str, bytes]) -> bytes:
+    """AMQP's field table of names and values, each value with the octet of its type in front."""
+    content = b"".join(short_string(name) + value for name, value in fields)
+    return struct.pack(">I", len(content)) + content
+
+
+def long_string(data: bytes) -> bytes:
+    """A long string as a table's value."""
+    return b"S" + struct.pack(">I", len(data)) + data
+
+
 class RawClient:
     """One connection with one channel. Every call may raise RawClosedError, or TimeoutError after ``timeout_s``."""
 
@@ -120,12 +131,15 @@ class RawClient:
 
     def publish_many(self, exchange: str, routing_key: str, messages: list[tuple[bytes, bytes]]) -> None:
         """Publish messages, mandatory, with one write."""
-        method = struct.pack(">HHH", *_PUBLISH, 0) + short_string(exchange) + short_string(routing_key) + b"\x01"
-        method = frame(_FRAME_METHOD, 1, method)
+        self.publish_each(exchange, [(routing_key, *message) for message in messages])
+
+    def publish_each(self, exchange: str, messages: list[tuple[str, bytes, bytes]]) -> None:
+        """Publish messages, each with a routing key of its own in front, mandatory, with one write."""
         room = self.frame_max - 8
         out = bytearray()
-        for properties, body in messages:
-            out += method
+        for routing_key, properties, body in messages:
+            method = struct.pack(">HHH", *_PUBLISH, 0) + short_string(exchange) + short_string(routing_key) + b"\x01"
+            out += frame(_FRAME_METHOD, 1, method)
             out += frame(_FRAME_HEADER, 1, struct.pack(">HHQ", _BASIC, 0, len(body)) + properties)
             for start in range(0, len(body), room):
                 out += frame(_FRAME_BODY, 1, body[start : start + room])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -11,14 +12,17 @@ from pathlib import Path
 import pika
 import pytest
 
+from tests.rig.amqp10 import publish_amqp10
 from tests.rig.bridge_process import StartBridge, bridge_settings
-from tests.rig.client import Audit, audit, decode_properties, drain, drain_and_audit, publish_numbered
+from tests.rig.client import Audit, audit, decode_properties, drain, drain_and_audit, number_of, publish_numbered
 from tests.rig.cluster import Cluster
 from tests.rig.node import Node
 from tests.rig.ports import LOOPBACK, free_port
 from tests.rig.proxy import Proxy
-from tests.rig.raw import RawClient, RawClosedError
+from tests.rig.raw import RawClient, RawClosedError, frame
 from tests.rig.shovel import Shovel
+from tests.rig.sieve import CONFIRM, DELIVER, Sieve, Swallowing
+from tests.rig.tuning import limited
 from tests.rig.waiting import wait_until
 
 
@@ -113,6 +117,60 @@ def test_a_large_message_is_split_into_frames_and_joined_again(source: Node, que
         received = client.get(queue_name)
         assert received
         assert received.body == body
+
+
+def test_a_proxy_loses_deliveries_whole(source: Node, queue_name: str) -> None:
+    """And those alone: what is asked meanwhile is answered, and what comes afterwards arrives."""
+    source.declare(queue_name)
+    with Proxy(source.amqp_port, by_frame=True) as proxy, RawClient(proxy.url) as client:
+        client.consume(queue_name)
+        for first, methods in ((0, ()), (2, (DELIVER,)), (5, ())):
+            proxy.swallow(*methods)
+            publish_numbered(source.url, queue_name, 3 if methods else 2, first=first, size=100_000)
+            wait_until(lambda: source.queue_ready(queue_name) == 0, "all to be on their way")
+            if methods:
+                wait_until(lambda: proxy.swallowed == 3, "the deliveries to be lost")
+        client.cancel()
+        assert [(number_of(m), m.delivery_tag) for m in client.deliveries()] == [(0, 1), (1, 2), (5, 6), (6, 7)]
+
+
+def test_frames_are_sifted_wherever_a_chunk_ends() -> None:
+    def method(class_id: int, method_id: int) -> bytes:
+        return frame(1, 1, struct.pack(">HH", class_id, method_id))
+
+    header, body, heartbeat, other = frame(2, 1, b"header"), frame(3, 1, b"body"), frame(8, 0, b""), frame(3, 2, b"b")
+    lost, passing = method(*DELIVER), method(*CONFIRM)
+    swallowing = Swallowing(frozenset({DELIVER}))
+    sieve = Sieve(swallowing)
+    data = lost + header + heartbeat + other + body + passing + header + lost
+    assert b"".join(sieve.sift(data[i : i + 1]) for i in range(len(data))) == heartbeat + other + passing + header
+    swallowing.methods = frozenset()
+    assert Sieve(swallowing).sift(lost + header) == lost + header
+    assert sieve.sift(header + body + lost) == lost, "the content of a method that was lost is lost"
+    assert swallowing.number == 2
+
+
+@pytest.mark.parametrize("broker_version", ("4.3",), indirect=True)
+def test_amqp_1_0_brings_headers_that_0_9_1_does_not(source: Node, queue_name: str) -> None:
+    source.declare(queue_name)
+    publish_amqp10(source.url, queue_name, b"body", "an id", {"BCC": "all"})
+    (message,) = drain(source.url, queue_name)
+    properties = decode_properties(message.properties)
+    assert (message.body, properties.message_id, properties.headers) == (b"body", "an id", {"BCC": "all"})
+    with pytest.raises(RuntimeError, match="not-found"):
+        publish_amqp10(source.url, "no such queue", b"body", "an id", {})
+
+
+def test_limits_are_others_for_a_while(source: Node, queue_name: str) -> None:
+    source.declare(queue_name)
+    with limited(source, frame_max=8192, max_message_size=1000):
+        with RawClient(source.url) as client:
+            assert client.frame_max == 8192
+        with pytest.raises(RawClosedError, match="message size 1001 is larger"):
+            publish_numbered(source.url, queue_name, 1, size=1001)
+    publish_numbered(source.url, queue_name, 1, size=1001)
+    with RawClient(source.url) as client:
+        assert client.frame_max == 131_072
 
 
 def test_a_proxy_cuts_refuses_stalls_and_delays(source: Node, queue_name: str) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SOURCE_FAULTS = (
     *("source-cut", "source-frozen", "source-crash", "source-channel-closed", "source-connection-closed"),
-    "consumer-cancelled",
+    *("consumer-cancelled", "consumer-timeout"),
 )
 DESTINATION_FAULTS = (
     *("destination-cut", "destination-frozen", "destination-crash", "destination-connection-closed", "alarm", "full"),
@@ -55,6 +55,7 @@ class Faults:
             "source-channel-closed": lambda: self._source(lambda c: self._close_source(c, 1, 406, "timeout")),
             "source-connection-closed": lambda: self._source(lambda c: self._close_source(c, 0, 320, "forced")),
             "consumer-cancelled": lambda: self._source(self._cancel),
+            "consumer-timeout": lambda: self._source(self._time_out),
             "destination-cut": lambda: self._destination(self._cut),
             "destination-frozen": lambda: self._destination(self._freeze),
             "destination-crash": self._crash_destination,
@@ -112,9 +113,16 @@ class Faults:
         return True
 
     def _cancel(self, connection: SourceConnection) -> bool:
-        if not connection.consumer or connection.closed:
+        if not connection.consumers or connection.closed:
             return False
         self._schedule.source.cancel(connection)
+        return True
+
+    def _time_out(self, connection: SourceConnection) -> bool:
+        source = self._schedule.source
+        if not connection.consumers or connection.closed or source.kind != "quorum-4.3":
+            return False
+        source.time_out(connection)
         return True
 
     def _crash_source(self) -> bool:

@@ -17,6 +17,8 @@ Key = tuple[bytes, bytes]
 
 BODY_SIZES = (0, 0, 1, 20, 20, 20, 100, 300, 900)
 ROUTING_KEYS = ("red", "green", "blue")
+MOVED = {"CC": "x-bridge-cc", "BCC": "x-bridge-bcc"}
+"""Headers that a copy has under another name."""
 
 
 @dataclass(slots=True, eq=False)
@@ -39,6 +41,11 @@ class Message:
     acquired_count: int = 0
 
     @property
+    def has_large_header(self) -> bool:
+        """Whether its header frame is larger than the frames that some brokers agree on."""
+        return "large" in self.fields
+
+    @property
     def key(self) -> Key:
         """What copies of it are known by."""
         return self.properties.get("message_id", b""), self.body
@@ -52,7 +59,8 @@ class Message:
 
     def expected(self, *, sort: bool = False) -> bytes:
         """Payload of the header frame that the destination must see (invariant 7); RabbitMQ 4.x returns it sorted."""
-        fields = {("x-bridge-cc" if name == "CC" else name): value for name, value in self.fields.items()}
+        fields = {MOVED.get(name, name): value for name, value in self.fields.items()}
+        fields.pop("x-delivery-count", None)
         rest = dict(self.properties)
         if "user_id" in rest:
             fields["x-bridge-user-id"] = frames.text(rest.pop("user_id").decode())
@@ -86,9 +94,14 @@ def make_message(rng: Random, number: int, *, with_id: bool) -> Message:
         fields = {"zone": frames.text("eu"), "attempt": b"I" + pack(">i", number)}
         properties["content_type"] = b"text/plain"
     elif kind < 0.35:
-        fields = {"CC": b"A" + pack(">I", 8) + frames.text("abc"), "a": b"t\1"}
+        fields = {"CC": b"A" + pack(">I", 8) + frames.text("abc"), "a": b"t\1", "BCC": frames.text("abc")}
     elif kind < 0.4:
         properties["user_id"] = b"alice"
+    elif kind < 0.43:
+        # Copied by a shovel or an application: it is not this queue's, which overwrites it where it counts itself.
+        fields = {"x-delivery-count": b"l" + pack(">q", 99), "zone": frames.text("us")}
+    elif kind < 0.45:
+        body, fields = body[:9], {"large": frames.text("." * 600)}
     return Message(number, body, properties, fields, mode, rng.choice(ROUTING_KEYS))
 
 

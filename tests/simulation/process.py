@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from bridge.amqp.content import HeaderPolicy
 from bridge.amqp.frames import route
 from bridge.relay.plan import Plan
+from bridge.relay.queue import QueueFacts, QueueState
 from bridge.relay.relay import Relay
 from bridge.relay.steering import Action, AskQueue, Consume, EndGeneration, OpenQuarantine, Stop
-from bridge.relay.watchdog import QueueState
 from bridge.window.books import Books
 from bridge.window.memory import Memory
 from bridge.window.window import Window, WindowLimits
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from bridge.amqp.cutter import Cutter
     from bridge.amqp.events import Delivery
+    from bridge.relay.queue import QueueType
     from tests.simulation.destination import Destination
     from tests.simulation.ledger import Ledger
     from tests.simulation.link import Link
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = CONTROL_TIMEOUT_S = 10.0
 DEAD_AFTER_S = 25.0
 """Of silence: two and a half heartbeats of ten seconds."""
+MAY_NOT_ASK = 0.2
 UNIX_S = 1_700_000_000.0
 
 QUEUE_OF_SOURCE = b"\0\0" + frames.short("sq") + b"\1\0\0\0\0"
@@ -120,6 +122,13 @@ class Process:
         )
         self.relay = Relay(self.window, plan, rng.random)
         self.steering = self.relay.steering
+        queue_type: QueueType = "classic" if source.kind == "classic" else "quorum"
+        self._facts = QueueFacts(
+            queue_type, auto_delete=source.auto_delete, expires=False, requeues_counted=source.kind == "quorum-3.10"
+        )
+        """What the source's broker says of the queue; a bridge that may not ask is told nothing."""
+        if rng.random() < MAY_NOT_ASK:
+            self._facts = QueueFacts(requeues_counted=source.kind != "quorum-4.3")
         self.witness = Witness(self.window, ledger)
         self.source: Session | None = None
         self.destination: Session | None = None
@@ -132,13 +141,17 @@ class Process:
     # --- Connecting --------------------------------------------------------------------------------------
 
     def connect_source(self, now_s: float) -> None:
-        """A connection to the source begins."""
+        """A connection to the source begins, but for a process that has just left."""
+        if self.gone:
+            return
         link = self._source_broker.connect(self, self.setup.source_frame_max)
         self.source = Session(link, self.relay.source_connecting(), now_s)
         self.source.write_method(1, (20, 10), b"\0")
 
     def connect_destination(self, now_s: float) -> None:
-        """A connection to the destination begins."""
+        """A connection to the destination begins, but for a process that has just left."""
+        if self.gone:
+            return
         link = self._destination_broker.connect(self.setup.destination_frame_max)
         self.destination = Session(link, self.relay.destination_connecting(), now_s)
         self.destination.write_method(1, (20, 10), b"\0")
@@ -207,7 +220,7 @@ class Process:
         if session is self.source:
             self.source, self._paused = None, False
             if session.opened:
-                self.relay.source_lost()
+                self.relay.source_lost(now_s)
                 self.witness.source_lost()
         else:
             self.destination = None
@@ -228,7 +241,7 @@ class Process:
                 self.relay.destination_opened(self.setup.destination_frame_max, now_s)
                 self.pump(now_s)
             else:
-                self.relay.source_opened(self.setup.source_frame_max)
+                self.relay.source_opened(self.setup.source_frame_max, self._facts)
         elif session.step == "idle":
             self._decide(now_s)
         elif session.step not in {"opening", "idle"}:
@@ -280,13 +293,16 @@ class Process:
             self._consumers += 1
             self.witness.left_over = self.window.in_flight
             consumer_tag = f"ct-{self._consumers}"
-            self.steering.starting(consumer_tag, now_s)
+            if not self.steering.starting(consumer_tag, now_s):
+                self.steering.not_started()
+                session.step = "idle"
+                return
             session.write_method(1, (60, 20), b"\0\0\2sq" + frames.short(consumer_tag) + b"\0\0\0\0\0")
             session.step = "consuming"
         elif step == "consuming" and session.answered(CONSUME_OK) is not None:
             session.step = "idle"
             assert session.found is not None
-            self.relay.started(session.found)
+            self.relay.started(session.found, now_s)
         elif step == "looking" and (arguments := session.answered(DECLARE_OK)) is not None:
             session.step = "idle"
             self.steering.queue_answered(QueueState(*unpack_from(">II", arguments, 1 + arguments[0])), now_s)

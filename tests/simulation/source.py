@@ -31,6 +31,10 @@ class Owner(Protocol):
     gone: bool
     """Its process has ended, and its memory with it."""
 
+    @property
+    def stopping(self) -> bool:
+        """Whether it has been told to stop."""
+
 
 @dataclass(slots=True, eq=False)
 class SourceConnection:
@@ -40,14 +44,15 @@ class SourceConnection:
     owner: Owner
     frame_max: int
     reader: FrameReader = field(default_factory=FrameReader)
-    unsettled: dict[int, tuple[Message, int]] = field(default_factory=dict)
-    """By delivery tag: the message, and the number of the consumer that it was for."""
+    unsettled: dict[int, tuple[Message, bytes]] = field(default_factory=dict)
+    """By delivery tag: the message, and the tag of the consumer that it was for."""
     next_tag: int = 1
-    consumer: int = 0
-    """Number of the present consumer; 0 for none."""
-    consumers: int = 0
-    consumer_tag: bytes = b""
+    consumers: dict[bytes, int] = field(default_factory=dict)
+    """By consumer tag: its prefetch."""
     prefetch: int = 0
+    """Of consumers that begin from now on."""
+    timed_out: set[int] = field(default_factory=set)
+    """Delivery tags that were requeued by a consumer timeout: to settle them is of no effect."""
     closed: bool = False
     """The broker has closed the channel or the connection: nothing that comes counts."""
     assembly: list[Frame] = field(default_factory=list)
@@ -55,16 +60,21 @@ class SourceConnection:
     unanswered: deque[tuple[int, Key]] = field(default_factory=deque)
     """What was published to the quarantine and is not answered."""
 
-    @property
-    def room(self) -> int:
-        """How many more messages the consumer may be sent."""
-        return self.prefetch - sum(number == self.consumer for _, number in self.unsettled.values())
+    def room(self) -> bytes | None:
+        """Return a consumer that may be sent another message; None when there is none."""
+        for tag, prefetch in self.consumers.items():
+            if sum(consumer == tag for _, consumer in self.unsettled.values()) < prefetch:
+                return tag
+        return None
 
 
 class Source:
-    """The broker. `kind` is `classic`, `quorum-3.10` or `quorum-4.3`."""
+    """The broker. `kind` is `classic`, `quorum-3.10` or `quorum-4.3`; a classic queue may be auto-delete."""
 
-    def __init__(self, rng: Random, ledger: Ledger, kind: str, delivery_limit: int) -> None:
+    def __init__(
+        self, rng: Random, ledger: Ledger, kind: str, delivery_limit: int, *, auto_delete: bool = False
+    ) -> None:
+        self.auto_delete = auto_delete
         self._rng = rng
         self._ledger = ledger
         self.kind = kind
@@ -103,24 +113,23 @@ class Source:
 
     def deliver(self, connection: SourceConnection, at_most: int) -> int:
         """Send ready messages to the consumer, as many as its prefetch allows; return how many."""
-        if connection.closed or not connection.consumer or connection.link.to_bridge.ended:
+        if connection.closed or connection.link.to_bridge.ended:
             return 0
         out: list[bytes] = []
-        number = min(at_most, connection.room)
-        for _ in range(number):
+        while len(out) < at_most and (consumer := connection.room()) is not None:
             message = self._next()
             if message is None:
                 break
             tag = connection.next_tag
             connection.next_tag += 1
-            connection.unsettled[tag] = message, connection.consumer
+            connection.unsettled[tag] = message, consumer
             out.append(
                 frames.deliver(
                     tag,
                     message.delivered(self._counts(message), connection.frame_max),
                     redelivered=int(message.redelivered),
                     routing_key=message.routing_key,
-                    consumer_tag=connection.consumer_tag.decode(),
+                    consumer_tag=consumer.decode(),
                 )
             )
         connection.link.to_bridge.write(b"".join(out))
@@ -213,7 +222,7 @@ class Source:
         elif called == (60, 20):
             self._consume(connection, arguments)
         elif called == (60, 30):
-            connection.consumer = 0
+            self._stop_consumer(connection, arguments)
             answer.write(frames.method(frame.channel, 60, 31, arguments[: 1 + arguments[0]]))
         elif called == (50, 10):
             answer.write(self._declare(frame))
@@ -228,25 +237,34 @@ class Source:
     def _declare(self, frame: Frame) -> bytes:
         """The source queue is asked for its state, or the quarantine (declared without a name) is declared."""
         if frame.payload[4:]:
-            consumers = sum(bool(c.consumer) for c in self.connections)
+            consumers = sum(len(c.consumers) for c in self.connections)
             return frames.method(frame.channel, 50, 11, b"\0" + pack(">II", self.waiting, consumers))
         if self.quarantine_refuses:
             return frames.close(frame.channel, 403, "ACCESS_REFUSED")
         return frames.method(frame.channel, 50, 11, b"\0" + pack(">II", 0, 0))
 
+    def _stop_consumer(self, connection: SourceConnection, arguments: bytes) -> None:
+        connection.consumers.pop(arguments[1 : 1 + arguments[0]], None)
+        if self.auto_delete and not any(c.consumers for c in self.connections):
+            assert connection.owner.stopping, "a cancel deletes the queue"
+            self.purge()
+
     def _consume(self, connection: SourceConnection, arguments: bytes) -> None:
-        connection.consumers += 1
-        connection.consumer = connection.consumers
         start = 3 + arguments[2]
-        connection.consumer_tag = arguments[start + 1 : start + 1 + arguments[start]]
-        connection.link.to_bridge.write(frames.method(1, 60, 21, frames.short(connection.consumer_tag)))
+        consumer_tag = arguments[start + 1 : start + 1 + arguments[start]]
+        connection.consumers[consumer_tag] = connection.prefetch
+        connection.link.to_bridge.write(frames.method(1, 60, 21, frames.short(consumer_tag)))
         if any(c is not connection and c.unsettled for c in self.connections):
             self._ledger.in_order = False  # an older connection of the bridge is not yet known to be gone
 
     def _settle(self, connection: SourceConnection, arguments: bytes, *, acked: bool) -> None:
         tag, bits = unpack_from(">QB", arguments)
         tags = [t for t in connection.unsettled if t <= tag] if bits & 1 else [tag]
-        assert tag in connection.unsettled, f"delivery tag {tag} is unknown: the broker would close the channel (406)"
+        if connection.timed_out:
+            tags = [t for t in tags if t not in connection.timed_out]
+        assert tag in connection.unsettled or tag in connection.timed_out, (
+            f"delivery tag {tag} is unknown: the broker would close the channel (406)"
+        )
         messages = [connection.unsettled.pop(t)[0] for t in tags]
         if not acked:
             self._requeue(messages, nacked=True)
@@ -293,8 +311,17 @@ class Source:
 
     def cancel(self, connection: SourceConnection) -> None:
         """Cancel the consumer: its queue moves. Deliveries stay unsettled and their acks count."""
-        connection.link.to_bridge.write(frames.method(1, 60, 30, frames.short(connection.consumer_tag) + b"\0"))
-        connection.consumer = 0
+        for consumer_tag in connection.consumers:
+            connection.link.to_bridge.write(frames.method(1, 60, 30, frames.short(consumer_tag) + b"\0"))
+        connection.consumers.clear()
+
+    def time_out(self, connection: SourceConnection) -> None:
+        """Cancel the consumer, since a delivery was held for too long, and requeue all that it holds (4.3)."""
+        messages = [message for message, _ in connection.unsettled.values()]
+        connection.timed_out.update(connection.unsettled)
+        connection.unsettled.clear()
+        self._requeue(messages, nacked=True)
+        self.cancel(connection)
 
     def crash(self) -> None:
         """Die and come back: all connections break, and the last acks may be forgotten."""
@@ -324,7 +351,7 @@ class Source:
         assert not (connection.unsettled and connection.link.drained), "invariant 6: given back by closing"
         messages = [message for message, _ in connection.unsettled.values()]
         connection.unsettled.clear()
-        connection.consumer = 0
+        connection.consumers.clear()
         for message in messages:
             self._ledger.excused[message.key] += connection.owner.gone
         self._requeue(messages, nacked=False)

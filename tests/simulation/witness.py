@@ -6,7 +6,7 @@ from collections import Counter
 from struct import unpack_from
 from typing import TYPE_CHECKING
 
-from bridge.amqp.events import Confirm, Deliveries, Delivery, Event, Return
+from bridge.amqp.events import Confirm, Deliveries, Delivery, Dropped, Event, Return
 from bridge.amqp.frames import QUARANTINE_CHANNEL, split_route
 from tests.simulation.link import FrameReader
 
@@ -30,6 +30,8 @@ class Witness:
         self.unsettled: dict[int, Delivery] = {}
         self.published: dict[int, tuple[int, Delivery]] = {}
         """By publish_seqno: the delivery and its tag; tag 0 for one that was given up: an orphan, or given back."""
+        self._dropped: set[int] = set()
+        """Delivery tags of what was not read when memory was full: each must be requeued."""
         self.left_over = 0
         """What was in the window when the consumer began: not given back, since it was published."""
         self._returned: Counter[tuple[Message, bytes]] = Counter()
@@ -47,6 +49,8 @@ class Witness:
         for event in events:
             if isinstance(event, Deliveries):
                 self.unsettled |= {d.delivery_tag: d for d in event.items}
+            elif isinstance(event, Dropped):
+                self._dropped.add(event.delivery_tag)
             elif isinstance(event, Confirm) and event.channel == QUARANTINE_CHANNEL:
                 self._quarantined += event.accepted
 
@@ -56,6 +60,10 @@ class Witness:
             called = frame.payload[:4]
             if frame.kind == 1 and frame.channel == 1 and called in {ACK, NACK}:
                 tag, bits = unpack_from(">QB", frame.payload, 4)
+                if tag in self._dropped:
+                    assert called == NACK, f"invariant 1: acks {tag}, which was not read"
+                    self._dropped.discard(tag)
+                    continue
                 assert tag in self.unsettled, f"invariant 2: settles {tag}, which is not in the window"
                 for settled in [t for t in self.unsettled if t == tag or (bits & 1 and t < tag)]:
                     self._settles(settled, acks=called == ACK)
@@ -63,10 +71,12 @@ class Witness:
         assert not not_acked, f"{not_acked} confirmed, and not acked"
 
     def _in_window(self) -> dict[int, Delivery]:
-        """What is not settled, without that of which a shutdown withholds the ack for a moment."""
-        acks = self._window.settlement.acks
+        """What is not settled, without that of which the ack or the requeue is withheld for a moment."""
+        settlement = self._window.settlement
         return {
-            t: d for t, d in self.unsettled.items() if not any(t == tag or (many and t < tag) for tag, many in acks)
+            t: d
+            for t, d in self.unsettled.items()
+            if t not in settlement.requeues and not any(t == tag or (many and t < tag) for tag, many in settlement.acks)
         }
 
     def _settles(self, tag: int, *, acks: bool) -> None:
@@ -83,6 +93,7 @@ class Witness:
     def source_lost(self) -> None:
         """All deliveries are stale."""
         self.unsettled.clear()
+        self._dropped.clear()
         self._confirmed.clear()
         self._quarantined = 0
         self.give_up_published()
@@ -151,5 +162,7 @@ class Witness:
         assert window.in_flight <= most, f"invariant 4: {window.in_flight} in flight, at most {most} allowed"
         size_bytes = sum(len(d.content) for d in in_window.values())
         assert books.bytes_in_flight == size_bytes, f"{books.bytes_in_flight} bytes in flight, truly {size_bytes}"
+        foreign = [d.delivery_tag for d, v in window.condemned if v.reason == "delivery-limit" and not d.redelivered]
+        assert not foreign, f"{foreign} bound for the quarantine by a delivery count that is not the queue's"
         orphans = len(self.published) - published
         assert window.orphans == orphans, f"{window.orphans} orphans, truly {orphans}"

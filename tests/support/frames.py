@@ -123,3 +123,13 @@ def delivery(  # noqa: PLR0913 - the fields of a delivery
     raw = b"%d" % delivery_tag if body is None else body
     route = short("ex") + short(routing_key)
     return Delivery(delivery_tag, redelivered, delivery_count, route, content(raw, properties), len(raw), received_s)
+
+
+def with_offset(offset: int, properties: Properties = PERSISTENT) -> Properties:
+    """The properties of a message of a stream."""
+    return properties | {"headers": table({"x-stream-offset": b"l" + pack(">q", offset)})}
+
+
+def stream_delivery(delivery_tag: int, offset: int) -> Delivery:
+    """A delivery of a stream, as the window takes it."""
+    return delivery(delivery_tag, properties=with_offset(offset))

@@ -6,22 +6,46 @@ from struct import pack
 
 from bridge.amqp.frames import route
 from bridge.relay.plan import Plan
+from bridge.relay.queue import QueueFacts, QueueState
 from bridge.relay.relay import Relay
+from bridge.relay.state import State
 from bridge.relay.steering import Consume, OpenQuarantine, Stop
-from bridge.relay.watchdog import QueueState
 from bridge.window.books import Books
 from bridge.window.memory import Memory
 from bridge.window.window import Window, WindowLimits
-from tests.support.frames import PERSISTENT, content, deliver, method, short, table, text
+from tests.support.frames import CANCEL_OK, PERSISTENT, close, content, deliver, method, short, table, text
 
 EMPTY_QUEUE = QueueState(ready=0, consumers=0)
+
+QUORUM = QueueFacts("quorum", auto_delete=False, expires=False, requeues_counted=False)
+"""A quorum queue of RabbitMQ 4.3."""
+QUORUM_3 = QueueFacts("quorum", auto_delete=False, expires=False, requeues_counted=True)
+"""A quorum queue of RabbitMQ 3.10, where `nack(requeue)` counts towards the delivery limit."""
+CLASSIC = QueueFacts("classic", auto_delete=False, expires=False, requeues_counted=False)
+AUTO_DELETE = QueueFacts("classic", auto_delete=True, expires=False, requeues_counted=False)
+STREAM = QueueFacts("stream", auto_delete=False, expires=False)
+UNKNOWN = QueueFacts()
+"""What the bridge knows of a queue that it may not ask."""
+
+
+def counted(delivery_count: int) -> bytes:
+    """A message with its delivery count, as a quorum queue delivers it."""
+    fields = {"x-delivery-count": b"l" + pack(">q", delivery_count), "k": b"V"}
+    return content(b"m", PERSISTENT | {"headers": table(fields)})
 
 
 class Bridge:
     """A relay between two brokers that the test plays."""
 
-    def __init__(
-        self, limits: WindowLimits | None = None, *, own_keys: bool = False, frame_max: tuple[int, int] = (0, 0)
+    def __init__(  # noqa: PLR0913 - what the tests vary
+        self,
+        limits: WindowLimits | None = None,
+        *,
+        own_keys: bool = False,
+        frame_max: tuple[int, int] = (0, 0),
+        probing: bool = False,
+        consuming: bool = True,
+        facts: QueueFacts = QUORUM,
     ) -> None:
         self.now_s = 1000.0
         self.books = Books()
@@ -30,15 +54,19 @@ class Bridge:
         plan = Plan(destination=route("", "dq"), own_keys=own_keys, quarantine_queue="sq.quarantine")
         self.relay = Relay(self.window, plan, lambda: 0.5)
         self.steering = self.relay.steering
+        # As after a message that was seen through; `probing` begins as a new process does.
+        self.steering.state = State.PROBING if probing else State.RUNNING
+        self.facts = facts
         self.frame_max = frame_max
         self.open_source()
         self.open_destination()
-        self.consume()
+        if consuming:
+            self.consume()
 
     def open_source(self) -> None:
         """A source generation begins."""
         self._source = self.relay.source_connecting()
-        self.relay.source_opened(self.frame_max[0])
+        self.relay.source_opened(self.frame_max[0], self.facts)
 
     def connect_destination(self) -> None:
         """A connection to the destination begins."""
@@ -54,15 +82,36 @@ class Bridge:
         self.relay.destination_lost(self.now_s)
         self.open_destination()
 
-    def consume(self) -> None:
-        """`basic.consume`, and its answer."""
-        self.start()
-        self.relay.started(EMPTY_QUEUE)
+    def lose_source(self, code: int = 0, why: str = "") -> None:
+        """The source's generation ends, with the broker's word or without, and another one begins."""
+        if code:
+            self.source(close(1, code, why))
+        self.relay.source_lost(self.now_s)
+        self.open_source()
 
-    def start(self) -> None:
-        """`basic.consume`, not answered yet."""
-        assert isinstance(self.relay.decide(self.now_s), Consume)
-        self.steering.starting("ct", self.now_s)
+    def consume(self, consumer_tag: str = "ct", *, ready: int = 0) -> int:
+        """`basic.consume` from a queue with so many messages, and its answer; return the prefetch."""
+        prefetch = self.start(consumer_tag)
+        self.relay.started(QueueState(ready, 0), self.now_s)
+        return prefetch
+
+    @property
+    def wanted_prefetch(self) -> int:
+        """How many messages to consume with now; 0 for not to consume."""
+        wanted = self.steering.wanted(self.now_s)
+        return 0 if wanted is None else wanted.prefetch
+
+    def start(self, consumer_tag: str = "ct") -> int:
+        """`basic.consume`, not answered yet; return the prefetch."""
+        action = self.relay.decide(self.now_s)
+        assert isinstance(action, Consume)
+        assert self.steering.starting(consumer_tag, self.now_s)
+        return action.prefetch
+
+    def widen(self) -> None:
+        """Replace the consumer `ct` by `ct-2`, with the whole prefetch."""
+        assert self.consume("ct-2") == self.window.limits.prefetch
+        self.source(CANCEL_OK)
 
     def open_quarantine(self) -> None:
         """The steering opens the quarantine, and that succeeds."""
@@ -112,10 +161,16 @@ def requeue(delivery_tag: int, *, multiple: bool) -> bytes:
     return method(1, 60, 120, pack(">QB", delivery_tag, 2 | multiple))
 
 
-CANCEL = method(1, 60, 30, short("ct") + b"\0")
-M = content(b"m")
+def cancel(consumer_tag: str) -> bytes:
+    return method(1, 60, 30, short(consumer_tag) + b"\0")
 
-COUNTED = PERSISTENT | {"headers": table({"x-delivery-count": b"l" + pack(">q", 17), "k": b"V"})}
+
+def cancel_ok(consumer_tag: str) -> bytes:
+    return method(1, 60, 31, short(consumer_tag))
+
+
+CANCEL = cancel("ct")
+M = content(b"m")
 
 
 def reasons(reason: str = "delivery-limit", code: int = 0, why: str = "", key: str = "key") -> dict[str, bytes]:
@@ -132,7 +187,7 @@ def reasons(reason: str = "delivery-limit", code: int = 0, why: str = "", key: s
 
 def condemned(bridge: Bridge, *delivery_tags: int) -> bytes:
     """Deliveries that came back too often; what the quarantine gets for the first of them."""
-    bridge.source(*(deliver(tag, content(b"m", COUNTED), redelivered=1) for tag in delivery_tags))
+    bridge.source(*(deliver(tag, counted(17), redelivered=1) for tag in delivery_tags))
     message = content(b"m", PERSISTENT | {"headers": table({"k": b"V"} | reasons())}, channel=2)
     return publish("sq.quarantine", channel=2) + message
 

@@ -209,6 +209,24 @@ class WindowMachine(RuleBasedStateMachine):
         suppressed = {tag for tag, multiple in self.window.settlement.acks if not multiple}
         assert suppressed == source.may_ack, "exactly the covered redeliveries are acked at once"
 
+    @precondition(lambda self: self.source and self.source.consuming and self.queue)
+    @rule()
+    def a_delivery_is_dropped(self) -> None:
+        """Memory is short: no more than its delivery tag is kept, and it goes back.
+
+        Not one that is in the queue twice: what was dropped is not known to be the other's like.
+        """
+        source, message = self.source, self.queue[0]
+        assert source is not None
+        if self.sent[message.body, message.message_id] > 1 and message.message_id:
+            return
+        self.received += 1
+        self.requeued += 1
+        self.window.drop(source.next_tag, redelivered=int(message.redelivered), reason="memory")
+        message.redelivered = True
+        assert self.window.settlement.take_requeues() == [source.next_tag]
+        source.next_tag += 1
+
     @precondition(lambda self: self.source and self.source.unsettled)
     @rule()
     def source_is_lost(self) -> None:

@@ -58,12 +58,59 @@ def test_every_mistake_is_listed_and_nothing_is_connected(silent_broker: socket.
         silent_broker.accept()
 
 
-def test_a_port_that_is_taken_is_a_wrong_configuration(silent_broker: socket.socket) -> None:
+def test_a_port_that_is_taken_is_waited_for_and_told_once(silent_broker: socket.socket) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with BridgeProcess(settings_for(silent_broker, HTTP_PORT=str(port), START_TIMEOUT="0.5")) as bridge:
+            assert bridge.wait() == os.EX_TEMPFAIL
+        taken = f"BRIDGE_HTTP_PORT={port} cannot be listened on (Address already in use)"
+        waiting, gave_up = (event["event"] for event in bridge.events)
+        assert taken in waiting
+        assert taken in gave_up
+        assert gave_up.endswith("gave up after 0.5 s")
+        running = BridgeProcess(settings_for(silent_broker, HTTP_PORT=str(port))).start()
+        wait_until(lambda: "waiting for it for up to 60 s" in running.logs, "the bridge to wait for the port")
+    with running:
+        assert running.get("/healthz")[0] == 200
+
+
+def test_a_password_file_that_is_not_mounted_yet_is_waited_for_and_told_once(
+    silent_broker: socket.socket, tmp_path: Path
+) -> None:
+    secret = tmp_path / "password"
+    settings = settings_for(silent_broker, SOURCE_PASSWORD_FILE=str(secret))
+    settings["BRIDGE_SOURCE_URL"] = f"amqp://reader@127.0.0.1:{silent_broker.getsockname()[1]}"
+    with BridgeProcess(settings | {"BRIDGE_START_TIMEOUT": "0.5"}) as bridge:
+        assert bridge.wait() == os.EX_TEMPFAIL
+    missing = bridge.log_lines[0]
+    assert missing.startswith('amqp-bridge: BRIDGE_SOURCE_PASSWORD_FILE: "/')
+    assert missing.endswith("cannot be read (No such file or directory); expected the path of a readable file")
+    assert bridge.log_lines == [
+        missing,
+        "amqp-bridge: waiting for up to 0.5 s until that has passed",
+        missing,
+        "amqp-bridge: nothing was connected; `amqp-bridge run --help` lists every setting",
+    ]
+    with BridgeProcess(settings) as bridge:
+        wait_until(lambda: "waiting for up to 60 s" in bridge.logs, "the bridge to wait for the file")
+        secret.write_text(PASSWORD)
+        assert bridge.http_port
+
+
+def test_a_signal_ends_a_bridge_that_waits_to_start(silent_broker: socket.socket) -> None:
     port = silent_broker.getsockname()[1]
-    with BridgeProcess(settings_for(silent_broker, HTTP_PORT=str(port))) as bridge:
-        assert bridge.wait() == os.EX_CONFIG
-    assert f"BRIDGE_HTTP_PORT={port} cannot be listened on (Address already in use)" in bridge.logs
-    assert "Traceback" not in bridge.logs
+    taken = settings_for(silent_broker, HTTP_PORT=str(port))
+    for settings in (taken, taken | {"BRIDGE_SOURCE_CA_FILE": "/nowhere/ca"}):
+        with BridgeProcess(settings) as bridge:
+            wait_until(lambda: "waiting for" in bridge.logs, "the bridge to wait")
+            assert bridge.terminate() == 0
+
+
+@pytest.mark.parametrize("command", ("check", "config"))
+def test_what_may_pass_is_75_for_every_command_and_only_run_waits(silent_broker: socket.socket, command: str) -> None:
+    with BridgeProcess(settings_for(silent_broker, SOURCE_CA_FILE="/nowhere/file"), command) as bridge:
+        assert bridge.wait() == os.EX_TEMPFAIL
+    assert "waiting" not in bridge.logs
 
 
 def test_a_typo_is_warned_of_and_the_bridge_runs(silent_broker: socket.socket, start_bridge: StartBridge) -> None:

@@ -58,6 +58,8 @@ EVERY_PROPERTY: Properties = {
 
 COUNTS = {"x-delivery-count": b"l" + pack(">q", 4), "x-acquired-count": b"l" + pack(">q", 5)}
 CC = {"CC": b"A" + pack(">I", len(text("copies"))) + text("copies")}
+BCC = {"BCC": text("copies")}
+"""As a publisher with MQTT 5 or AMQP 1.0 can bring it: one with AMQP 0-9-1 is refused with 406."""
 
 
 def header(properties: Properties) -> bytes:
@@ -107,7 +109,9 @@ def test_fields_of_one_name_and_their_order_stay() -> None:
 
 
 def test_a_value_that_only_looks_like_a_count_stays() -> None:
-    delivered = PERSISTENT | {"headers": table({"note": text("x-delivery-count"), "n": text("\x02CC")})}
+    delivered = PERSISTENT | {
+        "headers": table({"note": text("x-delivery-count"), "n": text("\x02CC"), "bcc": text("\x03BCC")})
+    }
     assert published(delivered) == header(delivered)
 
 
@@ -150,11 +154,31 @@ def test_the_destinations_own_user_id_stays(treatment: Treatment) -> None:
 
 @pytest.mark.parametrize(
     ("treatment", "after"),
-    (("keep", CC | {"k": b"V"}), ("drop", {"k": b"V"}), ("move", {"x-bridge-cc": CC["CC"], "k": b"V"})),
+    (
+        ("keep", CC | {"k": b"V"} | BCC),
+        ("drop", {"k": b"V"}),
+        ("move", {"x-bridge-cc": CC["CC"], "k": b"V", "x-bridge-bcc": BCC["BCC"]}),
+    ),
 )
 def test_carbon_copies(treatment: Treatment, after: dict[str, bytes]) -> None:
-    delivered = PERSISTENT | {"headers": table(CC | {"k": b"V"})}
+    delivered = PERSISTENT | {"headers": table(CC | {"k": b"V"} | BCC)}
     assert published(delivered, HeaderPolicy(cc=treatment)) == header(PERSISTENT | {"headers": table(after)})
+
+
+@pytest.mark.parametrize("name", ("CC", "BCC"))
+@pytest.mark.parametrize("value", FIELD_TYPES.values(), ids=FIELD_TYPES)
+def test_either_kind_of_copy_alone_and_of_any_type_moves(name: str, value: bytes) -> None:
+    delivered = PERSISTENT | {"headers": table({name: value})}
+    assert published(delivered) == header(PERSISTENT | {"headers": table({f"x-bridge-{name.lower()}": value})})
+
+
+@pytest.mark.parametrize("name", (*content.COUNTS, *content.COPIES))
+def test_none_of_the_fields_that_may_not_pass_is_overlooked(name: bytes) -> None:
+    fields = {"a": text("b"), name.decode(): b"V", "c": text("d")}
+    dropped = HeaderPolicy(cc="drop", delivery_count="drop")
+    assert published(PERSISTENT | {"headers": table(fields)}, dropped) == header(
+        PERSISTENT | {"headers": table({"a": text("b"), "c": text("d")})}
+    )
 
 
 @pytest.mark.parametrize("treatment", ("keep", "drop"))
@@ -221,7 +245,7 @@ def test_tables_that_repeat_are_read_once_and_few_are_kept() -> None:
 
 
 some_fields = st.dictionaries(
-    st.sampled_from(("a", "b", "CC", "x-delivery-count", "x-acquired-count", "x-bridge-user-id", "zé")),
+    st.sampled_from(("a", "b", "CC", "BCC", "x-delivery-count", "x-acquired-count", "x-bridge-user-id", "zé")),
     st.sampled_from(tuple(FIELD_TYPES.values())),
 )
 some_properties = st.dictionaries(st.sampled_from((*EVERY_PROPERTY, "user_id")), st.just(b"")).flatmap(
@@ -251,9 +275,10 @@ def test_any_message_is_published_as_the_rules_say(properties: Properties, polic
     for name, value in fields:
         if name in {b"x-delivery-count", b"x-acquired-count"} and policy.delivery_count == "drop":
             continue
-        if name == b"CC" and policy.cc == "drop":
+        copies = name in {b"CC", b"BCC"}
+        if copies and policy.cc == "drop":
             continue
-        after.append((b"x-bridge-cc" if name == b"CC" and policy.cc == "move" else name, value))
+        after.append((b"x-bridge-" + name.lower() if copies and policy.cc == "move" else name, value))
     has_headers = "headers" in properties and (after or not fields)
     if properties.get("user_id") == b"eve" and policy.user_id != "keep":
         del expected["user_id"]
@@ -413,6 +438,44 @@ def test_a_message_id_for_the_log() -> None:
     assert content.message_id(frames.content(b"body")) == ""
 
 
+# --- Streams --------------------------------------------------------------------------------------------------
+
+OFFSET = {"x-stream-offset": b"l" + pack(">q", 7_000_000_000)}
+
+
+@pytest.mark.parametrize("before", ((), ("content_type",), ("content_encoding",), ("content_type", "content_encoding")))
+def test_a_streams_offset_is_read_wherever_its_header_table_lies(before: tuple[str, ...]) -> None:
+    properties = {name: EVERY_PROPERTY[name] for name in before} | {"headers": table({"k": b"V"} | OFFSET)}
+    assert content.stream_offset(frames.content(b"body", properties)) == 7_000_000_000
+    assert content.stream_offset(frames.content(b"", EVERY_PROPERTY | {"headers": table(OFFSET)})) == 7_000_000_000
+
+
+MARK = frames.short("x-stream-offset") + OFFSET["x-stream-offset"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    (
+        frames.content(b"body"),
+        frames.content(b"body", EVERY_PROPERTY),
+        frames.content(MARK, {"headers": table({"k": b"V"})}),
+        frames.content(b"", {"message_id": MARK, "headers": table({})}),
+        frames.content(b"", {"content_type": MARK}),
+        frames.content(b"", {"headers": table({"k": text(MARK.decode("latin-1"))})}),
+        frames.content(b"", {"headers": table({"k": b"F" + table(OFFSET)})}),
+        frames.content(b"", {"headers": table({"x-stream-offset": text("next")})}),
+        frames.content(b"", {"headers": table({"x-stream-offset": text("l")} | {"k": b"x" + pack(">I", 25) + MARK})}),
+        frames.content(b"", {"headers": pack(">I", len(MARK) - 1) + MARK[:-1]}),
+    ),
+    ids=(
+        *("no headers", "other headers", "the body", "another property", "a property before the table", "a text"),
+        *("a nested table", "another type", "another type and a text", "a table that cannot be read"),
+    ),
+)
+def test_what_only_looks_like_a_streams_offset_is_none(other: bytes) -> None:
+    assert content.stream_offset(other) is None
+
+
 # --- Frames --------------------------------------------------------------------------------------------------
 
 
@@ -433,6 +496,7 @@ def test_without_a_frame_max_the_body_is_one_frame() -> None:
 def test_a_content_comes_apart_into_header_and_payloads() -> None:
     message = frames.content(b"abcdefgh", EVERY_PROPERTY, step=3)
     assert content.header_frame(message) == frames.header(8, EVERY_PROPERTY)
+    assert content.header_frame_size(message) == len(frames.header(8, EVERY_PROPERTY))
     assert [bytes(payload) for payload in content.body_payloads(message)] == [b"abc", b"def", b"gh"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -14,7 +15,17 @@ from hypothesis import strategies as st
 
 from bridge.amqp.content import ContentPreparer, HeaderPolicy
 from bridge.amqp.cutter import Cutter
-from bridge.amqp.events import Blocked, Close, Confirm, ConsumerCancelled, Deliveries, Delivery, Return, Unblocked
+from bridge.amqp.events import (
+    Blocked,
+    Close,
+    Confirm,
+    ConsumerCancelled,
+    Deliveries,
+    Delivery,
+    Dropped,
+    Return,
+    Unblocked,
+)
 from bridge.errors import MalformedFrameError
 from tests.support import frames
 from tests.support.frames import PERSISTENT, confirm, content, deliver, method, returned, short
@@ -23,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 NOW_S = 12.5
+ROUTE = short("ex") + short("key")
 
 
 @dataclass
@@ -61,7 +73,7 @@ def feed(chunks: Iterable[bytes], frame_max: int = 0) -> tuple[list[object], lis
     for chunk in chunks:
         for event in cutter.feed(chunk, NOW_S):
             if isinstance(event, Deliveries):
-                assert event.notable == any(d.redelivered or d.delivery_count for d in event.items)
+                assert event.notable == any(d.redelivered for d in event.items)
                 events += event.items
             else:
                 events.append(event)
@@ -98,9 +110,11 @@ def changed_on_the_way() -> Sample:
     """Deliveries whose contents are not published as they came."""
     sample = Sample()
     route = short("ex") + short("key")
-    for tag in (1, 2, 3):
+    for tag, redelivered, count in ((1, 1, 3), (2, 0, 0), (3, 1, 3), (7, 0, 0)):
+        # A count is the queue's only where the broker says that it delivered the message before.
         expected = content(b"body", WITHOUT_COUNT)
-        sample.add(deliver(tag, content(b"body", COUNTED)), Delivery(tag, 0, 3, route, expected, 4, NOW_S))
+        raw = deliver(tag, content(b"body", COUNTED), redelivered=redelivered)
+        sample.add(raw, Delivery(tag, redelivered, count, route, expected, 4, NOW_S))
     for tag, properties in ((4, {"delivery_mode": b"\x01"}), (5, {}), (6, {"user_id": b"eve"})):
         user = {"headers": frames.table({"x-bridge-user-id": frames.text("eve")})} if "user_id" in properties else {}
         expected = content(b"body", PERSISTENT | user)
@@ -291,6 +305,85 @@ def test_a_brokers_protocol_header_is_the_control_planes(chunks: tuple[bytes, ..
     assert b"".join(control) == b"AMQP\0\0\x09\x01"
 
 
+# --- Dropping ------------------------------------------------------------------------------------------------
+
+
+def feed_dropping(pieces: Iterable[tuple[bool, bytes]], size: int) -> list[object]:
+    """Events of a stream in pieces, each with whether deliveries are dropped from there on."""
+    cutter = Cutter(ContentPreparer(HeaderPolicy()))
+    events: list[object] = []
+    for dropping, piece in pieces:
+        cutter.drop(on=dropping)
+        for chunk in chunked(piece, size):
+            for event in cutter.feed(chunk, NOW_S):
+                events += event.items if isinstance(event, Deliveries) else (event,)
+    assert not cutter.control
+    return events
+
+
+chunk_sizes = pytest.mark.parametrize("size", (1, 7, 50, 1 << 20))
+
+
+@chunk_sizes
+def test_what_is_dropped_comes_out_in_stream_order_with_all_else(size: int) -> None:
+    before, after = deliveries(), returns()
+    after.stream += deliveries().stream
+    after.events += deliveries().events
+    dropped = b"".join(
+        (
+            deliver(1, content(b"x" * 300, step=100)),
+            confirm(9),
+            deliver(2, content(b"", COUNTED), redelivered=1),
+            deliver(3, content(b"x" * 20), redelivered=1),
+            returned(content(b"lost")),
+            deliver(4, content(b"x" * 20)),
+        )
+    )
+    between = [
+        *(Dropped(1, 0), Confirm(1, 9, multiple=False, accepted=True), Dropped(2, 1), Dropped(3, 1)),
+        *(Return(1, 312, "NO_ROUTE", ROUTE, content(b"lost"), 4), Dropped(4, 0)),
+    ]
+    events = feed_dropping(((False, before.stream), (True, dropped), (False, after.stream)), size)
+    assert events == [*before.events, *between, *after.events]
+
+
+@chunk_sizes
+@pytest.mark.parametrize("message", (content(b"begun" * 20), content(b"begun" * 20, step=7)))
+def test_what_has_begun_comes_out_as_it_would_have(message: bytes, size: int) -> None:
+    """Wherever in a delivery the dropping begins or ends."""
+    raw, next_raw = deliver(1, message), deliver(2, content(b"next"))
+    method_size = len(raw) - len(message)
+    whole = [Delivery(n, 0, 0, ROUTE, m, s, NOW_S) for n, m, s in ((1, message, 100), (2, content(b"next"), 4))]
+    for cut in range(method_size, len(raw)):
+        begun, rest = raw[:cut], raw[cut:]
+        assert feed_dropping(((False, begun), (True, rest + next_raw)), size) == [whole[0], Dropped(2, 0)]
+        assert feed_dropping(((True, begun), (False, rest + next_raw)), size) == [Dropped(1, 0), whole[1]]
+
+
+def test_dropping_keeps_no_more_than_a_chunk_however_large_the_bodies() -> None:
+    cutter = Cutter(ContentPreparer(HeaderPolicy()))
+    cutter.drop(on=True)
+    chunks = chunked(deliver(1, content(b"x" * 4_000_000, step=130_000)), 10_000)
+    events: list[object] = []
+    tracemalloc.start()
+    for chunk in chunks:
+        events += cutter.feed(chunk, NOW_S)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert events == [Dropped(1, 0)]
+    assert peak < 5 * 10_000
+
+
+def test_a_delivery_on_another_channel_is_not_dropped() -> None:
+    """Nor is what it holds ours to judge: the quarantine's channel consumes nothing."""
+    raw = deliver(1, content(b"x", channel=2), channel=2)
+    assert feed_dropping(((True, raw),), 1 << 20) == [Delivery(1, 0, 0, ROUTE, content(b"x", channel=2), 1, NOW_S)]
+
+
+def test_a_header_that_cannot_be_read_does_not_matter_when_it_is_dropped() -> None:
+    assert feed_dropping(((True, headless(14)),), 1 << 20) == [Dropped(2, 0)]
+
+
 # --- Malformed -----------------------------------------------------------------------------------------------
 
 GOOD = deliver(1, content(b"good"))
@@ -357,6 +450,31 @@ def test_a_frame_larger_than_agreed_is_refused_before_it_is_read() -> None:
     assert feed((deliver(1, content(b"x" * 4088)),), frame_max=4096)[0]
     with pytest.raises(MalformedFrameError, match="at most 4088"):
         feed((body[: body.index(b"xxx")],), frame_max=4088)
+
+
+def large(size: int) -> frames.Properties:
+    """Properties of a message whose header grew on its way through the broker, past what was agreed."""
+    return PERSISTENT | {"headers": frames.table({"x-death": frames.text("d" * size)})}
+
+
+@pytest.mark.parametrize("size", (1, 1000, 1 << 20))
+def test_a_content_header_larger_than_agreed_is_read(size: int) -> None:
+    """RabbitMQ does not hold itself to `frame_max` there; refused, the message would come again for ever."""
+    sample = Sample()
+    for tag, properties in ((1, PERSISTENT), (2, large(9000)), (3, large(9000)), (4, PERSISTENT)):
+        sample.deliver(tag, content(b"body", properties), 4)
+    sample.add(returned(content(b"", large(9000))), Return(1, 312, "NO_ROUTE", ROUTE, content(b"", large(9000)), 0))
+    assert feed(chunked(sample.stream, size), frame_max=4096) == (sample.events, [])
+
+
+def test_a_content_header_is_bounded_too_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.amqp.cutter.HEADER_MAX_BYTES", 8192)
+    stream = deliver(1, content(b"", large(8200)))
+    cut = stream.index(b"ddd")
+    with pytest.raises(MalformedFrameError, match="at most 8192"):
+        feed((stream[:cut],), frame_max=4096)
+    assert feed((stream,), frame_max=9000)[0], "where more was agreed, more is read"
+    assert feed((stream,), frame_max=0)[0], "or where no limit was"
 
 
 @settings(max_examples=300)

@@ -15,7 +15,7 @@ from pamqp.body import ContentBody
 from pamqp.header import ContentHeader, ProtocolHeader
 from pamqp.heartbeat import Heartbeat
 
-from bridge.connection import session, supervisor
+from bridge.connection import keeper, session, supervisor
 from bridge.connection.session import SourceSession
 from bridge.connection.tap import TapFactory
 from bridge.relay.backoff import Backoff
@@ -62,6 +62,21 @@ def delays(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return asked
 
 
+@pytest.fixture
+def resets(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """One for each trouble that counted as over; a generation counts as stable at once."""
+    seen: list[None] = []
+
+    class Recorded(Backoff):
+        def reset(self) -> None:
+            seen.append(None)
+            super().reset()
+
+    monkeypatch.setattr(supervisor, "Backoff", Recorded)
+    monkeypatch.setattr(keeper, "STABLE_S", 1e-9)
+    return seen
+
+
 def status_of(running: Supervisor, side: str) -> SideStatus:
     return running.status.source if side == "source" else running.status.destination
 
@@ -75,7 +90,7 @@ OPENING = {
         commands.Connection.StartOk,
         refuse(403, "ACCESS_REFUSED - Login was refused"),
         "login-refused",
-        "check BRIDGE_{side}_USERNAME",
+        "check user and password in BRIDGE_{side}_URL",
     ),
     "no login mechanism": (
         ProtocolHeader,
@@ -107,7 +122,10 @@ OPENING = {
         "protocol",
         "",
     ),
-    "hangs up at once": (ProtocolHeader, hang_up, "connection-lost", "connection"),
+    "hangs up at once": (ProtocolHeader, hang_up, "connection-lost", "is it the one for AMQP"),
+    "speaks TLS": (ProtocolHeader, answer_raw(b"\x15\x03\x01\x00\x02\x02\x46"), "protocol", "use amqps://"),
+    "speaks HTTP": (ProtocolHeader, answer_raw(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "protocol", "speaks HTTP"),
+    "speaks SSH": (ProtocolHeader, answer_raw(b"SSH-2.0-OpenSSH_9.2p1\r\n"), "protocol", "speaks SSH"),
     "hangs up later": (commands.Queue.Declare, hang_up, "connection-lost", "connection"),
     "shuts down": (commands.Channel.Open, lambda p, _, __: p.close(320, "CONNECTION_FORCED - bye", channel=0),
                    "refused", "CONNECTION_FORCED"),
@@ -153,6 +171,25 @@ async def test_a_side_that_cannot_be_opened_is_tried_again_and_its_reason_told_o
             peer.deliver(b"at last")
             await eventually(lambda: running.books.forwarded == 1)
             await eventually(lambda: running.snapshot()[1].hindrances == [])
+
+
+@both_sides
+@on_both_loops
+async def test_an_attempt_that_fails_does_not_end_the_trouble_however_long_it_lasts(
+    side: str, resets: list[None]
+) -> None:
+    """A generation that was open for as long does."""
+    async with ScriptedBroker() as source, ScriptedBroker() as destination:
+        broker = source if side == "source" else destination
+        usual = broker.answers[commands.Connection.Open]
+        broker.answers[commands.Connection.Open] = refuse(530, "NOT_ALLOWED - vhost / not found")
+        async with bridge(source, destination) as running:
+            await eventually(lambda: status_of(running, side).connect_attempts.get("vhost", 0) >= 3)
+            assert not resets
+            broker.answers[commands.Connection.Open] = usual
+            await eventually(lambda: status_of(running, side).up)
+            broker.peer.abort()
+            await eventually(lambda: resets)
 
 
 @both_sides

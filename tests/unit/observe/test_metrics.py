@@ -193,11 +193,16 @@ def words(pattern: str) -> set[str]:
         (r'Verdict\("([a-z-]+)"', metrics.QUARANTINE_REASONS),
         (r'publish_retries, "([a-z-]+)"', metrics.RETRY_REASONS),
         (r'(?:release|release_published|_give_back)\("([a-z-]+)"', metrics.REQUEUE_REASONS),
-        (r'(?:\.ended|\.fail|Ending)\("([a-z-]+)"', metrics.END_REASONS),
+        (r'\.drop\([^")]*"([a-z-]+)"', metrics.REQUEUE_REASONS),
+        (r'(?:\.end|\.ended|\.fail|Ending)\("([a-z-]+)"', metrics.END_REASONS),
         (r'"([a-z]+-timeout)"', (*metrics.END_REASONS, *metrics.REQUEUE_REASONS)),
         (r'attempts, "([a-z-]+)"', metrics.CONNECT_RESULTS),
         (r'ConnectError\("([a-z-]+)"', metrics.CONNECT_RESULTS),
-        (r'(?:Error|Entity|Refused|Resource|Failed|Closed|Allowed|gaierror),\s+"([a-z-]+)"', metrics.CONNECT_RESULTS),
+        (
+            r'(?:Error|Entity|Refused|Resource|Failed|Closed|Allowed|gaierror),\s+(?:"[^"]*"|\w+),\s+"([a-z-]+)"',
+            metrics.CONNECT_RESULTS,
+        ),
+        (r'return "([a-z-]+)", ', metrics.CONNECT_RESULTS),
     ),
 )
 def test_every_reason_that_the_code_gives_is_known_in_advance(pattern: str, known: tuple[str, ...]) -> None:

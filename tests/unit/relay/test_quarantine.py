@@ -52,7 +52,7 @@ def test_what_must_not_be_published_as_it_is_does_not_go_to_the_quarantine_as_it
     """Kept for the destination, a foreign `user_id` and `CC` would be refused and routed by the source just as well."""
     bridge = Bridge()
     bridge.relay.policy = HeaderPolicy(user_id="keep", cc="keep")
-    bridge.relay.source_lost()
+    bridge.relay.source_lost(bridge.now_s)
     bridge.open_source()
     bridge.consume()
     copies = b"A" + pack(">I", 6) + text("c")

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
 import traceback
@@ -15,7 +16,7 @@ import pytest
 from pydantic import ValidationError
 from yarl import URL
 
-from bridge.errors import ConfigurationError, CredentialsError
+from bridge.errors import ConfigurationError, CredentialsError, NotYetError
 from bridge.settings.environment import load_settings, unknown_variables
 from bridge.settings.settings import Option, Settings, effective, options, settings_help
 from bridge.settings.sides import MAX_PASSWORD_BYTES, SideSettings, mask
@@ -46,10 +47,22 @@ def load(**changes: str | None) -> Settings:
 
 def problems(**changes: str | None) -> list[str]:
     """Every complaint; none of them may hold the secret."""
-    with pytest.raises(ConfigurationError) as caught:
+    return complaints(ConfigurationError, **changes)
+
+
+def complaints(kind: type[ConfigurationError | NotYetError], **changes: str | None) -> list[str]:
+    """Every complaint, raised as that kind of error; none of them may hold the secret."""
+    with pytest.raises(kind) as caught:
         load(**changes)
     assert SECRET not in "".join(traceback.format_exception(caught.value))
+    assert isinstance(caught.value, ConfigurationError | NotYetError)
     return list(caught.value.problems)
+
+
+def passing_problem(**changes: str | None) -> str:
+    """The only complaint, about what may pass by itself."""
+    (found,) = complaints(NotYetError, **changes)
+    return found
 
 
 def problem(**changes: str | None) -> str:
@@ -133,9 +146,9 @@ def test_an_empty_variable_is_not_set_but_an_empty_quarantine_is_none() -> None:
 
 
 def test_a_source_is_known_as_a_stream_by_its_consumer_or_its_declaration() -> None:
-    assert not load().source_is_stream
-    assert load(SOURCE_QUEUE_TYPE="stream", SOURCE_DECLARE="true").source_is_stream
-    assert load(SOURCE_CONSUMER_ARGUMENTS='{"x-stream-offset": "next"}').source_is_stream
+    assert load().stated_source_type is None
+    assert load(SOURCE_QUEUE_TYPE="classic").stated_source_type == "classic"
+    assert load(SOURCE_CONSUMER_ARGUMENTS='{"x-stream-offset": "next"}').stated_source_type == "stream"
 
 
 # --- how values are written ----------------------------------------------------------------------------------------
@@ -196,9 +209,9 @@ def test_booleans(text: str, value: bool) -> None:  # noqa: FBT001 - a test's pa
         ("HTTP_PORT", "tcp://10.0.0.1:80", '"tcp://10.0.0.1:80" is not a whole number; expected 0 to 65535'),
         ("LOG_LEVEL", "loud", '"loud" is not known; expected one of debug, info, warning, error'),
         ("LOG_FORMAT", "xml", '"xml" is not known; expected one of json, console'),
-        ("SOURCE_PASSWORD_FILE", "/nowhere/password", '"/nowhere/password" cannot be read (No such file or directory)'),
         ("SOURCE_PASSWORD_FILE", "a\0b", "not a path"),
         ("SOURCE_PASSWORD_FILE", "s3cret", "BRIDGE_SOURCE_PASSWORD_FILE: this file cannot be read"),
+        ("SOURCE_PASSWORD_FILE", "/etc", '"/etc" cannot be read (Is a directory)'),
     ),
 )
 def test_a_wrong_value_is_named_with_what_is_expected(name: str, text: str, complaint: str) -> None:
@@ -446,16 +459,59 @@ def test_certificate_and_key_go_together(certificates: Certificates, tmp_path: P
     assert "BRIDGE_SOURCE_KEY_FILE names the key's file" in without_key
     without_certificate = problem(**files | {"SOURCE_CERT_FILE": None})
     assert without_certificate == "BRIDGE_SOURCE_KEY_FILE is set without BRIDGE_SOURCE_CERT_FILE; expected both"
-    another = problem(**files | {"SOURCE_KEY_FILE": str(certificates.server_key)})
+    another = passing_problem(**files | {"SOURCE_KEY_FILE": str(certificates.server_key)})
     assert another.startswith("BRIDGE_SOURCE_CERT_FILE: client certificate")
     both = tmp_path / "both.pem"
     both.write_bytes(certificates.client_cert.read_bytes() + certificates.client_key.read_bytes())
     assert load(**files | {"SOURCE_CERT_FILE": str(both), "SOURCE_KEY_FILE": None}).source.ssl_context() is not None
 
 
+@pytest.mark.parametrize(
+    "changes",
+    (
+        {"SOURCE_QUEUE": "from ", "SOURCE_DECLARE": "true"},
+        {"DESTINATION_QUEUE": "\tto", "DESTINATION_DECLARE": "true"},
+        {"QUARANTINE_QUEUE": "aside\n"},
+    ),
+)
+def test_a_queue_is_not_declared_with_white_space_at_an_end_of_its_name(changes: dict[str, str]) -> None:
+    """Nobody means it; one that is there with such a name can be used all the same."""
+    assert "begins or ends with white space" in problem(**changes)
+    names = {name: text for name, text in changes.items() if "QUARANTINE" not in name and "DECLARE" not in name}
+    load(**names)
+
+
+# --- what may pass by itself ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ("PASSWORD", "CA", "CERT", "KEY"))
+def test_a_file_that_is_not_mounted_yet_may_come(certificates: Certificates, kind: str) -> None:
+    files = tls(certificates) | ({"SOURCE_URL": "amqps://me@h"} if kind == "PASSWORD" else {})
+    found = passing_problem(**files | {f"SOURCE_{kind}_FILE": "/nowhere/file"})
+    assert found.startswith(f'BRIDGE_SOURCE_{kind}_FILE: "/nowhere/file" cannot be read (No such file or directory)')
+
+
+def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+    """It would keep whoever opens it waiting for a writer."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert "it is a pipe" in problem(SOURCE_URL="amqp://me@h", SOURCE_PASSWORD_FILE=str(pipe))
+
+
+def test_beside_a_mistake_what_may_pass_is_listed_and_not_waited_for() -> None:
+    found = problems(SOURCE_URL="amqp://me@h", SOURCE_PASSWORD_FILE="/nowhere/file", SOURCE_PREFETCH="many")
+    assert [line.partition(":")[0] for line in found] == ["BRIDGE_SOURCE_PASSWORD_FILE", "BRIDGE_SOURCE_PREFETCH"]
+
+
+def test_how_long_to_wait_is_known_though_a_file_is_missing() -> None:
+    with pytest.raises(NotYetError) as caught:
+        load(SOURCE_URL="amqp://me@h", SOURCE_PASSWORD_FILE="/nowhere/file", START_TIMEOUT="5m")
+    assert caught.value.start_timeout_s == 300
+
+
 @pytest.mark.parametrize("kind", ("CA", "CERT", "KEY"))
 def test_files_that_are_not_pem_are_refused(certificates: Certificates, kind: str) -> None:
-    found = problem(**tls(certificates) | {f"SOURCE_{kind}_FILE": str(BRIDGE_ENV)})
+    found = passing_problem(**tls(certificates) | {f"SOURCE_{kind}_FILE": str(BRIDGE_ENV)})
     assert found.startswith(f"BRIDGE_SOURCE_{kind}_FILE: ")
     assert "PEM" in found
 

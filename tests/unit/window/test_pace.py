@@ -53,7 +53,7 @@ def test_refusals_rest_ever_longer_with_jitter_until_a_message_is_taken(chance: 
         now_s += wait_s * share + 0.01
         assert not it.resting(now_s)
     assert it.refusals
-    it.taken()
+    it.over()
     assert not it.refusals
     it.refused("why", now_s)
     assert not it.resting(now_s + 0.2)

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from bridge.errors import MalformedFrameError
 from bridge.window.pace import FIRST_PUBLISH_WINDOW, RETRY_MAX_S
-from tests.support.frames import PERSISTENT, delivery
+from tests.support.frames import PERSISTENT, delivery, stream_delivery, with_offset
 from tests.support.window_model import LIMITS, WindowMachine
 from tests.support.window_scene import Scene
 
@@ -198,6 +199,7 @@ def test_blocked_writes_nothing_and_confirm_timeouts_stand_still() -> None:
     scene.window.destination_blocked(scene.now_s)
     scene.receive(2)
     scene.wait(1000.0)
+    assert scene.window.blocked
     assert not scene.window.destination_ready
     assert not scene.window.publishable
     assert scene.take() == []
@@ -237,6 +239,16 @@ def test_trouble_without_a_message_in_flight_is_over_when_the_destination_is_bac
     scene.reopen_destination()
     scene.wait(0.1)
     assert scene.window.trouble.seconds(scene.now_s) == 0.0
+
+
+def test_a_destination_that_is_given_up_has_the_whole_time_again() -> None:
+    scene = Scene()
+    scene.receive(1)
+    scene.lose_destination()
+    scene.wait(300.0)
+    scene.window.give_up(scene.now_s)
+    scene.wait(10.0)
+    assert scene.window.trouble.seconds(scene.now_s) == 10.0
 
 
 # --- The source -------------------------------------------------------------------------------------------------
@@ -418,6 +430,155 @@ def test_release_published_gives_back_the_rest_but_never_orphans() -> None:
     other.window.source_lost()
     other.window.release_published("shutdown")
     assert other.window.settlement.requeues == [], "invariant 2"
+
+
+def test_a_delivery_of_which_only_the_tag_was_kept_is_given_back_and_counted() -> None:
+    scene = Scene()
+    scene.receive(1)
+    scene.window.drop(2, redelivered=1, reason="memory")
+    scene.receive(3)
+    assert scene.window.settlement.requeues == [2]
+    assert scene.books.requeued == {"memory": 1}
+    assert (scene.books.received, scene.books.received_redelivered, scene.books.imbalance) == (3, 1, 0)
+    assert sum(scene.books.size_bits) == 3
+    scene.take()
+    scene.confirm(2, multiple=True)
+    assert scene.acks() == [(1, False), (3, False)], "an ack of all below would ack what was given back"
+
+
+def test_a_gap_in_the_delivery_tags_is_malformed_and_nothing_of_it_is_taken_in() -> None:
+    scene = Scene()
+    scene.receive(1)
+    with pytest.raises(MalformedFrameError, match="delivery 3 where delivery 2 was to come"):
+        scene.receive(3)
+    with pytest.raises(MalformedFrameError, match="delivery 3 where delivery 2 was to come"):
+        scene.window.drop(3, redelivered=0, reason="memory")
+    assert (scene.books.received, scene.window.in_flight, scene.books.imbalance) == (1, 1, 0)
+
+
+def test_when_nobody_knows_what_became_of_the_queue_each_in_the_window_may_come_twice() -> None:
+    scene = Scene()
+    scene.receive(1, 2, 3)
+    scene.take()
+    scene.confirm(1)
+    scene.window.doubt()
+    assert scene.books.duplicates_possible == 2
+
+
+def test_what_the_destination_accepted_is_counted_with_the_last_of_it_orphans_included() -> None:
+    scene = Scene()
+    assert (scene.window.accepted, scene.window.last_accepted) == (0, None)
+    scene.receive_each(delivery(1), delivery(2, redelivered=1, delivery_count=2))
+    scene.take()
+    scene.confirm(1)
+    assert scene.window.accepted == 1
+    scene.confirm(2)
+    assert scene.window.last_accepted is not None
+    assert (scene.window.accepted, scene.window.last_accepted.delivery_count) == (2, 2)
+    scene.receive(3)
+    scene.take()
+    scene.window.source_lost()
+    scene.confirm(3)
+    assert scene.window.accepted == 3
+
+
+def test_deliveries_that_are_neither_published_nor_parked_nor_condemned_are_only_held() -> None:
+    scene = Scene()
+    assert not scene.window.held_only, "there are none"
+    scene.receive(1)
+    assert scene.window.held_only
+    scene.take()
+    assert not scene.window.held_only
+    scene.refuse_route(1, 1)
+    assert (scene.window.held_only, scene.window.parked) == (False, 1)
+    other = Scene()
+    other.receive_each(delivery(1, redelivered=1, delivery_count=19))
+    assert not other.window.held_only
+
+
+# --- A stream ---------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_is_read_on_at_the_lowest_offset_that_was_not_forwarded() -> None:
+    scene = Scene()
+    assert scene.window.resume_offset is None
+    scene.window.read_stream()
+    scene.receive_each(*(stream_delivery(tag, 100 + tag) for tag in (1, 2, 3)))
+    assert scene.window.resume_offset == 101
+    scene.take()
+    scene.confirm(2)
+    assert scene.window.resume_offset == 101
+    scene.confirm(1)
+    assert scene.window.resume_offset == 103
+    scene.confirm(3)
+    assert scene.window.resume_offset == 104
+
+
+def test_what_a_stream_delivers_again_although_it_was_forwarded_is_suppressed() -> None:
+    scene = Scene()
+    scene.window.read_stream()
+    scene.receive_each(*(stream_delivery(tag, 100 + tag) for tag in (1, 2)))
+    scene.take()
+    scene.confirm(2)
+    scene.acks()
+    scene.window.source_lost()
+    scene.lose_destination()
+    scene.reopen_destination()
+    scene.window.source_opened()
+    scene.window.read_stream()
+    scene.receive_each(*(stream_delivery(tag, 100 + tag) for tag in (1, 2)))
+    assert scene.acks() == [(2, False)]
+    assert scene.books.suppressed == 1
+    assert scene.take() == [1]
+    assert scene.books.imbalance == 0
+
+
+def test_an_orphan_of_a_stream_that_was_confirmed_is_not_read_again() -> None:
+    scene = Scene()
+    scene.window.read_stream()
+    scene.receive_each(stream_delivery(1, 101), stream_delivery(2, 102))
+    scene.take()
+    scene.window.source_lost()
+    scene.confirm(1)
+    assert scene.window.resume_offset == 102
+
+
+def test_what_of_a_stream_is_in_the_quarantine_is_not_read_again() -> None:
+    scene = Scene()
+    scene.window.read_stream()
+    scene.receive_each(stream_delivery(1, 101))
+    scene.take()
+    scene.lose_destination(406, "poison")
+    scene.window.quarantine_asked()
+    scene.window.quarantined()
+    assert scene.window.resume_offset == 102
+
+
+def test_a_delivery_of_a_stream_without_an_offset_is_forwarded_as_any_other() -> None:
+    scene = Scene()
+    scene.window.read_stream()
+    scene.receive(1)
+    assert scene.take() == [1]
+    scene.confirm(1)
+    assert scene.acks() == [(1, True)]
+    assert scene.window.resume_offset is None
+
+
+def test_what_a_stream_delivered_and_the_destination_refuses_for_long_is_not_requeued() -> None:
+    """Nothing can be requeued there: RabbitMQ 3.10 closes the connection, and 4.3 takes it for settled."""
+    scene = Scene(hold_timeout_s=60.0)
+    scene.window.read_stream()
+    scene.receive_each(stream_delivery(1, 101))
+    seqno = 0
+    for _ in range(200):
+        if scene.take():
+            seqno += 1
+            scene.returned(b"1", properties=with_offset(101))
+            scene.confirm(seqno)
+            scene.window._source.parked.returns_in_a_row = 0  # others were accepted meanwhile
+        scene.wait(0.5)
+    assert scene.window.settlement.requeues == []
+    assert scene.books.requeued == {}
 
 
 # --- Memory -----------------------------------------------------------------------------------------------------

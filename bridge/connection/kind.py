@@ -1,0 +1,90 @@
+"""What a queue is: asked of its broker, which names a difference in each refusal to declare it again.
+
+Only a user who may *configure* the queue is told, and policies never are. No question can create a queue: its type and
+its delivery limit are never both valid (3.10.8, 4.3.6).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bridge.errors import ConnectError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from aiormq.abc import AbstractChannel
+    from pamqp.common import FieldTable
+
+MAX_QUESTIONS = 20
+"""About one queue: more arguments than a queue can have."""
+UNKNOWN = "unknown"
+"""No type of queue, no number."""
+
+_DIFFERS = re.compile(
+    r"inequivalent arg '([^']+)' for queue .*received .* but current is (?:none|(?:the value )?'([^']*)')"
+)
+"""The broker's refusal to declare a queue that is there and is another: the argument, and its value in the queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What a queue is, as far as the broker said."""
+
+    queue_type: str = ""
+    """Empty where it is not known."""
+    delivery_limit: int | None = None
+    durable: bool = True
+    consumers: int = 0
+    auto_delete: bool = False
+    expires: bool = False
+
+
+async def kind_of(question: Callable[[], AbstractAsyncContextManager[AbstractChannel]], name: str) -> Queue:
+    """Return what the queue is; `question` opens a channel that a refusal may close."""
+    arguments: FieldTable = {"x-queue-type": UNKNOWN, "x-delivery-limit": UNKNOWN}
+    flags = {"durable": True, "auto_delete": False}
+    queue_type, delivery_limit = "", None
+    for _ in range(MAX_QUESTIONS):
+        difference = await _difference(question, name, flags, arguments)
+        if difference is None:
+            break
+        argument, value = difference
+        if argument == "x-queue-type":
+            queue_type = arguments[argument] = value or "classic"
+        elif argument == "x-delivery-limit":
+            delivery_limit = int(value) if value else None
+            break
+        elif argument in flags:
+            flags[argument] = value == "true"
+        else:
+            arguments[argument] = _argument(value)
+    return Queue(queue_type, delivery_limit, flags["durable"], flags["auto_delete"], "x-expires" in arguments)
+
+
+async def _difference(
+    question: Callable[[], AbstractAsyncContextManager[AbstractChannel]],
+    name: str,
+    flags: dict[str, bool],
+    arguments: FieldTable,
+) -> tuple[str, str] | None:
+    """Return the first argument in which the queue is another, and its value there, empty for none."""
+    try:
+        async with question() as channel:
+            await channel.queue_declare(
+                name, durable=flags["durable"], auto_delete=flags["auto_delete"], arguments=arguments
+            )
+    except ConnectError as error:
+        if (found := _DIFFERS.search(str(error))) is not None:
+            return found[1], found[2] or ""
+    return None
+
+
+def _argument(value: str) -> int | bool | str:
+    """Return a queue's argument as it has to be written to be the same."""
+    if value in {"true", "false"}:
+        return value == "true"
+    return int(value) if re.fullmatch(r"-?\d+", value) else value

@@ -1,0 +1,94 @@
+"""The state of a bridge, sans-I/O: whether and how it consumes.
+
+Every pair that is not in the table is a bug and raises:
+
+| event          | PROBING     | WIDENING    | RUNNING     | GIVING_BACK | SHEDDING    | STOPPING  | ABANDONED |
+|----------------|-------------|-------------|-------------|-------------|-------------|-----------|-----------|
+| accepted       | WIDENING    |             |             |             |             |           |           |
+| widened        |             | RUNNING     |             |             |             |           |           |
+| give back      | GIVING_BACK | GIVING_BACK | GIVING_BACK |             | GIVING_BACK |           |           |
+| given back     |             |             |             | PROBING     |             |           |           |
+| memory full    | SHEDDING    | SHEDDING    | SHEDDING    |             |             |           |           |
+| shed           |             |             |             |             | RUNNING     |           |           |
+| lost in use    | PROBING     | RUNNING     | RUNNING     | PROBING     | RUNNING     | STOPPING  | ABANDONED |
+| lost in vain   | PROBING     | PROBING     | PROBING     | PROBING     | PROBING     | STOPPING  | ABANDONED |
+| stop           | STOPPING    | STOPPING    | STOPPING    | STOPPING    | STOPPING    | STOPPING  | ABANDONED |
+| time is up     |             |             |             |             |             | ABANDONED |           |
+
+*Probing*: the bridge consumes with a prefetch of 1, since it has not yet seen a message through. On a quorum queue each
+lost connection, and each crash, counts for all that the broker had set out, read or not; with one message it falls on
+the guilty alone. A new process begins so, and a source generation after one that ended without an ack ("in vain"). The
+broker's own count is the memory across restarts: while messages come that have returned `RETURNED_OFTEN` times or more,
+the bridge stays with one. *Widening*: a second consumer with the whole prefetch has been asked for, and the first is
+being cancelled; the acks wait, so that the first is sent nothing more. The queue never is without a consumer, since
+that would delete an auto-delete queue. *Running*: it consumes with the whole prefetch. *Giving back*: the destination
+accepts nothing; the consumer is being cancelled and what is held requeued. *Shedding*: memory has been full for
+`MEMORY_FULL_S`; the consumer is being cancelled, and what still comes is read without its bodies and requeued, since a
+broker that cannot write for 30 s drops the connection. *Stopping*: what a healthy destination accepts is still
+forwarded, the rest requeued. *Abandoned*: time was up, and what is published was requeued too; what the destination
+still answers has nobody to hear it.
+
+What it does not do: decide what happens, which is `steering`'s.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class State(Enum):
+    """Whether and how the bridge consumes."""
+
+    PROBING = "probing"
+    WIDENING = "widening"
+    RUNNING = "running"
+    GIVING_BACK = "giving back"
+    SHEDDING = "shedding"
+    STOPPING = "stopping"
+    ABANDONED = "abandoned"
+
+    def after(self, event: StateEvent) -> State:
+        """Return the state that follows. Raises `ValueError` for an event that cannot happen now."""
+        state = TRANSITIONS[event].get(self)
+        if state is None:
+            message = f"{event.value} cannot happen to a bridge that is {self.value}"
+            raise ValueError(message)
+        return state
+
+
+class StateEvent(Enum):
+    """What changes the state."""
+
+    ACCEPTED = "accepted"
+    WIDENED = "widened"
+    GIVE_BACK = "give back"
+    GIVEN_BACK = "given back"
+    MEMORY_FULL = "memory full"
+    SHED = "shed"
+    LOST_IN_USE = "lost in use"
+    LOST_IN_VAIN = "lost in vain"
+    STOP = "stop"
+    TIME_IS_UP = "time is up"
+
+
+ACTIVE = (State.PROBING, State.WIDENING, State.RUNNING)
+"""In these it consumes, or will."""
+_ENDING = {State.STOPPING: State.STOPPING, State.ABANDONED: State.ABANDONED}
+
+TRANSITIONS: dict[StateEvent, dict[State, State]] = {
+    StateEvent.ACCEPTED: {State.PROBING: State.WIDENING},
+    StateEvent.WIDENED: {State.WIDENING: State.RUNNING},
+    StateEvent.GIVE_BACK: dict.fromkeys((*ACTIVE, State.SHEDDING), State.GIVING_BACK),
+    StateEvent.GIVEN_BACK: {State.GIVING_BACK: State.PROBING},
+    StateEvent.MEMORY_FULL: dict.fromkeys(ACTIVE, State.SHEDDING),
+    StateEvent.SHED: {State.SHEDDING: State.RUNNING},
+    StateEvent.LOST_IN_USE: {
+        State.PROBING: State.PROBING,
+        State.GIVING_BACK: State.PROBING,
+        **dict.fromkeys((State.WIDENING, State.RUNNING, State.SHEDDING), State.RUNNING),
+        **_ENDING,
+    },
+    StateEvent.LOST_IN_VAIN: {**dict.fromkeys((*ACTIVE, State.GIVING_BACK, State.SHEDDING), State.PROBING), **_ENDING},
+    StateEvent.STOP: {**dict.fromkeys(State, State.STOPPING), State.ABANDONED: State.ABANDONED},
+    StateEvent.TIME_IS_UP: {State.STOPPING: State.ABANDONED},
+}

@@ -1,0 +1,85 @@
+"""A stream as the source: nothing is ever given back to it, and each consumer begins where it is told to."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.broker.scene import Scene, in_flight, refused
+from tests.rig.client import publish_numbered
+
+if TYPE_CHECKING:
+    from tests.rig.node import Node
+
+COUNT = 2000
+PREFETCH = 200
+OFFSET_FIELD = b"\x0fx-stream-offset"
+
+
+def stream(source: Node, destination: Node, name: str, offset: str, **more: object) -> Scene:
+    """A bridge from a stream to a queue that is full until ``accept_all``."""
+    extra = {
+        "BRIDGE_SOURCE_CONSUMER_ARGUMENTS": json.dumps({"x-stream-offset": offset}),
+        "BRIDGE_SOURCE_PREFETCH": PREFETCH,
+        **more,
+    }
+    return refused(source, destination, queue_type="stream", name=name, extra=extra)
+
+
+@pytest.mark.parametrize("offset", ("first", "next"))
+def test_a_hold_timeout_costs_no_message_of_a_stream(
+    source: Node, destination: Node, queue_name: str, offset: str
+) -> None:
+    """What was held is dropped, which is no requeue, and read again from the lowest offset that was not forwarded."""
+    this = stream(source, destination, queue_name, offset, BRIDGE_HOLD_TIMEOUT="1s")
+    destination.accept_all(this.queue_out)
+    with this.bridge:
+        this.bridge.wait_ready()
+        this.publish(COUNT)
+        this.wait_forwarded(COUNT)
+        destination.accept_only(this.queue_out, COUNT)
+        this.publish(COUNT)
+        this.bridge.wait_for(
+            lambda m: m.total("bridge_messages_stale_discarded_total") + m.total("bridge_messages_requeued_total") > 0,
+            "the hold timeout",
+        )
+        destination.accept_all(this.queue_out)
+        outcome = this.outcome(10)
+        metrics = this.metrics()
+    assert outcome.is_faultless, outcome
+    assert outcome.doubled == 0, outcome
+    assert metrics.total("bridge_messages_requeued_total") == 0
+
+
+def test_a_stream_is_resumed_where_forwarding_ended(source: Node, destination: Node, queue_name: str) -> None:
+    """A connection that ends under load costs what was on its way at the most; at the end of the stream, nothing."""
+    this = stream(source, destination, queue_name, "first")
+    destination.accept_all(this.queue_out)
+    this.publish(10 * COUNT)
+    with this.bridge:
+        for forwarded in (COUNT, 10 * COUNT):
+            this.wait_forwarded(forwarded)
+            assert source.close_connections() >= 1
+        this.bridge.wait_for(lambda m: m.total("bridge_generation", side="source") >= 3, "the third generation")
+        this.publish(COUNT)
+        outcome = this.outcome()
+    assert outcome.is_faultless, outcome
+    assert outcome.doubled <= PREFETCH, outcome
+
+
+@pytest.mark.parametrize("broker_version", ("4.3",), indirect=True)
+def test_bytes_in_a_body_make_no_stream(source: Node, destination: Node, queue_name: str) -> None:
+    """A message that merely holds the name of the header: past the hold timeout its queue has it back."""
+    this = refused(source, destination, name=queue_name, extra={"BRIDGE_HOLD_TIMEOUT": "1s"})
+    publish_numbered(source.url, this.queue_in, COUNT, filling=OFFSET_FIELD)
+    this.sent = COUNT
+    with this.bridge:
+        this.bridge.wait_for(lambda m: m.total("bridge_messages_requeued_total") > 0 and in_flight(m) <= 1, "requeued")
+        destination.accept_all(this.queue_out)
+        outcome = this.outcome(10)
+        metrics = this.metrics()
+    assert outcome.is_faultless, outcome
+    assert outcome.doubled == 0, outcome
+    assert metrics.total("bridge_messages_stale_discarded_total") == 0

@@ -1,0 +1,89 @@
+"""The pure layers between two brokers: bytes in, bytes out. The one place in the budget that knows the relay's API.
+
+It drives a relay as `connection.tap` does, without sockets and without what happens only now and then.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from bridge.amqp.content import HeaderPolicy
+from bridge.amqp.frames import route
+from bridge.relay.plan import Plan
+from bridge.relay.queue import QueueFacts, QueueState
+from bridge.relay.relay import Relay
+from bridge.relay.state import State
+from bridge.relay.steering import Consume
+from bridge.window.books import Books
+from bridge.window.memory import Memory
+from bridge.window.window import Window, WindowLimits
+
+FRAME_MAX_BYTES = 131_072
+"""What RabbitMQ agrees on unless configured otherwise."""
+
+
+class Written(NamedTuple):
+    """What the relay has written in answer to a chunk."""
+
+    to_source: list[bytes]
+    to_destination: list[bytes]
+
+
+class Planes:
+    """A relay in normal service: the destination is open, and `consume` begins a generation of the source."""
+
+    def __init__(self, *, own_keys: bool) -> None:
+        """Connect the destination; `own_keys`: to an exchange, each message with its own routing key."""
+        self._memory = Memory(enabled=True)
+        self._relay = Relay(
+            Window(WindowLimits(own_keys=own_keys), Books(), self._memory, lambda: 0.5),
+            Plan(
+                destination=route("out", "") if own_keys else route("", "out"),
+                own_keys=own_keys,
+                quarantine_queue="in.quarantine",
+                policy=HeaderPolicy(destination_user=b"bridge"),
+            ),
+            lambda: 0.5,
+        )
+        self._relay.steering.state = State.RUNNING  # a message has been seen through
+        self._destination = self._relay.destination_connecting()
+        self._relay.destination_opened(FRAME_MAX_BYTES, 0.0)
+
+    @property
+    def remembered(self) -> int:
+        """How many messages of earlier generations are known by their identity."""
+        return len(self._memory)
+
+    def consume(self, now_s: float) -> None:
+        """Connect the source and consume: a source generation begins, its delivery tags at 1."""
+        relay = self._relay
+        self._source = relay.source_connecting()
+        relay.source_opened(FRAME_MAX_BYTES, QueueFacts("quorum", auto_delete=False, expires=False))
+        assert isinstance(relay.decide(now_s), Consume)
+        assert relay.steering.starting("consumer", now_s)
+        relay.started(QueueState(ready=0, consumers=0), now_s)
+
+    def lose_source(self, now_s: float) -> None:
+        """The source generation ends without a goodbye."""
+        self._relay.source_lost(now_s)
+
+    def source_sends(self, data: bytes, now_s: float) -> Written:
+        """Take a chunk from the source; return what follows from it."""
+        events = self._source.feed(data, now_s)
+        if events:
+            self._relay.source_events(events, now_s)
+        return self._written(now_s)
+
+    def destination_sends(self, data: bytes, now_s: float) -> Written:
+        """Take a chunk from the destination; return what follows from it."""
+        events = self._destination.feed(data, now_s)
+        if events:
+            self._relay.destination_events(events, now_s)
+        return self._written(now_s)
+
+    def _written(self, now_s: float) -> Written:
+        relay = self._relay
+        to_destination: list[bytes] = []
+        while frames := relay.publishes(now_s):
+            to_destination += frames
+        return Written(relay.take_source_output(), to_destination)

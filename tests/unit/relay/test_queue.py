@@ -1,0 +1,41 @@
+"""What the source queue is: what follows from what was said of it, and from what was not."""
+
+from __future__ import annotations
+
+import pytest
+
+from bridge.relay.queue import QueueFacts, QueueType
+
+
+@pytest.mark.parametrize(
+    ("auto_delete", "expires", "deletes_itself"),
+    ((True, False, True), (False, True, True), (True, None, True), (False, False, False), (None, None, False)),
+)
+def test_a_queue_deletes_itself_only_where_somebody_said_so(
+    auto_delete: bool | None,  # noqa: FBT001 - a parameter of the test
+    expires: bool | None,  # noqa: FBT001 - a parameter of the test
+    *,
+    deletes_itself: bool,
+) -> None:
+    assert QueueFacts("classic", auto_delete, expires).deletes_itself is deletes_itself
+
+
+@pytest.mark.parametrize(
+    ("queue_type", "deleted"), (("classic", True), (None, True), ("quorum", False), ("stream", False))
+)
+def test_a_queue_of_which_nobody_said_otherwise_may_be_deleted_by_a_cancel(
+    queue_type: QueueType | None, *, deleted: bool
+) -> None:
+    """Quorum queues and streams cannot be auto-delete."""
+    assert QueueFacts(queue_type).deleted_by_cancel is deleted
+
+
+@pytest.mark.parametrize("queue_type", ("classic", "quorum", "stream", None))
+def test_where_the_broker_said_what_the_queue_is_its_word_counts(queue_type: QueueType | None) -> None:
+    assert not QueueFacts(queue_type, auto_delete=False, expires=False).deleted_by_cancel
+    assert QueueFacts(queue_type, auto_delete=True, expires=False).deleted_by_cancel
+    assert QueueFacts(queue_type, auto_delete=False, expires=True).deleted_by_cancel
+
+
+def test_of_a_queue_that_nobody_knows_requeues_are_taken_to_count() -> None:
+    assert QueueFacts().requeues_counted
