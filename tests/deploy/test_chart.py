@@ -56,7 +56,7 @@ def an_accepted_value(accepted: Manifest) -> object:
         return max(accepted["minimum"], 4)
     if "object" in accepted["type"]:
         return {}
-    return "amqps://a" if "pattern" in accepted else "text"
+    return "amqps://a" if "array" in accepted["type"] else "text"
 
 
 def bridge(settings: Manifest | None = None, **values: object) -> Manifest:
@@ -456,7 +456,7 @@ def candidates(name: str, accepted: Manifest) -> list[object]:
         return [*filter(None, accepted["enum"]), "other"]
     if "boolean" in accepted["type"]:
         return [True, False, "maybe"]
-    if "pattern" in accepted and "object" in accepted["type"]:
+    if "object" in accepted["type"]:
         return [{"x": 1}, "{}", "[1]", "{broken", "words"]
     if name.endswith("Url"):
         return ["amqp://a", "amqps://u@a:5671/v,amqps://b", "http://a", "a", "amqp://a,b", "amqp://"]

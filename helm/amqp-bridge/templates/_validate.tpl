@@ -74,6 +74,13 @@ together. All of it is reported at once. The ranges are the service's own, out o
 {{- $wrong := list }}
 {{- range $name, $range := .root.Files.Get "files/settings.json" | fromJson }}
 {{- $value := index $.bridge.settings $name }}
+{{- if and $value (eq $range.unit "urls") }}
+{{- range splitList "," (include "amqp-bridge.text" $value) }}
+{{- if not (regexMatch "^amqps?://[^\\s/]+(/\\S*)?$" (trim .)) }}
+{{- $wrong = append $wrong (printf "settings.%s: %q is not a broker's URL; expected amqp://user@host:5672/vhost, or amqps://" $name .) }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- if eq $range.unit "number or 0" }}
 {{- if and $value (lt (float64 $value) (float64 $range.minimum)) }}
 {{- $wrong = append $wrong (printf "settings.%s: %v is out of range; expected 0, or %d to %d" $name $value (int64 $range.minimum) (int64 $range.maximum)) }}
@@ -81,18 +88,22 @@ together. All of it is reported at once. The ranges are the service's own, out o
 {{- else if kindIs "string" $value }}
 {{- if eq $range.unit "seconds" }}
 {{- $seconds := include "amqp-bridge.seconds" $value }}
-{{- if and $seconds (or (lt ($seconds | float64) ($range.minimum | float64)) (gt ($seconds | float64) ($range.maximum | float64))) }}
+{{- if not $seconds }}
+{{- $wrong = append $wrong (printf "settings.%s: %q is not a duration such as 30, 30s, 5m or 500ms; expected %v to %v seconds" $name $value $range.minimum $range.maximum) }}
+{{- else if (or (lt ($seconds | float64) ($range.minimum | float64)) (gt ($seconds | float64) ($range.maximum | float64))) }}
 {{- $wrong = append $wrong (printf "settings.%s: %q is out of range; expected %v to %v seconds" $name $value $range.minimum $range.maximum) }}
 {{- end }}
 {{- else if eq $range.unit "bytes" }}
 {{- $bytes := include "amqp-bridge.bytes" $value }}
-{{- if and $bytes (or (lt ($bytes | float64) ($range.minimum | float64)) (gt ($bytes | float64) ($range.maximum | float64))) }}
+{{- if not $bytes }}
+{{- $wrong = append $wrong (printf "settings.%s: %q is not a size such as 67108864, 64MiB or 64MB; expected %d to %d bytes" $name $value (int64 $range.minimum) (int64 $range.maximum)) }}
+{{- else if (or (lt ($bytes | float64) ($range.minimum | float64)) (gt ($bytes | float64) ($range.maximum | float64))) }}
 {{- $wrong = append $wrong (printf "settings.%s: %q is out of range; expected %d to %d bytes" $name $value (int64 $range.minimum) (int64 $range.maximum)) }}
 {{- end }}
 {{- else if and (eq $range.unit "name") (gt (len $value) 255) }}
 {{- $wrong = append $wrong (printf "settings.%s is %d bytes long; expected at most 255" $name (len $value)) }}
 {{- else if and (eq $range.unit "table") $value (hasKey (fromJson $value) "Error") }}
-{{- $wrong = append $wrong (printf "settings.%s: %q is not a JSON object; write a mapping" $name $value) }}
+{{- $wrong = append $wrong (printf "settings.%s: %q is not a JSON object; expected a mapping" $name $value) }}
 {{- end }}
 {{- end }}
 {{- end }}
