@@ -10,7 +10,19 @@ def main() -> int:
     # is imports. Nothing is connected then, so `run` is as good as drained.
     status = 0 if sys.argv[1:2] == ["run"] else 128 + signal.SIGTERM
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(status))
-    from bridge import cli  # noqa: PLC0415 - after the handler
+    try:
+        from importlib.metadata import version  # noqa: PLC0415 - after the handler
+
+        version("amqp-bridge")
+        from bridge import cli  # noqa: PLC0415
+    except ModuleNotFoundError as error:  # PackageNotFoundError is one
+        if (error.name or "").startswith("bridge."):
+            raise
+        sys.stderr.write(
+            f"amqp-bridge: {error.name or 'a package'} is not installed for {sys.executable}; install amqp-bridge with "
+            "its dependencies, as in `python3 -m pip install .` in a checkout\n"
+        )
+        return 78  # EX_CONFIG: trying again does not help
 
     return cli.main()
 

@@ -1,9 +1,9 @@
 """The command line: the composition root, signals and exit codes.
 
-Exit codes: 0 after a drained SIGTERM or SIGINT, 78 (EX_CONFIG) for a wrong configuration, 75 (EX_TEMPFAIL) where only
-what may pass by itself is in the way (`run` waits for it first), 130 at once after another signal a second later. An
-unreachable broker, a refused login or a missing queue is no reason to exit: see `/readyz`; `amqp-bridge check` exits 1
-for one.
+Exit codes: 0 after a drained SIGTERM or SIGINT, 64 (EX_USAGE) for a wrong command line, 78 (EX_CONFIG) for a wrong
+configuration, 75 (EX_TEMPFAIL) where only what may pass by itself is in the way (`run` waits for it first), 130 at once
+after another signal a second later. An unreachable broker, a refused login or a missing queue is no reason to exit: see
+`/readyz`; `amqp-bridge check` exits 1 for one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import signal
 import sys
 import time
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 from bridge.check.check import as_json, as_table, check, failed
 from bridge.connection.supervisor import Supervisor
@@ -26,10 +27,12 @@ from bridge.errors import BridgeError, ConfigurationError, NotYetError
 from bridge.observe.http import Endpoint
 from bridge.observe.log import configure_logging
 from bridge.patience import Patience
-from bridge.settings.environment import load_settings, unknown_variables
+from bridge.settings.environment import load_settings, read_file, unknown_variables
 from bridge.settings.settings import Settings, effective, settings_help
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from bridge.check.inspection import Finding
 
 if sys.platform == "win32":
@@ -39,6 +42,7 @@ else:
 
 log = logging.getLogger(__name__)
 
+EX_USAGE = 64
 EX_CONFIG = 78
 EX_TEMPFAIL = 75
 EX_SECOND_SIGNAL = 130
@@ -52,29 +56,35 @@ GC_THRESHOLD = 50_000
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.command is None:
+        parser.print_help(sys.stderr)
+        return EX_USAGE
     patience = Patience()
     try:
-        settings = load_patiently(patience) if arguments.command == "run" else load_settings(os.environ)
+        file = read_file(arguments.env_file) if arguments.env_file else {}
+        environ = file | os.environ
+        settings = load_patiently(environ, patience) if arguments.command == "run" else load_settings(environ)
     except (ConfigurationError, NotYetError) as error:
         hint = f"`amqp-bridge {arguments.command} --help` lists every setting"
         _complain(*error.problems, f"nothing was connected; {hint}")
         return EX_CONFIG if isinstance(error, ConfigurationError) else EX_TEMPFAIL
     configure_logging(settings)
-    for text in unknown_variables(os.environ):
+    for text in unknown_variables(environ):
         log.warning("%s", text)
     if arguments.command == "check":
         return look(settings, in_json=arguments.json)
     if arguments.command == "config":
-        return show(settings, in_json=arguments.json)
+        return show(settings, file.keys() - os.environ.keys(), in_json=arguments.json)
     return run(settings, patience)
 
 
-def load_patiently(patience: Patience) -> Settings:
+def load_patiently(environ: Mapping[str, str], patience: Patience) -> Settings:
     """Return the settings; wait for the files that they name. Raises `ConfigurationError` or `NotYetError`."""
     while True:
         try:
-            return load_settings(os.environ)
+            return load_settings(environ)
         except NotYetError as error:
             if patience.endure(error, error.start_timeout_s):
                 _complain(*error.problems, f"waiting for up to {error.start_timeout_s:g} s until that has passed")
@@ -86,15 +96,39 @@ def _complain(*lines: str) -> None:
     sys.stderr.writelines(f"amqp-bridge: {line}\n" for line in lines)
 
 
+FIRST_STEPS = """\
+to begin, set where messages come from and where they go:
+  export BRIDGE_SOURCE_URL=amqp://user:password@source.example/
+  export BRIDGE_SOURCE_QUEUE=orders
+  export BRIDGE_DESTINATION_URL=amqp://user:password@destination.example/
+  export BRIDGE_DESTINATION_QUEUE=orders
+  amqp-bridge check     # connects, moves nothing, and reports what would not work
+  amqp-bridge run
+
+The same lines without "export" may stand in a file: amqp-bridge run --env-file bridge.env
+`amqp-bridge run --help` lists every setting.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Exit with 64, as documented, where argparse itself exits with 2."""
+        self.print_usage(sys.stderr)
+        self.exit(EX_USAGE, f"{self.prog}: {message}; `{self.prog} --help` has the details\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="amqp-bridge", description="Forward one RabbitMQ queue to another, losing nothing."
+    parser = _Parser(
+        prog="amqp-bridge",
+        description="Forward one RabbitMQ queue to another, losing nothing.",
+        epilog=FIRST_STEPS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"amqp-bridge {version('amqp-bridge')}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    commands = parser.add_subparsers(dest="command", metavar="command", title="commands")
     for command, what in (
         ("run", "forward messages until SIGTERM"),
-        ("check", "connect, look at queues and permissions, and say what is wrong; moves no message"),
+        ("check", "connect, look at queues and permissions, and report what is wrong; moves no message"),
         ("config", "print every setting's value and where it comes from, secrets hidden"),
     ):
         parser_of = commands.add_parser(
@@ -103,6 +137,12 @@ def _parser() -> argparse.ArgumentParser:
             description=f"{what[0].upper()}{what[1:]}. Configured by environment variables:",
             epilog=settings_help(),
             formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        parser_of.add_argument(
+            "--env-file",
+            type=Path,
+            metavar="FILE",
+            help="read variables from a file such as config/bridge.env; those of the environment take precedence",
         )
         if command != "run":
             parser_of.add_argument("--json", action="store_true", help="for machines")
@@ -135,16 +175,19 @@ def look(settings: Settings, *, in_json: bool) -> int:
     return int(failed(findings))
 
 
-def show(settings: Settings, *, in_json: bool) -> int:
-    """Print the effective configuration; return the exit code."""
-    entries = effective(settings)
+def show(settings: Settings, from_file: Collection[str], *, in_json: bool) -> int:
+    """Print the effective configuration; `from_file` are the variables of the file. Return the exit code."""
+    entries = [
+        entry._asdict() | ({"origin": "file"} if entry.origin == "environment" and entry.variable in from_file else {})
+        for entry in effective(settings)
+    ]
     if in_json:
-        sys.stdout.write(json.dumps([entry._asdict() for entry in entries], indent=2) + "\n")
+        sys.stdout.write(json.dumps(entries, indent=2) + "\n")
         return 0
-    names, values = (max(len(entry[column]) for entry in entries) for column in (0, 1))
+    names, values = (max(len(entry[column]) for entry in entries) for column in ("variable", "value"))
     for entry in entries:
-        origin = "the source's" if entry.origin == "source" else entry.origin
-        sys.stdout.write(f"{entry.variable:{names}}  {entry.value:{values}}  {origin}\n")
+        origin = "the source's" if entry["origin"] == "source" else entry["origin"]
+        sys.stdout.write(f"{entry['variable']:{names}}  {entry['value']:{values}}  {origin}\n")
     return 0
 
 

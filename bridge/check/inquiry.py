@@ -24,6 +24,7 @@ from bridge.amqp.cutter import Cutter
 from bridge.amqp.events import Blocked, Close
 from bridge.amqp.frames import DATA_CHANNEL
 from bridge.connection.kind import UNKNOWN, Queue, kind_of
+from bridge.connection.offloop import off_loop
 from bridge.connection.session import Session
 from bridge.connection.tap import Pump
 from bridge.errors import ConnectError
@@ -112,6 +113,14 @@ class Inquiry(Session):
         if tls is None:
             return [], []
         return [tls.getpeercert()["notAfter"]], [ca["notAfter"] for ca in tls.context.get_ca_certs()]
+
+    async def client_certificate_ends(self) -> list[str]:
+        """Return when each certificate of the client's file ends; none where it cannot be read: `open` reports that."""
+        try:
+            async with self._explained(self._index):
+                return await off_loop(f"{self._side.tls} ends", self._side.tls.client_not_after)
+        except ConnectError:
+            return []
 
     async def state_of(self, name: str) -> QueueState:
         """Return the state of a queue that must be there."""

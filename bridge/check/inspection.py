@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import ssl
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from bridge.check.inquiry import Inquiry
 from bridge.connection.kind import Queue
 from bridge.errors import BridgeError, ConnectError
+from bridge.settings.settings import MIN_DELIVERY_LIMIT
+from bridge.settings.sides import has_outer_space
 
 if TYPE_CHECKING:
     from bridge.connection.supervisor import Supervisor
@@ -25,6 +27,8 @@ EXPIRES_SOON_DAYS = 30.0
 QUORUM_MAX_PREFETCH = 2000
 """RabbitMQ's documentation, of quorum queues."""
 RABBITMQ_4 = (4, 0)
+TOPIC = "access to topic"
+"""Of RabbitMQ's refusal of a key for which the user has no topic permission."""
 DEFAULT_DELIVERY_LIMIT = 20
 """A quorum queue's since 4.0; before, there was none by default."""
 
@@ -58,7 +62,8 @@ class Inspection:
 
     async def look(self) -> None:
         """Connect and look at everything; what goes wrong is a finding. To close the inquiry is the caller's."""
-        self._look_at_own_certificate()
+        self._look_at_names()
+        await self._look_at_own_certificate()
         try:
             await self.inquiry.open(self._index)
         except BridgeError as error:
@@ -83,11 +88,22 @@ class Inspection:
             text = f"{broker.product} is not RabbitMQ: types and permissions were not looked at"
             self.found("warning", "server", text)
 
-    def _look_at_own_certificate(self) -> None:
+    def _look_at_names(self) -> None:
+        """Done before connecting: what begins or ends with white space is refused as unknown, and looks right."""
+        side = self._side
+        exchange = self._settings.destination_exchange if side.name == "destination" else None
+        for what, name in (("queue", side.queue), ("exchange", exchange), ("user", side.user(self._index))):
+            if name is not None and has_outer_space(name):
+                text = f'the name of {what} "{name}" begins or ends with white space; see that it is meant so'
+                self.found("warning", "white space", text)
+
+    async def _look_at_own_certificate(self) -> None:
         """Done before connecting: a broker that refuses it may not say why."""
-        if self._side.addresses[self._index].scheme == "amqps":
-            for not_after in self._side.tls.client_not_after():
-                self._look_at_expiry(f"the client certificate {self._side.tls.cert_file}", not_after, ended="error")
+        tls = self._side.tls
+        if tls.cert_file is None or self._side.addresses[self._index].scheme != "amqps":
+            return
+        for not_after in await self.inquiry.client_certificate_ends():
+            self._look_at_expiry(f"the client certificate {tls.cert_file}", not_after, ended="error")
 
     def _look_at_certificates(self) -> None:
         brokers, authorities = self.inquiry.certificate_ends()
@@ -108,7 +124,7 @@ class Inspection:
         settings = self._settings
         queue = await self._look_at_queue(settings.source_queue or "")
         if queue is not None:
-            await self._look_at_reading()
+            await self._look_at_reading(queue)
             self._look_at_prefetch(queue)
             self._look_at_offset(queue)
             self._look_at_delivery_limit(queue)
@@ -117,7 +133,9 @@ class Inspection:
     async def _look_at_destination(self) -> None:
         settings = self._settings
         if settings.destination_queue is not None:
-            if await self._look_at_queue(settings.destination_queue) is not None:
+            queue = await self._look_at_queue(settings.destination_queue)
+            self._look_at_stream(queue)
+            if queue is not None:
                 text = f'publishing to queue "{settings.destination_queue}" is allowed'
                 await self._look_at_publishing("route", "", settings.destination_queue, text)
             return
@@ -131,7 +149,19 @@ class Inspection:
         text = (
             f'exchange "{exchange}" is there; publishing is allowed; whether {which} has a route, a publish will show'
         )
-        await self._look_at_publishing("route", exchange, key or "", text)
+        await self._look_at_publishing("route", exchange, key or "", text, own_keys=key is None)
+
+    def _look_at_stream(self, queue: Queue | None) -> None:
+        """`queue` is None where it is missing, or cannot be used."""
+        known = queue.queue_type if queue is not None else ""
+        if (known or (self._side.declare and self._side.queue_type)) == "stream":
+            # Its messages are stored in the format of AMQP 1.0 (measured on 3.10.8 and 4.3.6).
+            text = (
+                "a stream keeps no arrays and tables of a header (x-death is one) and makes 1.5 to 1, so that messages "
+            )
+            self.found(
+                "warning", "stream", text + "with such headers are changed; a classic or quorum queue keeps them"
+            )
 
     async def _look_at_queue(self, name: str) -> Queue | None:
         """Return what is known of the side's queue, None where it cannot be used."""
@@ -156,12 +186,12 @@ class Inspection:
         if not queue.durable:
             text = f'queue "{name}" is not durable: a restart of the broker deletes it; make it durable'
             self.found("warning", "durability", text)
-        return queue
+        return replace(queue, consumers=state.consumers)
 
     async def _refusal_to_declare(self, name: str) -> str | None:
         return await self.inquiry.refusal_to_declare(name) if self.inquiry.broker.version else None
 
-    async def _look_at_reading(self) -> None:
+    async def _look_at_reading(self, queue: Queue) -> None:
         if not self.inquiry.broker.version:
             return
         try:
@@ -170,13 +200,27 @@ class Inspection:
             self.found("error", "consuming", str(error))
         else:
             self.found("ok", "consuming", "the user may consume; nothing was consumed")
+            if queue.consumers == 1 and queue.queue_type in {"classic", ""}:
+                # To ask, one would have to consume. Quorum queues and streams let others consume all the same.
+                text = f'queue "{self._side.queue}" has a consumer; AMQP does not tell whether it is an exclusive one, '
+                text += (
+                    "beside which the bridge cannot consume: see `rabbitmqctl list_queues name exclusive_consumer_tag`"
+                )
+                self.found("warning", "exclusive", text)
 
-    async def _look_at_publishing(self, subject: str, exchange: str, key: str, text: str) -> None:
+    async def _look_at_publishing(
+        self, subject: str, exchange: str, key: str, text: str, *, own_keys: bool = False
+    ) -> None:
         if not self.inquiry.broker.version:
             return
         try:
             await self.inquiry.may_publish(exchange, key)
         except ConnectError as error:
+            if own_keys and TOPIC in str(error):
+                text = f'the user has topic permissions on exchange "{exchange}", and each message has its own key: '
+                text += "one with a key that they do not cover closes the channel; see that they cover them all"
+                self.found("warning", subject, text)
+                return
             # An alarm is not the configuration's fault, and a quarantine is not needed to forward.
             mild = error.result == "blocked" or subject == "quarantine"
             advice = "; it forwards nothing until the alarm is cleared" if error.result == "blocked" else ""
@@ -207,6 +251,10 @@ class Inspection:
         ours = self._settings.delivery_limit
         if limit < 0:
             self.found("ok", "delivery limit", "the queue has none, unless a policy sets one (AMQP does not show it)")
+        elif limit < MIN_DELIVERY_LIMIT:
+            text = f"the broker drops a message that comes back {limit} times, before the bridge can quarantine it: "
+            text += f"give the queue a limit of {MIN_DELIVERY_LIMIT} or more (x-delivery-limit, or a policy), and set "
+            self.found("warning", "delivery limit", f"{text}BRIDGE_DELIVERY_LIMIT to the same")
         elif 0 < ours <= limit:
             text = f"the queue's is {limit} unless a policy sets another; the bridge quarantines within 3 of {ours}"
             self.found("ok", "delivery limit", text)
@@ -235,3 +283,7 @@ class Inspection:
         else:
             text = f'queue "{name}" is there; publishing to it is allowed'
         await self._look_at_publishing("quarantine", "", name, text)
+        if self.inquiry.broker.version:
+            command = f'`rabbitmqctl list_policies --vhost "{self.inquiry.vhost[1:] or "/"}"`'
+            text = f'AMQP shows no policies: one with message-ttl, expires or max-length could empty "{name}"; '
+            self.found("ok", "policies", f"{text}see {command}, and the README for a policy that protects it")

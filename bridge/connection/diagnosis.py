@@ -63,37 +63,116 @@ async def explained(side: SideSettings, index: int, timeout_s: float) -> AsyncIt
 
 def explain(error: Exception, side: SideSettings, index: int) -> ConnectError:
     """Return the error as a short fixed word and a sentence; no secret is in it."""
-    prefix = f"BRIDGE_{side.name.upper()}_"
     where = side.safe_urls[index]
     cause = error.__cause__ or error
-    for kind, result, advice in _ANSWERS:
-        if isinstance(error, kind) or isinstance(cause, kind):
-            said = _text(error if isinstance(error, kind) else cause)
-            return ConnectError(result, f"{where}: {advice.format(said=said, prefix=prefix)}")
+    for kind, pattern, result, advice in _ANSWERS:
+        found = next((each for each in (error, cause) if isinstance(each, kind)), None)
+        if found is not None and re.search(pattern, said := _text(found)):
+            sentence = advice.format(said=said, login=side.login_variables(), **side.variables)
+            return ConnectError(result, f"{where}: {sentence}{_blemish(result, said, side, index)}")
     return ConnectError("protocol", f"{where}: {type(error).__name__}: {_text(error)}")
 
 
-_ANSWERS: tuple[tuple[type[Exception], str, str], ...] = (
-    (
-        amqp.ProbableAuthenticationError,
-        "login-refused",
-        "it refused the login ({said}); check {prefix}USERNAME and {prefix}PASSWORD or {prefix}PASSWORD_FILE",
-    ),
-    (amqp.AuthenticationError, "login-refused", "it offers no login mechanism that {prefix}AUTH allows ({said})"),
-    (amqp.ConnectionNotAllowed, "vhost", "{said}; create the virtual host, or give the user permissions in it"),
-    (amqp.ChannelNotFoundEntity, "missing", "{said}; create it, or set {prefix}DECLARE=true for a queue"),
-    (amqp.ChannelAccessRefused, "forbidden", "{said}; give the user the permission"),
-    (amqp.ChannelLockedResource, "locked", "{said}; another connection uses it exclusively"),
-    (amqp.ChannelPreconditionFailed, "mismatch", "{said}; change the settings, or the queue"),
-    (amqp.ChannelClosed, "refused", "it closed the channel ({said})"),
-    (amqp.ConnectionClosed, "refused", "it closed the connection ({said})"),
-    (ssl.SSLError, "tls", "TLS failed ({said}); check {prefix}CA_FILE, {prefix}CERT_FILE and the host name"),
-    (socket.gaierror, "unresolvable", "the host name does not resolve ({said})"),
-    (ConnectionRefusedError, "unreachable", "nothing listens there; is the broker running?"),
-    (OSError, "unreachable", "{said}"),
-    (StopAsyncIteration, "connection-lost", "it closed the connection before a word was said"),
+def explain_close(code: int, text: str, side: SideSettings) -> str:
+    """Return what the broker said when it closed a channel or the connection, and what to do where that is known."""
+    said = f"{code} {text}"
+    for kind, pattern, _, advice in _ANSWERS:
+        if kind is _REFUSALS.get(code) and re.search(pattern, text):
+            return advice.format(said=said, login=side.login_variables(), **side.variables)
+    return said
+
+
+def _blemish(result: str, said: str, side: SideSettings, index: int) -> str:
+    """Return what an operator would not see in the names."""
+    blemish = ""
+    if result == "login-refused":
+        blemish = side.login_blemish(index)
+    elif result == "missing" and _OUTER_SPACE.search(said):
+        blemish = "its name begins or ends with white space"
+    return blemish and f" ({blemish})"
+
+
+def other_protocol(text: str) -> str:
+    """Return what a peer is whose first bytes were refused as a frame, and what to do; empty where that is unknown."""
+    found = _FRAME_TYPE.search(text)
+    return _OTHER_PROTOCOLS.get(chr(int(found[1])), "") if found else ""
+
+
+BEFORE_A_WORD = (
+    "it closed the connection before it said a word; is a broker behind that port, and is it the one for AMQP "
+    "(5672 by default, 5671 with TLS)?"
 )
-"""The first that fits counts: an error or its cause, the result, and what an operator can do."""
+_REFUSALS = {
+    403: amqp.ChannelAccessRefused,
+    404: amqp.ChannelNotFoundEntity,
+    405: amqp.ChannelLockedResource,
+}
+"""By AMQP 0-9-1's reply code, the closes of a channel that say what an operator can do."""
+_OUTER_SPACE = re.compile(r"no (?:queue|exchange) '(?:\s[^']*|[^']*\s)' in vhost")
+_FRAME_TYPE = re.compile(r"a frame of type (\d+)")
+_OTHER_PROTOCOLS = {
+    "\x15": "it speaks TLS on this port; use amqps://, or the port for plain AMQP (5672 by default)",  # an alert
+    "H": "it speaks HTTP on this port; use the port for AMQP (5672 by default; 15672 is the management UI's)",
+    "S": "it speaks SSH on this port; use the port for AMQP (5672 by default)",
+}
+"""By the first byte of what came where a frame should: RFC 8446, 5.1; RFC 9112, 4; RFC 4253, 4.2."""
+_NO_TLS = "WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE|UNKNOWN_PROTOCOL|PACKET_LENGTH_TOO_LONG|HTTP_REQUEST"
+"""What OpenSSL 3.0 to 3.5 makes of an answer that is not TLS."""
+_STRICT = (
+    "the broker's certificate is refused ({{said}}): it or its CA's lacks the extension {extension}, on which Python "
+    "insists from 3.13 on and the bridge always; have it issued again, with the extension"
+)
+_ANSWERS: tuple[tuple[type[Exception], str, str, str], ...] = (
+    (amqp.ProbableAuthenticationError, "", "login-refused", "it refused the login ({said}); check {login}"),
+    (amqp.AuthenticationError, "", "login-refused", "it offers no login mechanism that {auth} allows ({said})"),
+    (amqp.ConnectionNotAllowed, "", "vhost", "{said}; create the virtual host, or give the user permissions in it"),
+    (amqp.ChannelNotFoundEntity, "no queue", "missing", "{said}; create it, or set {declare}=true"),
+    (amqp.ChannelNotFoundEntity, "", "missing", "{said}; create it"),
+    (
+        amqp.ChannelAccessRefused,
+        "in exclusive use",
+        "locked",
+        "{said}; another consumer has it for itself alone (exclusive): stop that one, or have it consume without",
+    ),
+    (
+        amqp.ChannelAccessRefused,
+        "access to topic",
+        "forbidden",
+        "{said}; give the user the topic permission (rabbitmqctl set_topic_permissions)",
+    ),
+    (amqp.ChannelAccessRefused, "", "forbidden", "{said}; give the user the permission (rabbitmqctl set_permissions)"),
+    (amqp.ChannelLockedResource, "", "locked", "{said}; another connection uses it exclusively"),
+    (amqp.ChannelPreconditionFailed, "", "mismatch", "{said}; change the settings, or the queue"),
+    (amqp.ChannelClosed, "", "refused", "it closed the channel ({said})"),
+    (amqp.ConnectionClosed, "", "refused", "it closed the connection ({said})"),
+    *(
+        (ssl.SSLCertVerificationError, pattern, "tls", _STRICT.format(extension=extension))
+        for pattern, extension in (
+            ("Missing Authority Key Identifier", "authorityKeyIdentifier"),
+            ("Missing Subject Key Identifier", "subjectKeyIdentifier"),
+            ("does not include key usage", "keyUsage (with keyCertSign)"),
+            ("Basic Constraints of CA cert not marked critical", "basicConstraints as a critical one"),
+        )
+    ),
+    (
+        ssl.SSLCertVerificationError,
+        "",
+        "tls",
+        "the broker's certificate is refused ({said}); check {ca_file} and the host name in {url}",
+    ),
+    (
+        ssl.SSLError,
+        _NO_TLS,
+        "tls",
+        "it does not speak TLS on this port; use the port for TLS (5671 by default), or amqp://",
+    ),
+    (ssl.SSLError, "", "tls", "TLS failed ({said}); check {ca_file}, {cert_file} and the host name in {url}"),
+    (socket.gaierror, "", "unresolvable", "the host name does not resolve ({said})"),
+    (ConnectionRefusedError, "", "unreachable", "nothing listens there; is the broker running?"),
+    (OSError, "", "unreachable", "{said}"),
+    (StopAsyncIteration, "", "connection-lost", BEFORE_A_WORD),
+)
+"""The first that fits counts: an error or its cause, a pattern in what it says, the result, and what to do."""
 
 
 def _text(error: BaseException) -> str:

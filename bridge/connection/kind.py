@@ -38,6 +38,7 @@ class Queue:
     """Empty where it is not known."""
     delivery_limit: int | None = None
     durable: bool = True
+    consumers: int = 0
     auto_delete: bool = False
     expires: bool = False
 

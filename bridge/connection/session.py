@@ -18,7 +18,14 @@ from aiormq import exceptions as amqp
 from pamqp.constants import DOMAIN_REGEX
 
 from bridge.amqp.frames import DATA_CHANNEL, QUARANTINE_CHANNEL
-from bridge.connection.diagnosis import CONTROL_PLANE_ERRORS, VAGUE, explained
+from bridge.connection.diagnosis import (
+    BEFORE_A_WORD,
+    CONTROL_PLANE_ERRORS,
+    VAGUE,
+    explain_close,
+    explained,
+    other_protocol,
+)
 from bridge.connection.dial import led_nowhere, look_up
 from bridge.connection.kind import Queue, kind_of
 from bridge.connection.offloop import off_loop
@@ -47,6 +54,8 @@ CONNECT_TIMEOUT_S = 10.0
 """For connecting, logging in and opening the channel together."""
 CLOSE_TIMEOUT_S = 3.0
 """For a polite goodbye; the connection is dropped after it."""
+LONG_LOGIN_BYTES = 3500
+"""User and password together. The frame that they are in has 370 bytes more (3,700 pass on 3.10.8, 3,800 do not)."""
 NOT_ALLOWED = 530
 """AMQP 0-9-1's reply code for a virtual host that is missing or not the user's."""
 QUEUE_TYPES = frozenset({"classic", "quorum", "stream"})
@@ -79,6 +88,7 @@ class Session:
         self._side = side
         self._connection: TappedConnection | None = None
         self._factory: TapFactory | None = None
+        self._login_bytes = 0
         self._opened = False
         self._index = 0
         """Of the URL."""
@@ -100,7 +110,8 @@ class Session:
         self._relay_events(events, now_s)
         if (close := self._close_by_broker()) is not None:
             what = "channel" if close.channel else "connection"
-            self.ended(f"{what}-closed", f"the broker closed the {what}: {close.reply_code} {close.reply_text}", now_s)
+            said = explain_close(close.reply_code, close.reply_text, self._side)
+            self.ended(f"{what}-closed", f"the broker closed the {what}: {said}", now_s)
 
     def ended(self, reason: str, text: str, now_s: float) -> None:
         """Take the end (see `tap.Side`): the window hears of it before any byte of another generation."""
@@ -155,8 +166,21 @@ class Session:
                 raise ConnectError("timeout", f"{where}: {self._overdue}") from error
             if self.end is None or error.result not in VAGUE:
                 raise
-            reason, text = self.end
+            reason, text = self.end if self.tap is not None else self._why_no_login(*self.end)
             raise ConnectError(reason, f"{where}: {text}") from error
+
+    def _why_no_login(self, reason: str, text: str) -> tuple[str, str]:
+        """Return why the connection may have ended before the login had, of which the peer says nothing."""
+        if reason == "malformed" and (other := other_protocol(text)):
+            return "protocol", other
+        if reason == "connection-lost" and not (self._factory is not None and self._factory.has_heard):
+            return reason, BEFORE_A_WORD
+        if reason == "connection-lost" and self._login_bytes > LONG_LOGIN_BYTES:
+            return "login-refused", (
+                f"{text} during the login: user and password have {self._login_bytes} bytes, and the whole login must "
+                "fit into 4096 bytes with RabbitMQ 3.x, 8192 with 4.x (initial_frame_max); use a shorter password"
+            )
+        return reason, text
 
     @contextmanager
     def _waiting_for(self, what: str, advice: str) -> Iterator[None]:
@@ -177,6 +201,7 @@ class Session:
         with self._waiting_for("reading password and certificate files", advice):
             context = await off_loop(f"{side.tls}", side.ssl_context)
             url = await off_loop(f"{side.safe_urls[index]} {side.credentials.password_file}", partial(side.url, index))
+        self._login_bytes = len(f"{url.user}{url.password}".encode())
         name = f"amqp-bridge {side.name} {side.queue or self._settings.destination_exchange}"
         self._connection = TappedConnection(url, factory, context, url.query.get("name", name))
         try:

@@ -28,7 +28,8 @@ if sys.platform == "linux":
     from termios import TIOCOUTQ
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from typing import SupportsIndex
 
     from aiohappyeyeballs import AddrInfoType
     from yarl import URL
@@ -200,22 +201,38 @@ class Pump:
             source.pause(pause=relay.paused)
 
 
+class _Reader(asyncio.StreamReader):
+    """What aiormq reads from; it knows whether there ever was anything to read."""
+
+    heard = False
+
+    def feed_data(self, data: Iterable[SupportsIndex]) -> None:
+        self.heard = True
+        super().feed_data(data)
+
+
 class TapFactory(TransportFactory):
     """aiormq's hook: opens the socket with a tap on it."""
 
     def __init__(self, make: Callable[[asyncio.StreamReader], Tap], look_up: LookUp = dial.look_up) -> None:
         self._make = make
         self._look_up = look_up
+        self._reader: _Reader | None = None
         self.tap: Tap | None = None
         self.address: object = None
         """What the socket is connected to, as `getpeername` writes it; None before."""
+
+    @property
+    def has_heard(self) -> bool:
+        """Whether the peer has said a word of AMQP."""
+        return self._reader is not None and self._reader.heard
 
     async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:  # noqa: ANN401 - aiormq's signature
         """Connect; raises `AMQPConnectionError` as aiormq's own factories do."""
         loop = asyncio.get_running_loop()
         host = url.host or ""
         context = await kwargs["ssl_context_provider"].get_context() if url.scheme == "amqps" else None
-        reader = asyncio.StreamReader(loop=loop)
+        reader = self._reader = _Reader(loop=loop)
         tap = self.tap = self._make(reader)
         try:
             sock = await dial.connect(await self._look_up(host, url.port or 0))

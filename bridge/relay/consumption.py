@@ -150,6 +150,7 @@ class Consumption:
         """`cancel-ok` has come."""
         if consumer_tag in self._tags:
             self._tags.remove(consumer_tag)
+            self._cancelled.discard(consumer_tag)
         if not self._tags:
             self.consumer = self.consumer.after(ConsumerEvent.CANCEL_OK)
 

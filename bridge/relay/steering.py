@@ -246,22 +246,25 @@ class Steering:
         if self.consumer is Consumer.OFF:
             if self._spares_the_unreadable or self.state is State.GIVING_BACK:
                 return None
-        elif self.consumer is not Consumer.ON or source.replaces or not self._replaces:
+        elif self.consumer is not Consumer.ON or source.replaces or not self._replaces(now_s):
             return None
         narrow = self.state is State.PROBING and not self.stream
         return Consume(1 if narrow else min(window.limits.prefetch, source.fitting), window.resume_offset)
 
-    @property
-    def _replaces(self) -> bool:
+    def _replaces(self, now_s: float) -> bool:
         """Whether the consumer is to be replaced by another."""
-        return self.state is State.WIDENING or self._stands_behind_parked
+        return self.state is State.WIDENING or self._stands_behind_others(now_s)
 
-    @property
-    def _stands_behind_parked(self) -> bool:
-        """Whether the one message that is consumed is set aside: another is needed to see one through."""
+    def _stands_behind_others(self, now_s: float) -> bool:
+        """Whether all that is consumed is parked, or waits for a quarantine that is left alone for now.
+
+        Then one more is needed to see one through.
+        """
         window = self.window
-        used = window.in_flight >= self._source.room_until and window.in_flight == window.parked
-        return self.state is State.PROBING and used and not window.everything_returned
+        waiting = window.parked + (len(window.condemned) if now_s < self._quarantine_at_s else 0)
+        used = window.in_flight >= self._source.room_until and window.in_flight == waiting
+        room = window.in_flight < window.limits.prefetch and not window.everything_returned
+        return self.state is State.PROBING and used and room
 
     # --- The next action ---------------------------------------------------------------------------------
 
@@ -342,8 +345,10 @@ class Steering:
             if self._in_vain > 1:
                 pause_s = min(self.window.limits.hold_timeout_s, IN_VAIN_S * 2.0 ** min(self._in_vain, 16))
                 self._consume_at_s = max(self._consume_at_s, now_s + pause_s)
-        unreadable = close is not None and close.reply_code == INTERNAL_ERROR and lost.offered and not lost.received
-        self._unreadable = self._unreadable + 1 if unreadable else 0
+        if lost.received:
+            self._unreadable = 0
+        elif lost.offered and close is not None and close.reply_code == INTERNAL_ERROR:
+            self._unreadable += 1
         self.state = self.state.after(StateEvent.LOST_IN_USE if lost.in_use else StateEvent.LOST_IN_VAIN)
 
     def delivered(self, first: Delivery) -> None:
@@ -357,7 +362,9 @@ class Steering:
     def starting(self, consumer_tag: str, now_s: float) -> bool:
         """`basic.consume` is about to be sent; return whether it still should be."""
         wanted = self.state in {State.PROBING, State.WIDENING, State.RUNNING}
-        if not wanted or not (self.consumer is Consumer.OFF or (self.consumer is Consumer.ON and self._replaces)):
+        if not wanted or not (
+            self.consumer is Consumer.OFF or (self.consumer is Consumer.ON and self._replaces(now_s))
+        ):
             return False
         self._source.start(consumer_tag)
         self.window.memory.consuming(now_s)
@@ -373,6 +380,8 @@ class Steering:
         source.answered()
         self.last_found = before
         source.found(before.ready)
+        if not before.ready:
+            self._unreadable = 0
         if self.consumer is Consumer.STARTING:
             self.watchdog.consuming(before, source.received_before)
         source.started()
@@ -443,8 +452,9 @@ class Steering:
         if self.consumer is Consumer.ON:
             self._source.cancel()
         self.state = self.state.after(StateEvent.TIME_IS_UP)
-        self.window.release_published("shutdown")
-        self.window.release("shutdown")
+        if not self.stream:
+            self.window.release_published("shutdown")
+            self.window.release("shutdown")
 
     # --- Before what is settled is written ---------------------------------------------------------------
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from bridge.errors import CredentialsError
 from bridge.settings import parsers
-from bridge.settings.settings import PREFIX, Settings, variable
-from bridge.settings.sides import EXAMPLE
+from bridge.settings.settings import PREFIX, SIDE_KINDS, Settings, variable
+from bridge.settings.sides import EXAMPLE, has_outer_space
 
 if TYPE_CHECKING:
     from bridge.settings.sides import SideSettings
@@ -58,8 +58,8 @@ def _target_conflicts(settings: Settings) -> list[str]:
 
 def _side_conflicts(settings: Settings, side: SideSettings, wrong: set[str]) -> list[str]:
     name = variable(side.name)
-    given = {kind for kind in _SIDE_KINDS if f"{side.name}_{kind}" in settings.model_fields_set}
-    bad = {kind for kind in _SIDE_KINDS if settings.field_used(f"{side.name}_{kind}") in wrong}
+    given = {kind for kind in SIDE_KINDS if f"{side.name}_{kind}" in settings.model_fields_set}
+    bad = {kind for kind in SIDE_KINDS if settings.field_used(f"{side.name}_{kind}") in wrong}
     secure = bool(side.addresses) and side.addresses[0].scheme == "amqps"
     login = {"username", "password", "password_file"}
     tls = {"ca_file", "cert_file", "key_file"}
@@ -104,12 +104,6 @@ def _pair(side: SideSettings) -> list[str]:
     return []
 
 
-_SIDE_KINDS = (
-    *("url", "username", "password", "password_file", "ca_file", "cert_file", "key_file", "auth"),
-    *("queue_type", "queue_arguments"),
-)
-
-
 def _declare_conflicts(side: SideSettings, given: set[str]) -> list[str]:
     name = variable(side.name)
     if not side.declare:
@@ -122,6 +116,11 @@ def _declare_conflicts(side: SideSettings, given: set[str]) -> list[str]:
         lines.append(f"{name}_QUEUE_ARGUMENTS names another x-queue-type than {name}_QUEUE_TYPE; expected one")
     if side.queue is not None and side.queue.startswith("amq."):
         lines.append(f'{name}_QUEUE: "{side.queue}" cannot be declared; expected a name that begins not with "amq."')
+    if side.queue is not None and has_outer_space(side.queue):
+        lines.append(
+            f'{name}_QUEUE: "{side.queue}" begins or ends with white space, and {name}_DECLARE would create a queue '
+            "of that name; expected it without"
+        )
     return lines
 
 
@@ -146,6 +145,11 @@ def _loops(settings: Settings) -> list[str]:
         lines.append(f"{PREFIX}QUARANTINE_QUEUE is the source queue itself; expected another queue")
     if quarantine == settings.destination_queue and here & there:
         lines.append(f"{PREFIX}QUARANTINE_QUEUE is the destination queue; expected another queue")
+    if settings.quarantine_queue is not None and has_outer_space(quarantine):
+        lines.append(
+            f'{PREFIX}QUARANTINE_QUEUE: "{quarantine}" begins or ends with white space, and would be created with it; '
+            "expected it without"
+        )
     length = len(quarantine.encode())
     if length > parsers.MAX_SHORTSTR_BYTES:
         lines.append(f"{PREFIX}QUARANTINE_QUEUE would by default be a name of {length} bytes; expected it to be set")

@@ -1,11 +1,16 @@
-"""The environment: the settings are read from it, and every mistake in it is named at once."""
+"""The environment: the settings are read from it, and every mistake in it is named at once.
+
+A file of variables may add to it; `python-dotenv`, which pydantic-settings brings along, reads it.
+"""
 
 from __future__ import annotations
 
 import re
 from difflib import get_close_matches
+from io import StringIO
 from typing import TYPE_CHECKING
 
+from dotenv.parser import parse_stream
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource
 
@@ -16,6 +21,7 @@ from bridge.settings.settings import PREFIX, Settings, options, variable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 SERVICE_LINK = re.compile(
     r"BRIDGE_(.+_)?(SERVICE_(HOST|PORT(_.+)?)=.*|PORT=(tcp|udp|sctp)://.*|PORT_\d+_(TCP|UDP|SCTP)(_.+)?=.*)"
@@ -38,6 +44,29 @@ class _Environment(EnvSettingsSource):
             for name, text in self._environ.items()
             if name.isupper() and (text or name == self.MAY_BE_EMPTY)
         }
+
+
+def read_file(path: Path) -> dict[str, str]:
+    """Return the variables of a file in the form of `config/bridge.env`; a `$` in a value is a `$`.
+
+    Raises `ConfigurationError` with every line that is no variable; it is not quoted, since it may hold a password.
+    """
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigurationError([f"--env-file {path} cannot be read ({reason})"]) from None
+    found: dict[str, str] = {}
+    problems = []
+    for binding in parse_stream(StringIO(text)):
+        if binding.error or (binding.key is not None and binding.value is None):
+            line = binding.original.line + binding.original.string[: -len(binding.original.string.lstrip())].count("\n")
+            problems.append(f"--env-file {path}, line {line}: is not a variable; expected NAME=value")
+        elif binding.key is not None:
+            found[binding.key] = binding.value or ""
+    if problems:
+        raise ConfigurationError(problems)
+    return found
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:

@@ -1,7 +1,9 @@
 """How a setting is written in an environment variable: each maker returns a validator for one kind of value.
 
 A validator takes the variable's text and raises ValueError with everything but the variable's name: what was
-given and what is expected. Secrets have validators of their own, in `settings`, that do not quote.
+given and what is expected. Secrets have validators of their own, in `settings`, that do not quote. Each validator also
+carries a JSON schema of what it accepts, for programs that write such variables (`Settings.model_json_schema()`): the
+chart's schema is made from it. `x-unit` marks a quantity that may be written with units, `seconds` or `bytes`.
 """
 
 from __future__ import annotations
@@ -10,9 +12,9 @@ import errno
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-from pydantic import PlainValidator
+from pydantic import PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from bridge.settings.files import open_file
@@ -44,6 +46,11 @@ def not_yet(text: str) -> PydanticCustomError:
     return PydanticCustomError(NOT_YET, "{text}", {"text": text})
 
 
+def validator(parse: Callable[[str], Any], **schema: object) -> PlainValidator:
+    """Return a validator that parses a variable's text, with the JSON schema of the values that it accepts."""
+    return PlainValidator(parse, json_schema_input_type=Annotated[Any, WithJsonSchema(schema)])
+
+
 def quoted(text: str) -> str:
     """Return the text as an error message shows it: on one line, and not without end."""
     shown = json.dumps(text, ensure_ascii=False)
@@ -67,7 +74,10 @@ def whole(minimum: int, maximum: int, *, or_zero: bool = False, hint: str = "") 
             raise ValueError(f"{quoted(text)} is out of range; expected {expected}")
         return value
 
-    return PlainValidator(parse)
+    accepted = {"minimum": minimum, "maximum": maximum}
+    if or_zero:
+        return validator(parse, type="integer", anyOf=[{"const": 0}, accepted])
+    return validator(parse, type="integer", **accepted)
 
 
 def duration(minimum: float, maximum: float, *, hint: str = "") -> PlainValidator:
@@ -83,7 +93,14 @@ def duration(minimum: float, maximum: float, *, hint: str = "") -> PlainValidato
             raise ValueError(f"{quoted(text)} is out of range; expected {expected}")
         return value
 
-    return PlainValidator(parse)
+    return validator(
+        parse,
+        type=["number", "string"],
+        minimum=minimum,
+        maximum=maximum,
+        pattern=r"^[0-9]{1,9}(\.[0-9]{1,9})? *(ms|s|m|h)?$",
+        **{"x-unit": "seconds"},
+    )
 
 
 def size(minimum: int, maximum: int) -> PlainValidator:
@@ -100,7 +117,14 @@ def size(minimum: int, maximum: int) -> PlainValidator:
             raise ValueError(f"{quoted(text)} is out of range; expected {expected}")
         return value
 
-    return PlainValidator(parse)
+    return validator(
+        parse,
+        type=["integer", "string"],
+        minimum=minimum,
+        maximum=maximum,
+        pattern=r"^[0-9]{1,18}(\.[0-9]{1,9})? *(([kKmMgGtT][iI]?)?[bB])?$",
+        **{"x-unit": "bytes"},
+    )
 
 
 def boolean() -> PlainValidator:
@@ -112,7 +136,7 @@ def boolean() -> PlainValidator:
         except KeyError:
             raise ValueError(f"{quoted(text)} is neither true nor false; expected true or false") from None
 
-    return PlainValidator(parse)
+    return validator(parse, type="boolean")
 
 
 def choice(*words: str) -> PlainValidator:
@@ -124,7 +148,7 @@ def choice(*words: str) -> PlainValidator:
             raise ValueError(f"{quoted(text)} is not known; expected one of {', '.join(words)}")
         return word
 
-    return PlainValidator(parse)
+    return validator(parse, enum=list(words))
 
 
 def short_string(what: str) -> PlainValidator:
@@ -136,7 +160,7 @@ def short_string(what: str) -> PlainValidator:
             raise ValueError(f"{quoted(text)} is {length} bytes long; expected {what} of at most 255 bytes")
         return text
 
-    return PlainValidator(parse)
+    return validator(parse, type="string", maxLength=MAX_SHORTSTR_BYTES)
 
 
 def table() -> PlainValidator:
@@ -158,7 +182,7 @@ def table() -> PlainValidator:
             raise ValueError(f"{quoted(text)} has {misfit}")
         return value
 
-    return PlainValidator(parse)
+    return validator(parse, type=["object", "string"], pattern=r"^\s*\{")
 
 
 def _misfit(value: object) -> str:
@@ -201,4 +225,4 @@ def readable_file(check: Callable[[Path], str] | None = None) -> PlainValidator:
             raise not_yet(f"{quoted(text)} {fault}")
         return path
 
-    return PlainValidator(parse)
+    return validator(parse, type="string")

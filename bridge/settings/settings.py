@@ -1,6 +1,6 @@
 """The settings: every option is written here once, with its default, its check and what to say about it.
 
-`--help`, the README's table, `config/bridge.env` and the chart's values are made from or checked against this.
+`--help`, the tables of the documents, `config/bridge.env` and the chart's values are made from or checked against this.
 No secret is ever shown. Where the values come from is `environment`; which of them do not go together, `conflicts`.
 """
 
@@ -23,6 +23,13 @@ from bridge.settings.sides import EXAMPLE, Auth, Credentials, QueueType, SideSet
 from bridge.words import SideName  # noqa: TC001 - beside types that pydantic reads
 
 PREFIX = "BRIDGE_"
+SIDE_KINDS = (
+    *("url", "username", "password", "password_file", "ca_file", "cert_file", "key_file", "auth"),
+    *("declare", "queue_type", "queue_arguments"),
+)
+"""What both sides have a setting of."""
+MIN_DELIVERY_LIMIT = 4
+"""The guard quarantines within 3 of the limit: with a lower one it would quarantine what comes for the first time."""
 CONSUMER_TIMEOUT_S = 1800
 """RabbitMQ's default `consumer_timeout`: what is held must have been given back before."""
 
@@ -34,11 +41,12 @@ def _urls() -> PlainValidator:
             raise ValueError("; ".join(problems))
         return Secret(urls)
 
-    return PlainValidator(parse)
+    url = r"amqps?://[^\s,/]+(/[^\s,]*)?"
+    return parsers.validator(parse, type="string", pattern=rf"^\s*{url}\s*(,\s*{url}\s*)*$")
 
 
 def _secret() -> PlainValidator:
-    return PlainValidator(SecretStr)
+    return parsers.validator(SecretStr, type="string")
 
 
 def _pem(what: str) -> PlainValidator:
@@ -228,7 +236,7 @@ class Settings(BaseSettings):
     delivery_count: Annotated[Literal["drop", "keep"], parsers.choice("drop", "keep")] = Field(
         "drop", description="The headers `x-delivery-count` and `x-acquired-count` of a quorum queue: `drop` or `keep`."
     )
-    delivery_limit: Annotated[int, parsers.whole(4, 1 << 31, or_zero=True)] = Field(
+    delivery_limit: Annotated[int, parsers.whole(MIN_DELIVERY_LIMIT, 1 << 31, or_zero=True)] = Field(
         20,
         description="The source queue's delivery limit: a message that has come back within 3 of it is quarantined. "
         "0: off.",
@@ -300,6 +308,7 @@ class Settings(BaseSettings):
             declare=value("declare"),
             queue_type=value("queue_type"),
             queue_arguments=value("queue_arguments"),
+            variables={kind: variable(self.field_used(f"{name}_{kind}")) for kind in SIDE_KINDS},
         )
 
     @property

@@ -85,15 +85,19 @@ class Tls:
 
     def context(self) -> ssl.SSLContext:
         """Read the files as they are now. Blocks for some milliseconds. Raises CredentialsError."""
-        for path in filter(None, (self.ca_file, self.cert_file, self.key_file)):
+        files = {"CA file": self.ca_file, "client certificate": self.cert_file, "client key": self.key_file}
+        for what, path in files.items():
             try:
-                open_file(path).close()  # OpenSSL would wait for what is written into a pipe
+                if path is not None:
+                    open_file(path).close()  # OpenSSL would wait for what is written into a pipe
             except OSError as error:
-                raise CredentialsError(f"{path}: {error.strerror}") from None
+                raise CredentialsError(f"{what} {path}: {error.strerror}") from None
         try:
             context = ssl.create_default_context(cafile=self.ca_file)
         except OSError as error:  # ssl.SSLError is one
             raise CredentialsError(f"CA file {self.ca_file}: {error.strerror or error}") from None
+        # Python's own default since 3.13: every Python is to give the same answer about a certificate.
+        context.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
         if self.cert_file is not None:
             key = f" with key {self.key_file}" if self.key_file is not None else ""
             try:
@@ -135,6 +139,9 @@ class SideSettings:
     declare: bool
     queue_type: QueueType
     queue_arguments: Mapping[str, object]
+    variables: Mapping[str, str]
+    """The environment variable of each kind of setting (`url`, `password` and so on) that counts for this side: the
+    source's where the destination inherits."""
 
     @property
     def urls(self) -> tuple[URL, ...]:
@@ -159,6 +166,32 @@ class SideSettings:
             return True
         return all(address.password or not self._user(address) for address in self.addresses)
 
+    def login_variables(self) -> str:
+        """Return what to look at when a login is refused: where user and password stand."""
+        if self.auth == "external":
+            return self.variables["cert_file"]
+        credentials, names = self.credentials, self.variables
+        user = names["url"] if credentials.username is None else names["username"]
+        password = names["url"]
+        if credentials.password is not None:
+            password = names["password"]
+        elif credentials.password_file is not None:
+            password = f"{names['password_file']} ({credentials.password_file})"
+        if user == password:
+            return f"user and password in {user}"
+        return f"the user in {user} and the password in {password}"
+
+    def login_blemish(self, index: int) -> str:
+        """Return what looks wrong about the user name or the password; empty for nothing. Tells no password."""
+        user = self.user(index)
+        if user is None and self.auth != "external":
+            return "no user is named, so that it is guest, whom RabbitMQ lets in only from its own machine"
+        if user is not None and has_outer_space(user):
+            return f'the user name "{user}" begins or ends with white space'
+        if any(map(has_outer_space, self.secrets())):
+            return "the password begins or ends with white space"
+        return ""
+
     def secrets(self) -> set[str]:
         """Return every password that is known, those read from a file included, for the log to hide."""
         found = {address.password for address in self.addresses} | self.credentials.seen
@@ -178,8 +211,17 @@ class SideSettings:
         """Build the TLS context from the files as they are now; None for `amqp`. Raises CredentialsError."""
         return self.tls.context() if self.addresses[0].scheme == "amqps" else None
 
+    def user(self, index: int) -> str | None:
+        """Return whom URL number `index` logs in as; None where a certificate says it, or nothing."""
+        return self._user(self.addresses[index])
+
     def _user(self, address: URL) -> str | None:
         return None if self.auth == "external" else self.credentials.username or address.user
+
+
+def has_outer_space(text: str) -> bool:
+    """Whether the text begins or ends with white space, which nobody sees."""
+    return text != text.strip()
 
 
 def safe_url(address: URL, user: str | None) -> str:

@@ -17,7 +17,7 @@ class Offsets:
         self._unforwarded: list[int] = []
         """Received and not forwarded, rising; at most as many as are in flight."""
         self._ahead: set[int] = set()
-        """Forwarded, and above the lowest that is not or still to come again; at most as many as were once in flight."""
+        """Forwarded, and above the lowest that is not, or to come again; at most as many as were once in flight."""
         self._last = -1
         """Received last: those above it that have been received before come again."""
         self._next: int | None = None

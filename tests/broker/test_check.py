@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import aio_pika
 import pytest
 
 from tests.broker.scene import settings as plain_settings
-from tests.rig.bridge_process import BridgeProcess
+from tests.rig.bridge_process import BridgeProcess, StartBridge
 from tests.rig.client import publish_numbered
+from tests.rig.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pamqp.common import FieldTable
+
     from tests.rig.certificates import Certificates
     from tests.rig.node import Node
 
+README = Path(__file__).parents[2] / "README.md"
 Findings = list[dict[str, str]]
 
 
@@ -26,16 +35,15 @@ def _no_trace(source: Node, destination: Node) -> Iterator[None]:
     source.declare("check.in", "quorum", {"x-max-length": 1000, "x-delivery-limit": 20})
     destination.declare("check.out", "classic", {"x-max-length": 1000, "x-expires": 10_000_000})
     publish_numbered(source.url, "check.in", 3)
-    before = [contents(node) for node in (source, destination)]
+    before = contents(source, "check.in"), contents(destination, "check.out")
     yield
-    assert [contents(node) for node in (source, destination)] == before
+    assert (contents(source, "check.in"), contents(destination, "check.out")) == before
 
 
-def contents(node: Node) -> str:
-    """Return every queue with how many messages are ready and in all."""
-    return node.eval("""
-        lists:sort([{amqqueue:get_name(Q), rabbit_amqqueue:stat(Q), rabbit_amqqueue:info(Q, [messages])}
-                    || Q <- rabbit_amqqueue:list()])""")
+def contents(node: Node, queue: str) -> tuple[str, int]:
+    """Return every queue with how many messages are ready, and how many the one holds, unacked ones included."""
+    queues = node.eval("lists:sort([{amqqueue:get_name(Q), rabbit_amqqueue:stat(Q)} || Q <- rabbit_amqqueue:list()])")
+    return queues, node.queue_depth(queue)
 
 
 def checked(source: Node, destination: Node, **more: object) -> tuple[int, Findings]:
@@ -108,7 +116,7 @@ def test_missing_queues_are_errors_and_are_not_created(source: Node, destination
     assert status == 1
     for side in ("source", "destination"):
         level, text = about(findings, "queue", side)
-        assert (level, "create it, or set BRIDGE_" in text) == ("error", True)
+        assert (level, f"create it, or set BRIDGE_{side.upper()}_DECLARE=true" in text) == ("error", True)
 
 
 def test_queues_that_the_bridge_will_declare_are_not_declared_by_the_check(source: Node, destination: Node) -> None:
@@ -154,6 +162,111 @@ def test_a_wrong_password_and_a_missing_virtual_host_are_told(source: Node, dest
     assert "refused the login" in about(findings, "connection", "source")[1]
     assert "create the virtual host" in about(findings, "connection", "destination")[1]
     assert "wr0ng" not in str(findings)
+
+
+def test_topic_permissions_are_no_reason_to_refuse_an_exchange_that_messages_may_reach(
+    source: Node, destination: Node
+) -> None:
+    """Each message has its own key, and which those are is not known: `run` forwards what the permission covers."""
+    there = user(destination, "^$", ".*", "^$")
+    destination.eval("""
+        rabbit_auth_backend_internal:set_topic_permissions(
+            <<"limited">>, <<"/">>, <<"amq.topic">>, <<"^allowed">>, <<".*">>, <<"rig">>)""")
+    exchange = {"DESTINATION_URL": there, "DESTINATION_QUEUE": "", "DESTINATION_EXCHANGE": "amq.topic"}
+    status, findings = checked(source, destination, **exchange)
+    level, text = about(findings, "route")
+    assert (status, level, "topic permissions" in text) == (0, "warning", True)
+    status, findings = checked(source, destination, **exchange, DESTINATION_ROUTING_KEY="forbidden")
+    level, text = about(findings, "route")
+    assert (status, level, "rabbitmqctl set_topic_permissions" in text) == (1, "error", True)
+
+
+def test_a_queue_that_may_be_exclusively_consumed_is_not_simply_ok(
+    source: Node, destination: Node, start_bridge: StartBridge
+) -> None:
+    """The check cannot know; the bridge itself names the consumer, and no missing permission."""
+    queue = source.declare("check.alone")
+    with source.channel() as channel:
+        channel.basic_consume(queue, lambda *_: None, exclusive=True)
+        status, findings = checked(source, destination, SOURCE_QUEUE=queue)
+        bridge = start_bridge(plain_settings(source, destination, queue, "check.out"))
+        words = "another consumer has it for itself alone"
+        wait_until(lambda: words in bridge.get("/readyz")[1], "the bridge to say why it cannot consume")
+        assert bridge.terminate() == 0
+    source.delete(queue)
+    level, text = about(findings, "exclusive")
+    assert (status, level, "exclusive_consumer_tag" in text) == (0, "warning", True)
+
+
+def test_a_delivery_limit_without_room_is_not_to_be_set(source: Node, destination: Node) -> None:
+    queue = source.declare("check.low", "quorum", {"x-delivery-limit": 2})
+    _, findings = checked(source, destination, SOURCE_QUEUE=queue)
+    source.delete(queue)
+    assert "give the queue a limit of 4 or more" in about(findings, "delivery limit")[1]
+
+
+def test_white_space_in_a_name_is_named(source: Node, destination: Node) -> None:
+    names = {"SOURCE_QUEUE": "check.in ", "DESTINATION_QUEUE": "", "DESTINATION_EXCHANGE": "amq.direct "}
+    status, findings = checked(source, destination, **names)
+    assert status == 1
+    level, text = about(findings, "queue", "source")
+    assert (level, "its name begins or ends with white space" in text) == ("error", True)
+    level, text = about(findings, "exchange", "destination")
+    assert (level, "DECLARE" in text, "white space" in text) == ("error", False, True)
+
+
+def test_a_password_that_does_not_fit_into_the_handshake_is_named(source: Node, destination: Node) -> None:
+    """4,096 bytes on 3.x, 8,192 on 4.x, less the rest of the frame: the broker drops the connection."""
+    status, findings = checked(source, destination, SOURCE_PASSWORD="x" * 8000)
+    level, text = about(findings, "connection", "source")
+    assert (status, level, "user and password have 8005 bytes" in text) == (1, "error", True)
+
+
+@pytest.mark.parametrize("secure", (False, True))
+def test_the_other_kind_of_port_is_named(source: Node, destination: Node, *, secure: bool) -> None:
+    here = source.tls_url.replace("amqps:", "amqp:") if secure else source.url.replace("amqp:", "amqps:")
+    status, findings = checked(source, destination, SOURCE_URL=here, DESTINATION_URL=destination.url)
+    level, text = about(findings, "connection", "source")
+    words = "it speaks TLS on this port; use amqps://" if secure else "it does not speak TLS on this port"
+    assert (status, level, words in text) == (1, "error", True)
+
+
+def test_fact_a_stream_changes_headers_and_the_check_warns_of_it(source: Node, destination: Node) -> None:
+    queue = destination.declare("check.stream", "stream")
+    headers: FieldTable = {"text": "as it is", "half": 1.5, "array": [1], "table": {"a": 1}, "x-death": [{"count": 1}]}
+
+    async def publish() -> None:
+        connection = await aio_pika.connect(destination.url)
+        async with connection:
+            channel = await connection.channel()
+            await channel.default_exchange.publish(aio_pika.Message(b"x", headers=headers), queue)
+
+    asyncio.run(publish())
+    with destination.channel() as channel:
+        channel.basic_qos(prefetch_count=1)
+        _, properties, _ = next(channel.consume(queue, arguments={"x-stream-offset": "first"}))
+    assert properties is not None
+    assert properties.headers == {"text": "as it is", "half": 1, "x-stream-offset": 0}
+    status, findings = checked(source, destination, DESTINATION_QUEUE=queue)
+    destination.delete(queue)
+    assert (status, about(findings, "stream")[0]) == (0, "warning")
+
+
+def test_the_readmes_policy_protects_the_quarantine_from_one_that_empties_all_queues(source: Node) -> None:
+    """The check says that it cannot see either."""
+    (command,) = re.findall(r"^rabbitmqctl (set_policy .*)$", README.read_text(), re.MULTILINE)
+    source.ctl(*shlex.split(command))
+    source.ctl("set_policy", "short", ".*", '{"message-ttl": 1}', "--apply-to", "queues")
+    try:
+        for queue in ("check.other", "check.other.quarantine"):
+            publish_numbered(source.url, source.declare(queue), 3)
+        wait_until(lambda: source.queue_ready("check.other") == 0, "the policy to empty what is not protected")
+        assert source.queue_ready("check.other.quarantine") == 3
+    finally:
+        for policy in ("short", "keep-quarantine"):
+            source.ctl("clear_policy", policy)
+        for queue in ("check.other", "check.other.quarantine"):
+            source.delete(queue)
 
 
 def test_one_broker_by_two_names_is_a_loop(source: Node, destination: Node) -> None:

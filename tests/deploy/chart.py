@@ -1,7 +1,8 @@
 """What the chart says of itself and of the service's settings, kept true by `python -m tests.deploy.chart`.
 
-The README's table comes from the comments in `values.yaml`, the schema's list of settings from
-`bridge.settings.settings`. The tests fail when either file is not what this would write.
+The README's tables come from the comments in `values.yaml` and from the alerting rules, the schema's settings from
+`bridge.settings.settings`, and `files/` holds copies of what `config/` has: a chart that is copied or packaged alone is
+whole. The tests fail when a file is not what this would write.
 """
 
 from __future__ import annotations
@@ -12,22 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from bridge.settings.settings import options
-from tests.deploy.tools import CHART
+from bridge.settings.settings import Settings, variable
+from tests.deploy.tools import CHART, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 README = CHART / "README.md"
 SCHEMA = CHART / "values.schema.json"
 VALUES = CHART / "values.yaml"
+RULES = ROOT / "config" / "prometheus-rules.yml"
+DASHBOARD = ROOT / "config" / "grafana-dashboard.json"
+THRESHOLD = re.compile(r" > ([0-9.]+)$")
+"""How the expression of an alert ends whose threshold is a value of the chart."""
 
 PREFIX = "BRIDGE_"
 SECRETS = {"BRIDGE_SOURCE_PASSWORD": "source.password", "BRIDGE_DESTINATION_PASSWORD": "destination.password"}
 """Settings that have values of their own, since they belong in a Secret."""
-
-_BEGIN = "<!-- values: written by `python -m tests.deploy.chart` -->\n"
-_END = "<!-- end of values -->\n"
 
 
 def value_name(variable: str) -> str:
@@ -64,41 +67,106 @@ def value_rows(text: str) -> Iterator[tuple[str, str, str]]:
 
 
 def readme() -> str:
-    """Return the chart's README with the table that the values' comments make."""
-    head, _, rest = README.read_text().partition(_BEGIN)
-    _, _, tail = rest.partition(_END)
-    rows = "".join(f"| `{key}` | `{default}` | {said} |\n" for key, default, said in value_rows(VALUES.read_text()))
-    return f"{head}{_BEGIN}\n| value | default | |\n|---|---|---|\n{rows}\n{_END}{tail}"
+    """Return the chart's README with its tables of now."""
+    values = "".join(f"| `{key}` | `{default}` | {said} |\n" for key, default, said in value_rows(VALUES.read_text()))
+    rows = "".join(map(_alert_row, alerts()))
+    tables = {
+        "values": f"| value | default | |\n|---|---|---|\n{values}",
+        "alerts": f"| alert | severity | `for` | `threshold` |\n|---|---|---|---|\n{rows}",
+    }
+    text = README.read_text()
+    for name, table in tables.items():
+        head, mark, rest = text.partition(f"<!-- {name}: written by `python -m tests.deploy.chart` -->\n")
+        _, end, tail = rest.partition("<!-- end -->\n")
+        assert mark, name
+        assert end, name
+        text = f"{head}{mark}\n{table}\n{end}{tail}"
+    return text
+
+
+def _alert_row(rule: dict[str, Any]) -> str:
+    threshold = THRESHOLD.search(rule["expr"])
+    cells = (rule["alert"], rule["labels"]["severity"], rule.get("for", ""), threshold[1] if threshold else "")
+    return "| " + " | ".join(f"`{cell}`" if cell else "" for cell in cells) + " |\n"
 
 
 def schema() -> str:
-    """Return the chart's schema with the settings that the service has."""
+    """Return the chart's schema with the settings that the service has, and the alerts of its rules."""
     whole = json.loads(SCHEMA.read_text())
     whole["definitions"]["settings"]["properties"] = {
-        value_name(setting.variable): {"description": setting.description, **_types(setting.variable)}
-        for setting in options()
-        if setting.variable not in SECRETS
+        value_name(name): _accepted(name, accepted) for name, accepted in _schemas().items()
+    }
+    whole["properties"]["monitoring"]["properties"]["prometheusRule"]["properties"]["alerts"]["properties"] = {
+        rule["alert"]: {"$ref": f"#/definitions/{'threshold' if THRESHOLD.search(rule['expr']) else 'alert'}"}
+        for rule in alerts()
     }
     return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
 
 
-def _types(variable: str) -> dict[str, Any]:
-    """What YAML may say for a setting. The service checks the rest, with a better message than a schema's."""
-    if variable.endswith("_URL"):
-        return {"type": ["string", "array"], "items": {"type": "string"}}
-    if variable == "BRIDGE_HTTP_PORT":
-        return {"type": "integer", "minimum": 1, "maximum": 65535}
-    if variable.endswith("_ARGUMENTS"):
-        return {"type": ["string", "object"]}
-    if re.search("_(TIMEOUT|MIN|MAX)$", variable):
-        return {"type": ["string", "number"], "pattern": "^[0-9]+([.][0-9]+)?(ms|s|m|h)?$"}
-    return {"type": ["string", "number", "boolean"]}
+def ranges() -> str:
+    """Return what the chart's templates check of a setting, since a JSON schema cannot, or cannot say well."""
+    found: dict[str, dict[str, Any]] = {}
+    for variable_name, accepted in _schemas().items():
+        name = value_name(variable_name)
+        if "anyOf" in accepted:
+            found[name] = {"unit": "number or 0", **accepted["anyOf"][1]}
+        elif "x-unit" in accepted:
+            found[name] = {"unit": accepted["x-unit"], **{key: accepted[key] for key in ("minimum", "maximum")}}
+        elif "object" in accepted.get("type", ""):
+            found[name] = {"unit": "table"}
+        elif "maxLength" in accepted:
+            found[name] = {"unit": "name"}
+    return json.dumps(found, indent=2) + "\n"
+
+
+def alerts() -> list[dict[str, Any]]:
+    """Return the alerts among the rules, as they stand in the file."""
+    groups = yaml.safe_load(RULES.read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"] if "alert" in rule]
+
+
+def _schemas() -> dict[str, dict[str, Any]]:
+    """Return the JSON schema of each setting that is a value, by its variable."""
+    properties = Settings.model_json_schema(mode="validation")["properties"]
+    found = {variable(field): accepted for field, accepted in properties.items()}
+    return {name: accepted for name, accepted in found.items() if name not in SECRETS}
+
+
+def _accepted(variable_name: str, accepted: dict[str, Any]) -> dict[str, Any]:
+    """Return what YAML may hold for a setting: what the service accepts as text, in YAML's own types."""
+    chosen = {key: accepted[key] for key in ("description", *_ASSERTIONS) if key in accepted}
+    if "anyOf" in accepted:
+        chosen |= {"minimum": 0, "maximum": accepted["anyOf"][1]["maximum"]}
+    if variable_name.endswith("_URL"):
+        one = {"type": "string", "pattern": r"^\s*amqps?://[^\s,/]+(/[^\s,]*)?\s*$"}
+        chosen |= {"type": ["string", "array"], "items": one}
+    if variable_name == "BRIDGE_HTTP_PORT":
+        chosen["minimum"] = 1  # a probe must know the port
+    # Null unsets what `defaults` have set.
+    if "enum" in chosen:
+        return chosen | {"enum": [*chosen["enum"], None]}
+    types = [chosen["type"]] if isinstance(chosen["type"], str) else chosen["type"]
+    return chosen | {"type": [*types, "null"]}
+
+
+_ASSERTIONS = ("type", "enum", "pattern", "minimum", "maximum", "maxLength")
+
+
+def written() -> dict[Path, str]:
+    """Return the text of every file that this program writes."""
+    return {
+        README: readme(),
+        SCHEMA: schema(),
+        CHART / "files" / "settings.json": ranges(),
+        CHART / "files" / RULES.name: RULES.read_text(),
+        CHART / "files" / DASHBOARD.name: DASHBOARD.read_text(),
+    }
 
 
 def main() -> None:
-    """Write both files."""
-    README.write_text(readme())
-    SCHEMA.write_text(schema())
+    """Write them."""
+    for path, text in written().items():
+        path.write_text(text)
 
 
 if __name__ == "__main__":

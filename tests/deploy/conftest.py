@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,14 +35,24 @@ def values_file(tmp_path: Path) -> Callable[[Manifest], Path]:
     return write
 
 
+_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@functools.cache
+def _rendered(helm: Path, values: Path, options: tuple[str, ...]) -> str:
+    return tools.run(helm, "template", "release", tools.CHART, "--values", values, *options)
+
+
 @pytest.fixture
 def render(helm: Path, values_file: Callable[[Manifest], Path]) -> Render:
     """Render the chart with values, given as a mapping or a file, to its manifests."""
 
     def template(values: Manifest | Path, *options: str) -> list[Manifest]:
-        file = values if isinstance(values, Path) else values_file(values)
-        text = tools.run(helm, "template", "release", tools.CHART, "--values", file, *options)
-        return [document for document in yaml.safe_load_all(text) if document]
+        if isinstance(values, Path):
+            text = _rendered(helm, values, options)
+        else:
+            text = _rendered.__wrapped__(helm, values_file(values), options)
+        return [document for document in yaml.load_all(text, _YAML) if document]
 
     return template
 

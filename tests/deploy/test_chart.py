@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from typing import TYPE_CHECKING
 
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
 from cloudcoil.models.keda.v1alpha1 import ScaledObject, TriggerAuthentication
-from cloudcoil.models.prometheus_operator.v1 import PodMonitor, PrometheusRule
+from cloudcoil.models.prometheus_operator.v1 import PodMonitor, PrometheusRule, ServiceMonitor
 
+from bridge.errors import ConfigurationError
 from bridge.settings.environment import load_settings
 from bridge.settings.settings import options
 from tests.deploy import chart, tools
@@ -22,17 +25,38 @@ if TYPE_CHECKING:
 
     from tests.deploy.conftest import Manifest, Render
 
-EXAMPLES = sorted((tools.CHART / "ci").glob("*-values.yaml"))
+EXAMPLES = sorted([*(tools.CHART / "ci").glob("*-values.yaml"), *(tools.CHART / "examples").glob("*.yaml")])
 KUBERNETES = ("1.27", "1.30", "1.34", "1.37")
 CUSTOM = {
     "PodMonitor": PodMonitor,
     "PrometheusRule": PrometheusRule,
     "ScaledObject": ScaledObject,
+    "ServiceMonitor": ServiceMonitor,
     "TriggerAuthentication": TriggerAuthentication,
 }
+FOREIGN = {"ExternalSecret"}
+"""Kinds of an example whose operator publishes no model."""
 CONFIG = tools.ROOT / "config"
 
 example = pytest.mark.parametrize("values", EXAMPLES, ids=lambda path: path.stem)
+
+
+SETTINGS = json.loads(chart.SCHEMA.read_text())["definitions"]["settings"]["properties"]
+NO_QUEUE = {"destinationQueue": None, "destinationDeclare": None, "destinationQueueType": None}
+NO_QUEUE |= {"destinationQueueArguments": None}
+
+
+def an_accepted_value(accepted: Manifest) -> object:
+    """A value that the schema of a setting accepts."""
+    if "enum" in accepted:
+        return accepted["enum"][0]
+    if "boolean" in accepted["type"]:
+        return False
+    if "minimum" in accepted:
+        return max(accepted["minimum"], 4)
+    if "object" in accepted["type"]:
+        return {}
+    return "amqps://a" if "pattern" in accepted else "text"
 
 
 def bridge(settings: Manifest | None = None, **values: object) -> Manifest:
@@ -79,11 +103,15 @@ def test_lints_without_values(helm: Path) -> None:
 
 
 @example
-@pytest.mark.parametrize("version", KUBERNETES)
-def test_kubernetes_knows_every_field(render: Render, values: Path, version: str) -> None:
-    for manifest in render(values, "--kube-version", version):
-        if manifest["kind"] not in CUSTOM:
+def test_kubernetes_knows_every_field(render: Render, values: Path) -> None:
+    for manifest in render(values):
+        for version in KUBERNETES if manifest["kind"] not in {*CUSTOM, *FOREIGN} else ():
             kubernetes_validate.validate(manifest, version, strict=True)
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+def test_it_installs_on_each_of_these_versions(render: Render, version: str) -> None:
+    assert render(bridge(), "--kube-version", version)
 
 
 def test_operators_know_every_field_of_their_resources(render: Render) -> None:
@@ -103,7 +131,7 @@ def test_pods_are_at_the_restricted_security_level(render: Render, values: Path)
     found = pods(render(values))
     assert found
     for pod in found:
-        assert pod["automountServiceAccountToken"] is False
+        assert pod["automountServiceAccountToken"] is (values.stem in ("service-values", "vault-agent"))
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["runAsUser"] > 0
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -115,15 +143,15 @@ def test_pods_are_at_the_restricted_security_level(render: Render, values: Path)
 
 
 def test_each_setting_is_a_value(render: Render) -> None:
-    given: Manifest = {
-        chart.value_name(setting.variable): "1" for setting in options() if setting.variable not in chart.SECRETS
-    }
-    given["httpPort"] = 1
-    data = only(render(bridge(settings=given)), "ConfigMap")["data"]
-    assert set(data) == {setting.variable for setting in options()} - set(chart.SECRETS)
+    given: Manifest = {name: an_accepted_value(accepted) for name, accepted in SETTINGS.items()}
+    given |= {"sourceDeclare": True, "destinationDeclare": True, "quarantineQueue": "q", "sourceUrl": "amqp://a"}
+    others = {key: given.pop(key) for key in ("destinationExchange", "destinationRoutingKey")}
+    queue = only(render(bridge(settings=given)), "ConfigMap")["data"]
+    exchange = only(render(bridge(settings={**given, **NO_QUEUE, **others})), "ConfigMap")["data"]
+    assert set(queue) | set(exchange) == {setting.variable for setting in options()} - set(chart.SECRETS)
     for variable, value in chart.SECRETS.items():
         side, key = value.split(".")
-        manifests = render(bridge(**{side: {key: "hidden"}}))
+        manifests = render(bridge({"destinationUrl": "amqp://b"}, **{side: {key: "hidden"}}))
         assert f"{variable}_FILE" in environment(manifests)
         assert only(manifests, "Secret")["stringData"] == {f"{side}-{key}": "hidden"}
         assert "hidden" not in json.dumps([only(manifests, "ConfigMap"), only(manifests, "Deployment")])
@@ -154,7 +182,7 @@ def test_the_service_reads_values_of_every_shape(render: Render) -> None:
 def test_a_bridge_overrides_the_defaults_and_nothing_else(render: Render) -> None:
     values = bridge(settings={"logLevel": "debug", "httpPort": 9000}, replicas=0)
     values["defaults"] = {"settings": {"logLevel": "warning", "sourcePrefetch": 10}, "replicas": 3}
-    values["bridges"]["b"] = {"settings": {"sourceUrl": "amqp://x", "sourceQueue": "x", "destinationQueue": "y"}}
+    values["bridges"]["b"] = {"settings": {"sourceUrl": "amqp://x", "sourceQueue": "x", "destinationQueue": "z"}}
     manifests = render(values)
     deployments = {m["metadata"]["name"]: m for m in manifests if m["kind"] == "Deployment"}
     data = {m["metadata"]["name"]: m["data"] for m in manifests if m["kind"] == "ConfigMap"}
@@ -213,6 +241,10 @@ def test_the_network_policy_opens_the_ports_in_use(render: Render) -> None:
     spec = only(render(bridge(settings=settings)), "NetworkPolicy")["spec"]
     assert [port["port"] for port in spec["egress"][1]["ports"]] == [5671, 5672, 15672, 15673]
     assert [port["port"] for port in spec["ingress"][0]["ports"]] == [9]
+    more = {"dnsPorts": [5353], "extraIngress": [{"ports": [{"port": 1}]}], "extraEgress": [{"ports": [{"port": 2}]}]}
+    spec = only(render(bridge(networkPolicy=more)), "NetworkPolicy")["spec"]
+    assert [port["port"] for port in spec["egress"][0]["ports"]] == [5353, 5353]
+    assert [spec["ingress"][-1], spec["egress"][-1]] == [{"ports": [{"port": 1}]}, {"ports": [{"port": 2}]}]
 
 
 def test_prometheus_gets_the_rules_of_the_configuration_folder(render: Render) -> None:
@@ -220,17 +252,115 @@ def test_prometheus_gets_the_rules_of_the_configuration_folder(render: Render) -
     assert spec == yaml.safe_load((CONFIG / "prometheus-rules.yml").read_text())
 
 
+def test_alerts_are_switched_off_and_changed_one_by_one(render: Render, tmp_path: Path) -> None:
+    spec = only(render(tools.CHART / "ci" / "full-values.yaml"), "PrometheusRule")["spec"]
+    found = {rule["alert"]: rule for group in spec["groups"] for rule in group["rules"] if "alert" in rule}
+    assert set(found) == {rule["alert"] for rule in chart.alerts()} - {"BridgeDuplicatesPossible"}
+    changed = found["BridgeMessageTooOld"]
+    assert changed["expr"] == "bridge_oldest_in_flight_seconds > 1200"
+    assert (changed["for"], changed["labels"]) == ("5m", {"severity": "critical", "team": "messaging"})
+    assert found["BridgeDown"]["labels"] == {"severity": "critical", "team": "messaging"}
+    base = "https://runbooks.example/amqp-bridge"
+    assert all(rule["annotations"]["runbook_url"] == f"{base}#{name.lower()}" for name, rule in found.items())
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump(spec))
+    tools.run("promtool", "check", "rules", tmp_path / "rules.yml")
+
+
+def test_one_missing_bridge_of_several_is_noticed(render: Render, tmp_path: Path) -> None:
+    """By its name; one that KEDA may scale to none is not asked for."""
+    wanted = 'absent(up{job="amqp-bridge", namespace="%s", bridge="%s"})'
+    values = tools.CHART / "ci" / "service-values.yaml"
+    spec = only(render(values, "--namespace", "shop"), "PrometheusRule")["spec"]
+    (rule,) = (rule for group in spec["groups"] for rule in group["rules"] if rule.get("alert") == "BridgeAbsent")
+    assert rule["expr"] == wanted % ("shop", "orders")
+    spec = only(render(tools.CHART / "ci" / "full-values.yaml"), "PrometheusRule")["spec"]
+    (rule,) = (rule for group in spec["groups"] for rule in group["rules"] if rule.get("alert") == "BridgeAbsent")
+    assert rule["expr"] == " or ".join(wanted % ("default", name) for name in ("invoices", "orders"))
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump(spec))
+    up = 'up{job="amqp-bridge", namespace="default", bridge="%s"}'
+    labels = {"severity": "critical", "team": "messaging", "namespace": "default", "job": "amqp-bridge"}
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": up % "orders", "values": "1x20"}],
+        "promql_expr_test": [
+            {
+                "expr": 'ALERTS{alertname="BridgeAbsent"}',
+                "eval_time": "10m",
+                "exp_samples": [
+                    {
+                        "labels": 'ALERTS{alertname="BridgeAbsent", alertstate="firing", bridge="invoices", '
+                        + ", ".join(f'{name}="{value}"' for name, value in labels.items())
+                        + "}",
+                        "value": 1,
+                    }
+                ],
+            }
+        ],
+    }
+    (tmp_path / "test.yml").write_text(yaml.safe_dump({"rule_files": ["rules.yml"], "tests": [test]}))
+    tools.run("promtool", "test", "rules", tmp_path / "test.yml")
+
+
 def test_grafana_gets_the_dashboard_of_the_configuration_folder(render: Render) -> None:
     data = only(render({"monitoring": {"dashboard": {"enabled": True}}}), "ConfigMap")["data"]
     assert json.loads(data["amqp-bridge.json"]) == json.loads((CONFIG / "grafana-dashboard.json").read_text())
 
 
-def test_the_package_holds_files_where_the_tree_has_links(helm: Path, render: Render, tmp_path: Path) -> None:
+def test_the_chart_is_whole_without_the_repository(helm: Path, render: Render, tmp_path: Path) -> None:
+    """Copied or packaged, it renders the same, and helm has nothing to complain about."""
     values = tools.CHART / "ci" / "full-values.yaml"
+    copy = shutil.copytree(tools.CHART, tmp_path / "elsewhere" / "amqp-bridge", symlinks=True)
     tools.run(helm, "package", tools.CHART, "--destination", tmp_path)
     (package,) = tmp_path.glob("*.tgz")
-    text = tools.run(helm, "template", "release", package, "--values", values)
-    assert list(filter(None, yaml.safe_load_all(text))) == render(values)
+    for alone in (copy, package):
+        result = tools.attempt(helm, "template", "release", alone, "--values", values)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert list(filter(None, yaml.safe_load_all(result.stdout))) == render(values)
+
+
+def test_every_object_has_the_annotations_for_every_object(render: Render) -> None:
+    manifests = [m for m in render(tools.CHART / "ci" / "full-values.yaml") if "extra" not in m["metadata"]["name"]]
+    for manifest in manifests:
+        if manifest["metadata"]["name"] != "release-text":
+            found = manifest["metadata"]["annotations"]
+            assert found["owner"] == "messaging", manifest["kind"]
+            if manifest["metadata"]["name"].startswith("release-amqp-bridge-orders"):
+                assert found["contact"] == "shop", manifest["kind"]
+
+
+def test_the_pod_has_what_a_mesh_or_a_secret_store_needs(render: Render) -> None:
+    manifests = render(tools.CHART / "ci" / "full-values.yaml")
+    running, checking = (pod for pod in pods(manifests) if "initContainers" in pod)
+    assert [container["name"] for container in running["containers"]] == ["bridge", "proxy"]
+    assert [container["name"] for container in checking["containers"]] == ["bridge"]
+    assert running["containers"][0]["lifecycle"] == {"preStop": {"exec": {"command": ["true"]}}}
+    assert "lifecycle" not in checking["containers"][0]
+    for pod in (running, checking):
+        container = pod["containers"][0]
+        assert container["image"].startswith("mirror.example/amqp-bridge@sha256:")
+        assert [next(iter(source)) for source in container["envFrom"]] == ["secretRef", "configMapRef", "configMapRef"]
+        assert pod["imagePullSecrets"] == [{"name": "mirror"}, {"name": "registry"}]
+        assert pod["hostAliases"][0]["hostnames"] == ["a-0.example"]
+        assert (pod["dnsPolicy"], pod["dnsConfig"]["nameservers"]) == ("None", ["10.0.0.53"])
+    (check,) = (m for m in manifests if m["metadata"]["name"] == "release-amqp-bridge-orders-check")
+    assert check["metadata"]["annotations"]["vault.hashicorp.com/agent-pre-populate-only"] == "true"
+
+
+def test_a_disabled_bridge_leaves_nothing(render: Render) -> None:
+    values = bridge()
+    values["bridges"]["b"] = {"enabled": False}
+    assert "release-amqp-bridge-b" not in json.dumps(render(values))
+
+
+def test_the_service_monitor_comes_with_services_for_every_bridge(render: Render) -> None:
+    manifests = render(tools.CHART / "ci" / "service-values.yaml")
+    services = {m["metadata"]["name"]: m["spec"] for m in manifests if m["kind"] == "Service"}
+    assert set(services) == {"release-amqp-bridge-orders", "release-amqp-bridge-invoices"}
+    labels = only(manifests, "ServiceMonitor")["spec"]["selector"]["matchLabels"].items()
+    assert all(labels <= m["metadata"]["labels"].items() for m in manifests if m["kind"] == "Service")
+    for name, service in services.items():
+        (deployment,) = (m for m in manifests if m["kind"] == "Deployment" and m["metadata"]["name"] == name)
+        assert service["selector"].items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
 
 
 def test_the_notes_name_each_bridge(helm: Path, tmp_path: Path) -> None:
@@ -243,7 +373,7 @@ def test_the_notes_name_each_bridge(helm: Path, tmp_path: Path) -> None:
     assert "orders: orders -> orders (deployment/release-amqp-bridge-orders)" in notes
     assert "invoices: invoices -> invoices" in notes
     assert "Nothing scrapes" not in notes
-    assert "No bridge yet" in yaml.safe_load(tools.run(*command))["notes"]
+    assert "No bridge runs yet" in yaml.safe_load(tools.run(*command))["notes"]
 
 
 @pytest.mark.parametrize(
@@ -252,20 +382,9 @@ def test_the_notes_name_each_bridge(helm: Path, tmp_path: Path) -> None:
         (bridge(bogus=1), "bogus"),
         (bridge(settings={"sourceQeue": "x"}), "sourceQeue"),
         ({"bridges": {"Upper": {}}}, "Upper"),
-        ({"bridges": {"a": {}}}, "settings.sourceQueue is missing: the queue to take messages from"),
-        ({"bridges": {"a": {}}}, "settings.destinationQueue or settings.destinationExchange is missing"),
-        ({"bridges": {"a": {}}}, "the source's URL is missing: set settings.sourceUrl"),
-        (bridge(settings={"sourceUrl": "amqp://u:p@h"}), "settings.sourceUrl holds a password"),
-        (
-            bridge(source={"existingSecret": "s", "password": "p"}),
-            "source: existingSecret and url, username or password",
-        ),
-        (bridge(source={"tls": {"clientCertificate": True}}), "source.tls.clientCertificate needs source.tls.secret"),
-        (bridge(keda={"enabled": True}), "keda needs the management API's URL"),
-        (bridge(keda={"enabled": True, "host": "h", "minReplicas": 9}), "keda.minReplicas is above keda.maxReplicas"),
-        (bridge(terminationGracePeriodSeconds=20), "20 is not above the shutdown timeout of 20 seconds"),
         (bridge(replicas="two"), "replicas"),
-        ({**bridge(), "monitoring": {"scrapeAnnotations": True, "podMonitor": {"enabled": True}}}, "scraped twice"),
+        ({**bridge(), "monitoring": {"prometheusRule": {"alerts": {"BridgeDwon": {}}}}}, "BridgeDwon"),
+        ({**bridge(), "monitoring": {"prometheusRule": {"alerts": {"BridgeDown": {"threshold": 1}}}}}, "threshold"),
         ({**bridge(), "fullnameOverride": "x" * 62}, "has more than 63 characters"),
     ),
 )
@@ -277,46 +396,137 @@ def test_wrong_values_are_refused_by_name(
     assert message in result.stderr
 
 
+MISTAKES = (
+    (bridge({"sourceQueue": None}), "settings.sourceQueue is missing: the queue to take messages from"),
+    (bridge({"destinationQueue": None}), "settings.destinationQueue or settings.destinationExchange is missing"),
+    (bridge({"sourceUrl": None}), "the source's URL is missing: set settings.sourceUrl"),
+    (bridge({"sourceUrl": "amqp://u:p@h"}), "settings.sourceUrl holds a password"),
+    (bridge({"sourceUrl": ["amqp://a", "amqps://b"]}), "settings.sourceUrl mixes amqp:// and amqps://"),
+    (bridge(source={"existingSecret": "s", "password": "p"}), "source: existingSecret and url, username or password"),
+    (bridge(source={"url": "amqp://u:p@h"}), "source.url and settings.sourceUrl are both set"),
+    (bridge(source={"tls": {"clientCertificate": True}}), "source.tls.clientCertificate needs source.tls.secret"),
+    (bridge(source={"tls": {"secret": "ca"}}), "source.tls.secret has no effect on amqp://"),
+    (bridge(destination={"existingSecret": "s"}), "the destination has a Secret, a login or TLS files and no URL"),
+    (bridge(destination={"password": "p"}), "the destination has a Secret, a login or TLS files and no URL"),
+    (bridge(destination={"tls": {"secret": "s"}}), "the destination has a Secret, a login or TLS files and no URL"),
+    (bridge({"destinationExchange": "x"}), "settings.destinationQueue and settings.destinationExchange are both set"),
+    (bridge({"destinationRoutingKey": "x"}), "settings.destinationRoutingKey is set with settings.destinationQueue"),
+    (bridge({**NO_QUEUE, "destinationExchange": "x", "destinationDeclare": True}), "settings.destinationDeclare"),
+    (bridge({"sourceQueueType": "classic"}), "settings.sourceQueueType has no effect"),
+    (
+        bridge({"sourceConsumerPriority": 1, "sourceConsumerArguments": {"x-priority": 2}}),
+        "settings.sourceConsumerPriority and x-priority",
+    ),
+    (bridge({"reconnectMin": "1m"}), "settings.reconnectMin (60 s) is above settings.reconnectMax (30 s)"),
+    (bridge({"quarantineQueue": "a"}), "settings.quarantineQueue is the source queue itself"),
+    (
+        bridge({"maxInFlightBytes": "200MiB"}),
+        "settings.maxInFlightBytes (200MiB) and the 60 MiB of the process do not fit into resources.limits.memory (256",
+    ),
+    (
+        bridge({"maxInFlightBytes": "1GiB"}, resources={"limits": {"memory": "1Gi"}}),
+        "settings.maxInFlightBytes (1GiB) and",
+    ),
+    (bridge(resources={"limits": {"memory": "100M"}}), "settings.maxInFlightBytes (64MiB) and the 60 MiB"),
+    (bridge(keda={"enabled": True}), "keda needs the management API's URL"),
+    (bridge(keda={"enabled": True, "host": "h", "minReplicas": 9}), "keda.minReplicas is above keda.maxReplicas"),
+    (bridge(terminationGracePeriodSeconds=20), "terminationGracePeriodSeconds: 20 is not above the shutdown"),
+    (bridge(dnsPolicy="None"), "dnsPolicy None needs dnsConfig"),
+)
+
+
+def test_every_mistake_is_named_at_once(helm: Path, values_file: Callable[[Manifest], Path]) -> None:
+    """In one go for all bridges, as the service does it; a bridge without a mistake is not mentioned."""
+    bridges = {f"m{number}": values["bridges"]["a"] for number, (values, _) in enumerate(MISTAKES)}
+    values = {"bridges": {**bridges, **bridge()["bridges"]}}
+    values["monitoring"] = {"scrapeAnnotations": True, "podMonitor": {"enabled": True}}
+    result = tools.attempt(helm, "template", "release", tools.CHART, "--values", values_file(values))
+    lines = [line.removeprefix("  - ") for line in result.stderr.splitlines() if line.startswith("  - ")]
+    assert result.returncode != 0
+    assert lines[0].startswith("monitoring.podMonitor.enabled and monitoring.scrapeAnnotations are both set")
+    found = sorted(lines[1:], key=lambda line: int(line[len("bridges.m") :].split(":")[0]))
+    assert len(found) == len(MISTAKES), result.stderr
+    for number, (line, (_, message)) in enumerate(zip(found, MISTAKES, strict=True)):
+        assert line.startswith(f"bridges.m{number}: {message}")
+
+
+def candidates(name: str, accepted: Manifest) -> list[object]:
+    """Values on both sides of every limit of a setting."""
+    if "enum" in accepted:
+        return [*filter(None, accepted["enum"]), "other"]
+    if "boolean" in accepted["type"]:
+        return [True, False, "maybe"]
+    if "pattern" in accepted and "object" in accepted["type"]:
+        return [{"x": 1}, "{}", "[1]", "{broken", "words"]
+    if name.endswith("Url"):
+        return ["amqp://a", "amqps://u@a:5671/v,amqps://b", "http://a", "a", "amqp://a,b", "amqp://"]
+    if "maxLength" in accepted:
+        return ["x" * 255, "x" * 256, "é" * 127, "é" * 128]
+    bounds = (accepted["minimum"], accepted["maximum"])
+    numbers: list[object] = [bound + step for bound in bounds for step in (-1, 0, 1)]
+    if "number" in accepted["type"]:
+        numbers += [f"{bound:g}s" for bound in bounds] + ["0s", "100h", "30x", "1.5m", "soon"]
+    if accepted["type"] == ["integer", "string", "null"]:
+        numbers += ["64MiB", "64 mb", "0B", "1TiB", "2TiB", "64XB", "much"]
+    return [0, 3, 4, *numbers, "many"]
+
+
+def test_the_chart_rejects_what_the_settings_reject_and_accepts_what_they_accept(
+    helm: Path, values_file: Callable[[Manifest], Path]
+) -> None:
+    """But for the port 0 of a pod, and for files, which only the pod sees."""
+    rejected: set[tuple[str, str]] = set()
+    left: dict[str, tuple[str, object]] = {}
+    by_settings: set[tuple[str, str]] = set()
+    for name, accepted in SETTINGS.items():
+        variable = next(o.variable for o in options() if chart.value_name(o.variable) == name)
+        if variable.endswith("_FILE"):
+            continue
+        for value in candidates(name, accepted):
+            validator = jsonschema.Draft7Validator(accepted)
+            if validator.is_valid(value):
+                left[f"c{len(left)}"] = (name, value)
+            else:
+                rejected.add((name, str(value)))
+            text = json.dumps(value) if isinstance(value, (dict, bool)) else str(value)
+            try:
+                load_settings({variable: text})
+            except ConfigurationError as error:
+                if any(problem.startswith(f"{variable}: ") for problem in error.problems):
+                    by_settings.add((name, str(value)))
+    bridges = {bridge_name: {"settings": {name: value}} for bridge_name, (name, value) in left.items()}
+    result = tools.attempt(helm, "template", "release", tools.CHART, "--values", values_file({"bridges": bridges}))
+    for bridge_name, name in re.findall(r"bridges\.(c\d+): settings\.(\w+)(?:: | is \d+ bytes)", result.stderr):
+        assert left[bridge_name][0] == name
+        rejected.add((name, str(left[bridge_name][1])))
+    assert by_settings == rejected - {("httpPort", "0")}
+
+
 def test_the_schema_rejects_unknown_keys_everywhere() -> None:
-    """Except in what Kubernetes itself checks: each object is closed, or holds free keys of one type."""
+    """Except in what Kubernetes or an operator checks: each object is closed, or holds free keys of one type."""
     schema = json.loads(chart.SCHEMA.read_text())
-    open_objects = []
+    open_objects = set()
 
     def walk(node: object, path: str) -> None:
         if isinstance(node, dict):
             if node.get("type") == "object" and "additionalProperties" not in node:
-                open_objects.append(path)
+                open_objects.add(path.split("/")[-2] if path.endswith("/items") else path.rsplit("/", maxsplit=1)[-1])
             for key, value in node.items():
                 walk(value, f"{path}/{key}")
 
     walk(schema, "")
-    own = "/definitions/bridge/properties"
-    assert open_objects == [
-        "/properties/global",
-        f"{own}/resources/properties/claims/items",
-        f"{own}/topologySpreadConstraints/items",
-        f"{own}/networkPolicy/properties/ingressFrom/items",
-        f"{own}/networkPolicy/properties/egressTo/items",
-        f"{own}/extraEnv/items",
-        f"{own}/extraVolumes/items",
-        f"{own}/extraVolumeMounts/items",
-        f"{own}/tolerations/items",
-        f"{own}/affinity",
-    ]
+    assert open_objects == {
+        *("global", "relabelings", "metricRelabelings", "claims", "topologySpreadConstraints", "tolerations"),
+        *("ingressFrom", "egressTo", "extraIngress", "extraEgress", "extraEnv", "extraVolumes", "extraVolumeMounts"),
+        *("initContainers", "sidecars", "postStart", "preStop", "affinity"),
+    }
 
 
-def test_the_readme_and_the_schema_are_up_to_date() -> None:
-    """`python -m tests.deploy.chart` writes them."""
-    assert chart.README.read_text() == chart.readme()
-    assert chart.SCHEMA.read_text() == chart.schema()
+@pytest.mark.parametrize("path", chart.written(), ids=lambda path: path.name)
+def test_what_a_program_writes_is_up_to_date(path: Path) -> None:
+    """`python -m tests.deploy.chart` writes it."""
+    assert path.read_text() == chart.written()[path]
 
 
 def test_every_value_is_described() -> None:
     assert [key for key, _, said in chart.value_rows(chart.VALUES.read_text()) if not said] == []
-
-
-def test_the_chart_is_of_the_version_of_the_service() -> None:
-    project = (tools.ROOT / "pyproject.toml").read_text()
-    described = yaml.safe_load((tools.CHART / "Chart.yaml").read_text())
-    assert f'version = "{described["appVersion"]}"' in project
-    assert described["version"] == described["appVersion"]

@@ -34,6 +34,9 @@ QUERIES = [
     pytest.param(target["expr"], id=f"{panel['title']} {target['refId']}")
     for panel in DASHBOARD["panels"]
     for target in panel.get("targets", [])
+] + [
+    pytest.param(annotation["expr"], id=f"annotation {annotation['name']}")
+    for annotation in DASHBOARD["annotations"]["list"]
 ]
 RECORDS = [
     rule["record"]
@@ -42,7 +45,8 @@ RECORDS = [
     if "record" in rule
 ]
 LOAD = 2000
-GRAFANA = {"$__rate_interval": "10s", "$__range": "5m", "$bridge": ".*", "$instance": ".*"}
+GRAFANA = {"$__rate_interval": "10s", "$__range": "5m", "$cluster": ".*", "$namespace": ".*"}
+GRAFANA |= {"$bridge": ".*", "$instance": ".*"}
 """What Grafana puts in, at a scrape each second."""
 
 

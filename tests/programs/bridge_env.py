@@ -17,7 +17,7 @@ SECTIONS = {
     "BRIDGE_DESTINATION_URL": "The destination",
     "BRIDGE_MAX_IN_FLIGHT_BYTES": "Limits",
     "BRIDGE_QUARANTINE_QUEUE": "What becomes of messages",
-    "BRIDGE_HTTP_HOST": "Watching",
+    "BRIDGE_HTTP_HOST": "HTTP and log",
 }
 EXAMPLES = {
     "BRIDGE_SOURCE_URL": "amqp://bridge:change-me@source.example:5672/",

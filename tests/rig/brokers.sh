@@ -18,12 +18,15 @@ install_packages() {
         say "That needs root and Debian's apt. Install $* yourself (sudo apt-get install $*), then try again."
         return 1
     fi
-    apt-get update -qq && apt-get install -qq --yes --no-install-recommends "$@" >/dev/null
+    apt-get update -qq
+    LC_ALL=C apt-get install --assume-no --no-install-recommends "$@" 2>/dev/null | grep -E '^(Need to get|After this)' >&2 || true
+    apt-get install -qq --yes --no-install-recommends "$@" >/dev/null ||
+        { say "apt could not install them, see above. This needs a network, once, or a mirror that apt is configured for."; return 1; }
 }
 
 install_distribution() {
     [ -e "/$server" ] && return
-    say "There is no RabbitMQ on this machine: installing the distribution's. Its own service is not started."
+    say "There is no RabbitMQ on this machine: installing the distribution's, in about half a minute. Its service is not started."
     local policy=/usr/sbin/policy-rc.d ours=
     if [ "$(id -u)" = 0 ] && [ ! -e $policy ]; then
         ours=1

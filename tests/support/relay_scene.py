@@ -37,13 +37,14 @@ def counted(delivery_count: int) -> bytes:
 class Bridge:
     """A relay between two brokers that the test plays."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what the tests vary
         self,
         limits: WindowLimits | None = None,
         *,
         own_keys: bool = False,
         frame_max: tuple[int, int] = (0, 0),
         probing: bool = False,
+        consuming: bool = True,
         facts: QueueFacts = QUORUM,
     ) -> None:
         self.now_s = 1000.0
@@ -59,7 +60,8 @@ class Bridge:
         self.frame_max = frame_max
         self.open_source()
         self.open_destination()
-        self.consume()
+        if consuming:
+            self.consume()
 
     def open_source(self) -> None:
         """A source generation begins."""

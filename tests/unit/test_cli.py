@@ -263,8 +263,85 @@ def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out.startswith("amqp-bridge 0.")
 
 
-def test_without_a_command_it_says_how_it_is_used(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_command_it_prints_what_a_newcomer_can_act_on(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == os.EX_USAGE
+    text = capsys.readouterr().err
+    assert "usage: amqp-bridge" in text
+    for step in ("export BRIDGE_SOURCE_URL=amqp", "amqp-bridge check", "amqp-bridge run", "--env-file", "run --help"):
+        assert step in text
+
+
+@pytest.mark.parametrize("wrong", (["walk"], ["run", "--fast"], ["run", "--env-file"]))
+def test_a_wrong_command_line_ends_with_64(capsys: pytest.CaptureFixture[str], wrong: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.main([])
-    assert ended.value.code == 2
-    assert "usage: amqp-bridge" in capsys.readouterr().err
+        cli.main(wrong)
+    assert ended.value.code == os.EX_USAGE
+    assert "--help` has the details" in capsys.readouterr().err
+
+
+@pytest.fixture
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("BRIDGE_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.usefixtures("_no_settings")
+def test_a_file_adds_to_the_environment_which_takes_precedence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "bridge.env"
+    file.write_text(
+        "# a comment\n"
+        f"BRIDGE_SOURCE_URL=amqp://reader:{PASSWORD}$HOME@a/\n"
+        "BRIDGE_SOURCE_QUEUE=from\n"
+        "export BRIDGE_DESTINATION_QUEUE='to there'\n"
+        "BRIDGE_QUARANTINE_QUEUE=\n"
+        'BRIDGE_SOURCE_CONSUMER_ARGUMENTS={"x-stream-offset": "first"}\n'
+        "BRIDGE_SOURCE_PREFECTH=5\n"
+    )
+    monkeypatch.setenv("BRIDGE_SOURCE_QUEUE", "from the environment")
+    assert cli.main(["config", "--env-file", str(file)]) == 0
+    shown, log = capsys.readouterr()
+    rows = {line.split()[0]: line.split()[1:] for line in shown.splitlines()}
+    assert rows["BRIDGE_SOURCE_QUEUE"] == ["from", "the", "environment", "environment"]
+    assert rows["BRIDGE_DESTINATION_QUEUE"] == ["to", "there", "file"]
+    assert rows["BRIDGE_QUARANTINE_QUEUE"] == ["file"]
+    assert rows["BRIDGE_SOURCE_CONSUMER_ARGUMENTS"] == ['{"x-stream-offset":', '"first"}', "file"]
+    assert rows["BRIDGE_SOURCE_URL"] == ["amqp://reader@a:5672/", "file"]
+    assert "BRIDGE_SOURCE_PREFECTH is not a setting" in log
+    assert PASSWORD not in shown + log
+
+
+@pytest.mark.usefixtures("_no_settings")
+def test_the_example_file_can_be_used_as_it_is() -> None:
+    assert cli.main(["config", "--env-file", str(Path(__file__).parents[2] / "config" / "bridge.env")]) == 0
+
+
+def test_every_wrong_line_of_a_file_is_named_and_none_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "bridge.env"
+    file.write_text(f"BRIDGE_SOURCE_QUEUE=a\n\n{PASSWORD}\nBRIDGE_SOURCE_PASSWORD\n= x\n")
+    assert cli.main(["run", "--env-file", str(file)]) == os.EX_CONFIG
+    lines = capsys.readouterr().err.splitlines()
+    wrong = [f"amqp-bridge: --env-file {file}, line {n}: is not a variable; expected NAME=value" for n in (3, 4, 5)]
+    assert lines[:-1] == wrong
+    for path, reason in ((tmp_path / "none.env", "No such file or directory"), (tmp_path, "Is a directory")):
+        assert cli.main(["run", "--env-file", str(path)]) == os.EX_CONFIG
+        assert f"--env-file {path} cannot be read ({reason})" in capsys.readouterr().err
+    file.write_bytes(b"\xff")
+    assert cli.main(["run", "--env-file", str(file)]) == os.EX_CONFIG
+    assert "(not UTF-8 text)" in capsys.readouterr().err
+
+
+def test_without_its_dependencies_it_says_so_in_one_sentence() -> None:
+    """By an interpreter that sees the checkout and nothing that is installed."""
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})"
+    code += "; from bridge.__main__ import main; sys.exit(main())"
+    run = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert run.returncode == os.EX_CONFIG
+    (line,) = run.stderr.splitlines()
+    assert "is not installed for" in line
+    assert "pip install" in line

@@ -22,12 +22,25 @@
 {{- end }}
 
 {{- define "amqp-bridge.image" -}}
+{{- $registry := .Values.global.imageRegistry | default .Values.image.registry }}
 {{- with .Values.image }}
+{{- with $registry }}{{ trimSuffix "/" . }}/{{ end }}
 {{- if .digest }}
 {{- printf "%s@%s" .repository .digest }}
 {{- else }}
 {{- printf "%s:%s" .repository (.tag | default $.Chart.AppVersion) }}
 {{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "amqp-bridge.pullSecrets" -}}
+{{- $names := list }}
+{{- range concat (.Values.global.imagePullSecrets | default list) .Values.imagePullSecrets }}
+{{- $names = append $names (dict "name" (kindIs "map" . | ternary (get (kindIs "map" . | ternary . dict) "name") .)) }}
+{{- end }}
+{{- with $names | uniq }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
@@ -40,6 +53,30 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- with .Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
+{{- end }}
+
+{{/* The annotations of an object, with their key. Takes a list: the chart's context, then mappings; later ones win. */}}
+{{- define "amqp-bridge.annotations" -}}
+{{- $all := deepCopy (first .).Values.commonAnnotations }}
+{{- range rest . }}
+{{- $all = mergeOverwrite $all (. | default dict) }}
+{{- end }}
+{{- with $all }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* The bridges that are enabled, by name, as JSON: the values of each over the defaults. */}}
+{{- define "amqp-bridge.bridges" -}}
+{{- $found := dict }}
+{{- range $name, $own := .Values.bridges }}
+{{- $bridge := mergeOverwrite (deepCopy $.Values.defaults) ($own | default dict) }}
+{{- if $bridge.enabled }}
+{{- $_ := set $found $name $bridge }}
+{{- end }}
+{{- end }}
+{{- toJson $found }}
 {{- end }}
 
 {{/*
@@ -59,6 +96,15 @@ defaults).
 app.kubernetes.io/name: {{ include "amqp-bridge.name" .root }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .name }}
+{{- end }}
+
+{{- define "amqp-bridge.metadata" -}}
+name: {{ include "amqp-bridge.objectName" . }}
+labels:
+  {{- include "amqp-bridge.bridgeLabels" . | nindent 2 }}
+{{- with include "amqp-bridge.annotations" (list .root .bridge.annotations) | trim }}
+{{ . }}
+{{- end }}
 {{- end }}
 
 {{- define "amqp-bridge.bridgeLabels" -}}
@@ -205,13 +251,26 @@ keda-host: {{ .host | quote }}
 {{- end }}
 {{- end }}
 
-{{/* The pod's spec but for its probes, for the bridge itself and for the check; "args" and "probes" are added to the dict. */}}
+{{/*
+The pod's spec, for the bridge itself and for the check. "args" and "serving" are added to the dict: what only the
+bridge has, which are its probes, hooks and sidecars; empty for the check.
+*/}}
 {{- define "amqp-bridge.podSpec" -}}
 serviceAccountName: {{ include "amqp-bridge.serviceAccountName" .root }}
-automountServiceAccountToken: false
+automountServiceAccountToken: {{ .root.Values.serviceAccount.automountToken }}
 enableServiceLinks: false
-{{- with .root.Values.imagePullSecrets }}
-imagePullSecrets:
+{{- with include "amqp-bridge.pullSecrets" .root | trim }}
+{{ . }}
+{{- end }}
+{{- with .bridge.dnsPolicy }}
+dnsPolicy: {{ . }}
+{{- end }}
+{{- with .bridge.dnsConfig }}
+dnsConfig:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .bridge.hostAliases }}
+hostAliases:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .bridge.priorityClassName }}
@@ -219,6 +278,10 @@ priorityClassName: {{ . }}
 {{- end }}
 securityContext:
   {{- toYaml .bridge.podSecurityContext | nindent 2 }}
+{{- with .bridge.initContainers }}
+initContainers:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 containers:
   - name: bridge
     image: {{ include "amqp-bridge.image" .root }}
@@ -227,13 +290,16 @@ containers:
     securityContext:
       {{- toYaml .bridge.securityContext | nindent 6 }}
     envFrom:
+      {{- with .bridge.extraEnvFrom }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
       - configMapRef:
           name: {{ include "amqp-bridge.objectName" . }}
     {{- with include "amqp-bridge.env" . | trim }}
     env:
       {{- . | nindent 6 }}
     {{- end }}
-    {{- with .probes }}
+    {{- with .serving }}
     {{- . | nindent 4 }}
     {{- end }}
     resources:
@@ -242,6 +308,11 @@ containers:
     volumeMounts:
       {{- . | nindent 6 }}
     {{- end }}
+{{- if .serving }}
+{{- with .bridge.sidecars }}
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
 {{- with include "amqp-bridge.volumes" . | trim }}
 volumes:
   {{- . | nindent 2 }}
@@ -262,67 +333,4 @@ affinity:
 
 {{- define "amqp-bridge.httpPort" -}}
 {{- .bridge.settings.httpPort | default 8080 | int }}
-{{- end }}
-
-{{/* Whole seconds, rounded up, of a duration as the service takes it: 20, "20s", "500ms", "5m", "1h". */}}
-{{- define "amqp-bridge.seconds" -}}
-{{- $text := toString . }}
-{{- $number := regexFind "^[0-9.]+" $text | float64 }}
-{{- $unit := regexFind "[a-z]+$" $text | default "s" }}
-{{- mulf $number (index (dict "ms" 0.001 "s" 1 "m" 60 "h" 3600) $unit) | ceil | int }}
-{{- end }}
-
-{{- define "amqp-bridge.gracePeriod" -}}
-{{- $drain := include "amqp-bridge.seconds" (.bridge.settings.shutdownTimeout | default 20) | int }}
-{{- $given := .bridge.terminationGracePeriodSeconds | int }}
-{{- if and $given (le $given $drain) }}
-{{- fail (printf "bridges.%s.terminationGracePeriodSeconds: %d is not above the shutdown timeout of %d seconds, the bridge would be killed while it drains; raise it, or leave it at 0" .name $given $drain) }}
-{{- end }}
-{{- $given | default (add $drain 10) }}
-{{- end }}
-
-{{/* Fails with every mistake of one bridge that the schema cannot see. */}}
-{{- define "amqp-bridge.validate" -}}
-{{- $settings := .bridge.settings }}
-{{- $environment := list }}
-{{- range .bridge.extraEnv }}
-{{- $environment = append $environment .name }}
-{{- end }}
-{{- $wrong := list }}
-{{- $url := or $settings.sourceUrl .bridge.source.url (and .bridge.source.existingSecret .bridge.source.keys.url) (has "BRIDGE_SOURCE_URL" $environment) }}
-{{- if not $url }}
-{{- $wrong = append $wrong "the source's URL is missing: set settings.sourceUrl (without a password), or source.existingSecret with source.keys.url" }}
-{{- end }}
-{{- if not (or $settings.sourceQueue (has "BRIDGE_SOURCE_QUEUE" $environment)) }}
-{{- $wrong = append $wrong "settings.sourceQueue is missing: the queue to take messages from" }}
-{{- end }}
-{{- if not (or $settings.destinationQueue $settings.destinationExchange (has "BRIDGE_DESTINATION_QUEUE" $environment) (has "BRIDGE_DESTINATION_EXCHANGE" $environment)) }}
-{{- $wrong = append $wrong "settings.destinationQueue or settings.destinationExchange is missing: where the messages go" }}
-{{- end }}
-{{- range $key := list "sourceUrl" "destinationUrl" }}
-{{- if regexMatch "//[^/,]*:[^/,]*@" (include "amqp-bridge.text" (index $settings $key | default "")) }}
-{{- $wrong = append $wrong (printf "settings.%s holds a password and would be readable in a ConfigMap: use %s.existingSecret" $key (trimSuffix "Url" $key)) }}
-{{- end }}
-{{- end }}
-{{- range $side := list "source" "destination" }}
-{{- with index $.bridge $side }}
-{{- if and .existingSecret (or .url .username .password) }}
-{{- $wrong = append $wrong (printf "%s: existingSecret and url, username or password exclude each other" $side) }}
-{{- end }}
-{{- if and .tls.clientCertificate (not .tls.secret) }}
-{{- $wrong = append $wrong (printf "%s.tls.clientCertificate needs %s.tls.secret" $side $side) }}
-{{- end }}
-{{- end }}
-{{- end }}
-{{- with .bridge.keda }}
-{{- if and .enabled (not (or .host .existingSecret)) }}
-{{- $wrong = append $wrong "keda needs the management API's URL: set keda.existingSecret and keda.key, or keda.host" }}
-{{- end }}
-{{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) }}
-{{- $wrong = append $wrong "keda.minReplicas is above keda.maxReplicas" }}
-{{- end }}
-{{- end }}
-{{- if $wrong }}
-{{- fail (printf "\nbridges.%s:\n  - %s" .name (join "\n  - " $wrong)) }}
-{{- end }}
 {{- end }}

@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 UNCHANGED: Any = (commands.Basic.Publish, commands.Basic.Get, commands.Queue.Purge, commands.Queue.Delete)
 
 
-def rabbitmq(broker: ScriptedBroker, version: str, queue: str = "", limit: str = "none") -> None:
+def rabbitmq(broker: ScriptedBroker, version: str, queue: str = "", limit: str = "none", consumers: int = 2) -> None:
     """Make the broker say that it is RabbitMQ, and refuse what RabbitMQ would, for a queue of that type."""
 
     def declare(peer: Peer, channel: int, frame: commands.Queue.Declare) -> None:
         arguments = frame.arguments or {}
         if frame.passive:
-            peer.send(commands.Queue.DeclareOk(frame.queue, 3, 2), channel=channel)
+            peer.send(commands.Queue.DeclareOk(frame.queue, 3, consumers), channel=channel)
         elif arguments.get("x-queue-type") != queue:
             peer.close(406, differs("x-queue-type", f"'{queue}'"), channel=channel)
         else:
@@ -172,6 +172,85 @@ async def test_a_prefetch_above_a_quorum_queues_cap_is_warned_of(queue_type: str
         rabbitmq(destination, "4.3.6", "classic")
         findings = await findings_of(source, destination, source_prefetch=3000)
         assert any(finding.subject == "prefetch" for finding in findings) is warned
+
+
+@pytest.mark.parametrize("limit", (0, 1, 3))
+async def test_a_delivery_limit_that_leaves_no_room_is_not_recommended_as_a_setting(limit: int) -> None:
+    """The settings refuse 1 to 3, and 0 switches the guard off."""
+    async with brokers() as (source, destination):
+        rabbitmq(source, "4.3.6", "quorum", f"the value '{limit}' of type 'signedint'")
+        rabbitmq(destination, "4.3.6", "classic")
+        found = about(await findings_of(source, destination), "delivery limit")
+        assert found.level == "warning"
+        assert "give the queue a limit of 4 or more" in found.text
+        assert f"BRIDGE_DELIVERY_LIMIT={limit}" not in found.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "consumers", "warned"), (("classic", 1, True), ("classic", 2, False), ("quorum", 1, False))
+)
+async def test_a_single_consumer_of_a_classic_queue_may_be_an_exclusive_one(
+    kind: str, consumers: int, *, warned: bool
+) -> None:
+    async with brokers() as (source, destination):
+        rabbitmq(source, "4.3.6", kind, consumers=consumers)
+        rabbitmq(destination, "4.3.6", "classic")
+        findings = await findings_of(source, destination)
+        assert any(finding.subject == "exclusive" for finding in findings) is warned
+
+
+@pytest.mark.parametrize(("key", "level"), ((None, "warning"), ("some.key", "error")))
+async def test_topic_permissions_refuse_a_fixed_key_and_say_nothing_about_the_messages_own(
+    key: str | None, level: str
+) -> None:
+    async with brokers() as (source, destination):
+        rabbitmq(source, "4.3.6", "classic")
+        rabbitmq(destination, "4.3.6")
+        text = "ACCESS_REFUSED - write access to topic '' in exchange 'ex' in vhost '/' refused for user 'guest'"
+        destination.published = lambda peer, _: peer.close(403, text, channel=3)
+        more = {} if key is None else {"destination_routing_key": key}
+        findings = await findings_of(source, destination, destination_queue="", destination_exchange="ex", **more)
+        assert about(findings, "route").level == level
+        assert "topic permission" in about(findings, "route").text
+
+
+@pytest.mark.parametrize(
+    ("found", "settings", "warned"),
+    (
+        ("stream", {}, True),
+        ("classic", {}, False),
+        ("", {"destination_declare": "true", "destination_queue_type": "stream"}, True),
+        ("", {"destination_declare": "true"}, False),
+    ),
+)
+async def test_a_stream_as_destination_is_warned_of(found: str, settings: dict[str, str], *, warned: bool) -> None:
+    """Also one that the bridge has still to declare."""
+    async with brokers() as (source, destination):
+        rabbitmq(source, "4.3.6", "classic")
+        rabbitmq(destination, "4.3.6", found)
+        if not found:
+            destination.answers[commands.Queue.Declare] = refuse(404, "NOT_FOUND - no queue 'out' in vhost '/'")
+        findings = await findings_of(source, destination, **settings)
+        texts = [finding.text for finding in findings if finding.subject == "stream" and finding.level == "warning"]
+        assert ["makes 1.5 to 1" in text for text in texts] == [True] * warned
+
+
+async def test_it_is_said_that_policies_cannot_be_seen_and_how_to_see_them() -> None:
+    async with brokers() as (source, destination):
+        rabbitmq(source, "4.3.6", "classic")
+        rabbitmq(destination, "4.3.6", "classic")
+        findings = await findings_of(source, destination, source_url=f"{source.url}prod")
+        assert about(findings, "policies").level == "ok"
+        assert '`rabbitmqctl list_policies --vhost "prod"`' in about(findings, "policies").text
+
+
+async def test_white_space_at_an_end_of_a_name_is_warned_of() -> None:
+    async with brokers() as (source, destination):
+        settings = {"source_queue": "in ", "destination_queue": "", "destination_exchange": "ex\n"}
+        findings = await findings_of(source, destination, source_username=" me", source_password="x", **settings)  # noqa: S106 - made up
+        texts = [finding.text for finding in findings if finding.subject == "white space"]
+        names = ('queue "in "', 'user " me"', 'exchange "ex\n"')
+        assert [text.partition(" begins or ends")[0] for text in texts] == [f"the name of {name}" for name in names]
 
 
 async def test_a_stream_that_would_be_begun_anew_at_each_connect_is_warned_of() -> None:

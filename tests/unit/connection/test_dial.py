@@ -200,11 +200,13 @@ async def test_a_password_file_that_has_become_a_pipe_keeps_nobody_waiting(tmp_p
 
 
 @on_both_loops
-async def test_a_file_that_hangs_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_that_hangs_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a network file system that is away: no read of it ends."""
     end = threading.Event()
     monkeypatch.setattr(session, "CONNECT_TIMEOUT_S", 0.05)
-    opened = session_to("amqp://guest:secret@127.0.0.1/")
+    secret = tmp_path / "password"  # another one each time: a late answer would serve the next who asks
+    secret.write_text("secret")
+    opened = session_to("amqp://guest@127.0.0.1/", password_file=str(secret))
     monkeypatch.setattr(Credentials, "read_password", lambda _: end.wait() and None)
     with pytest.raises(ConnectError, match=r"reading password and certificate files took longer than 0\.05 s"):
         await opened.open(0)

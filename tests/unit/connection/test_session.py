@@ -21,7 +21,7 @@ from bridge.connection.supervisor import Supervisor
 from bridge.errors import BridgeError, ConnectError
 from bridge.settings.environment import load_settings
 from tests.rig.certificates import Certificates, make_certificates
-from tests.support.scripted import CAPABILITIES, ScriptedBroker, eventually, on_both_loops, refuse, silence
+from tests.support.scripted import CAPABILITIES, ScriptedBroker, eventually, hang_up, on_both_loops, refuse, silence
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -229,6 +229,34 @@ async def test_only_the_first_reason_for_an_end_counts() -> None:
         assert session.end == ("channel-closed", "the broker closed the channel: 406 PRECONDITION_FAILED")
 
 
+@pytest.mark.parametrize(
+    ("code", "text", "advice"),
+    (
+        (
+            403,
+            "ACCESS_REFUSED - queue 'in' in vhost '/' in exclusive use",
+            "; another consumer has it for itself alone",
+        ),
+        (
+            403,
+            "ACCESS_REFUSED - access to queue 'in' in vhost '/' refused for user 'u'",
+            "; give the user the permission",
+        ),
+        (404, "NOT_FOUND - no queue 'in' in vhost '/'", "; create it, or set BRIDGE_SOURCE_DECLARE=true"),
+        (406, "PRECONDITION_FAILED - unknown delivery tag 1", ""),
+    ),
+)
+@on_both_loops
+async def test_a_close_that_an_operator_can_mend_says_how(code: int, text: str, advice: str) -> None:
+    async with session_of(SourceSession) as (session, broker):
+        await session.open(0)
+        broker.peer.close(code, text)
+        await eventually(lambda: session.end)
+        reason, said = session.end
+        assert reason == "channel-closed"
+        assert said.startswith(f"the broker closed the channel: {code} {text}{advice}")
+
+
 # --- Consuming and the quarantine ----------------------------------------------------------------------------
 
 
@@ -311,6 +339,28 @@ def caused(error: Exception, cause: Exception) -> Exception:
         (OSError(113, "No route to host"), "unreachable", "No route to host"),
         (amqp.ChannelClosed(540, "NOT_IMPLEMENTED"), "refused", "it closed the channel (NOT_IMPLEMENTED)"),
         (amqp.ConnectionClosed(320, "CONNECTION_FORCED"), "refused", "it closed the connection (CONNECTION_FORCED)"),
+        (amqp.ChannelNotFoundEntity("NOT_FOUND - no queue 'q' in vhost '/'"), "missing", "BRIDGE_SOURCE_DECLARE=true"),
+        (amqp.ChannelNotFoundEntity("NOT_FOUND - no exchange 'e' in vhost '/'"), "missing", "in vhost '/'; create it."),
+        (
+            amqp.ChannelNotFoundEntity("NOT_FOUND - no queue 'q ' in vhost '/'"),
+            "missing",
+            "BRIDGE_SOURCE_DECLARE=true (its name begins or ends with white space)",
+        ),
+        (
+            amqp.ChannelAccessRefused("ACCESS_REFUSED - queue 'q' in vhost '/' in exclusive use"),
+            "locked",
+            "another consumer has it for itself alone",
+        ),
+        (
+            amqp.ChannelAccessRefused("ACCESS_REFUSED - access to topic 'k' in exchange 'e' in vhost '/' refused"),
+            "forbidden",
+            "rabbitmqctl set_topic_permissions",
+        ),
+        (
+            amqp.ChannelAccessRefused("ACCESS_REFUSED - access to queue 'q' in vhost '/' refused for user 'u'"),
+            "forbidden",
+            "rabbitmqctl set_permissions",
+        ),
         (ValueError("<Start object at 0x7f00>."), "protocol", "ValueError: <Start>"),
     ),
 )
@@ -326,6 +376,80 @@ def test_an_error_is_told_as_a_short_word_and_a_sentence_without_secrets(
     )
     explained = explain(error, settings.source, 0)
     assert explained.result == result
-    assert words in str(explained)
+    assert words in f"{explained}."
     assert "amqp://user@host:5672/" in str(explained)
     assert "hunter2" not in str(explained)
+
+
+URL_ALONE = {"source_url": "amqp://me:hunter2@host/"}
+OWN_DESTINATION = {"destination_url": "amqp://me:hunter2@other/"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "side", "words"),
+    (
+        (URL_ALONE, "source", "check user and password in BRIDGE_SOURCE_URL"),
+        (URL_ALONE, "destination", "check user and password in BRIDGE_SOURCE_URL"),
+        (URL_ALONE | OWN_DESTINATION, "destination", "check user and password in BRIDGE_DESTINATION_URL"),
+        (
+            {"source_url": "amqp://host/", "source_username": "me", "source_password": "hunter2"},
+            "destination",
+            "check the user in BRIDGE_SOURCE_USERNAME and the password in BRIDGE_SOURCE_PASSWORD",
+        ),
+        (
+            {"source_url": "amqp://me@host/", "source_password_file": "/dev/null"},
+            "source",
+            "check the user in BRIDGE_SOURCE_URL and the password in BRIDGE_SOURCE_PASSWORD_FILE (/dev/null)",
+        ),
+        ({"source_url": "amqp://host/"}, "source", "no user is named, so that it is guest"),
+        ({"source_url": "amqp://me%20:hunter2@host/"}, "source", 'the user name "me " begins or ends with white space'),
+        ({"source_url": "amqp://me:hunter2%0A@host/"}, "source", "the password begins or ends with white space"),
+    ),
+)
+def test_a_refused_login_names_the_variables_that_user_and_password_come_from(
+    settings: dict[str, str], side: str, words: str
+) -> None:
+    variables = {"source_queue": "in", "destination_queue": "out"} | settings
+    loaded = load_settings({f"BRIDGE_{name.upper()}": text for name, text in variables.items()})
+    explained = explain(
+        amqp.ProbableAuthenticationError("ACCESS_REFUSED"), loaded.source if side == "source" else loaded.destination, 0
+    )
+    assert words in str(explained)
+    assert "hunter2" not in str(explained)
+
+
+@on_both_loops
+async def test_a_password_that_does_not_fit_into_the_handshake_is_named() -> None:
+    """RabbitMQ drops the connection without a word."""
+    password = "x" * 4000
+    async with session_of(SourceSession, source_password=password) as (session, broker):
+        broker.answers[commands.Connection.StartOk] = hang_up
+        with pytest.raises(ConnectError, match="user and password have 4005 bytes") as caught:
+            await session.open(0)
+        assert caught.value.result == "login-refused"
+        assert "xxx" not in str(caught.value)
+
+
+@on_both_loops
+async def test_tls_to_a_port_without_is_named() -> None:
+    async with ScriptedBroker() as broker:
+        url = broker.url.replace("amqp:", "amqps:")
+        async with session_of(SourceSession, source_url=url) as (session, _):
+            with pytest.raises(ConnectError, match="it does not speak TLS on this port; use the port for TLS"):
+                await session.open(0)
+
+
+@pytest.mark.parametrize("lacking", ("authorityKeyIdentifier", "basicConstraints", "keyUsage"))
+@on_both_loops
+async def test_a_certificate_that_lacks_an_extension_is_refused_under_every_python(
+    lacking: str, tmp_path: Path
+) -> None:
+    """Python insists on these from 3.13 on, so that a certificate passed outside the image and failed in it."""
+    certificates = make_certificates(tmp_path, lacking=lacking)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.server_cert, certificates.server_key)
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+    url = f"amqps://guest:secret@127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    async with server, session_of(SourceSession, source_url=url, source_ca_file=certificates.ca) as (session, _):
+        with pytest.raises(ConnectError, match=f"lacks the extension {lacking}.*have it issued again"):
+            await session.open(0)

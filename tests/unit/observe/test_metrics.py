@@ -198,7 +198,11 @@ def words(pattern: str) -> set[str]:
         (r'"([a-z]+-timeout)"', (*metrics.END_REASONS, *metrics.REQUEUE_REASONS)),
         (r'attempts, "([a-z-]+)"', metrics.CONNECT_RESULTS),
         (r'ConnectError\("([a-z-]+)"', metrics.CONNECT_RESULTS),
-        (r'(?:Error|Entity|Refused|Resource|Failed|Closed|Allowed|gaierror),\s+"([a-z-]+)"', metrics.CONNECT_RESULTS),
+        (
+            r'(?:Error|Entity|Refused|Resource|Failed|Closed|Allowed|gaierror),\s+(?:"[^"]*"|\w+),\s+"([a-z-]+)"',
+            metrics.CONNECT_RESULTS,
+        ),
+        (r'return "([a-z-]+)", ', metrics.CONNECT_RESULTS),
     ),
 )
 def test_every_reason_that_the_code_gives_is_known_in_advance(pattern: str, known: tuple[str, ...]) -> None:

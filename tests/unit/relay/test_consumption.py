@@ -105,6 +105,16 @@ def test_a_consumer_of_which_the_start_is_not_answered_is_cancelled_only_then() 
     assert consumption.consumer is Consumer.OFF
 
 
+def test_of_a_consumer_that_is_gone_nothing_is_kept() -> None:
+    """A destination that refuses for weeks is probed by some hundred thousand consumers, one after the other."""
+    source = Source()
+    for _ in range(2):
+        source.consume("ct-1").cancel()
+        assert source.consumption.take_cancels() == ["ct-1"]
+        source.consumption.cancelled("ct-1")
+        assert source.consumption.consumer is Consumer.OFF
+
+
 def test_a_cancel_ok_for_nothing_is_malformed() -> None:
     with pytest.raises(MalformedFrameError, match="cancel-ok cannot happen to a consumer that is off"):
         Source().consumption.cancelled("ct-1")
@@ -122,6 +132,15 @@ def test_a_consumer_that_the_broker_cancels_is_lost_since_the_first_time() -> No
     consumption.cancelled_by_broker(1000.0)
     consumption.cancelled_by_broker(1001.0)
     assert (consumption.consumer, consumption.lost_s) == (Consumer.LOST, 1000.0)
+
+
+def test_a_consumer_that_was_lost_before_its_start_was_answered_stays_lost() -> None:
+    consumption = Source().consumption
+    consumption.start("ct-1")
+    consumption.cancelled_by_broker(1000.0)
+    consumption.started()
+    assert consumption.consumer is Consumer.LOST
+    assert consumption.take_cancels() == []
 
 
 def test_of_a_lost_consumer_no_answer_to_a_cancel_is_waited_for() -> None:

@@ -1,70 +1,15 @@
-"""The relay: two cutters, one window, and the consumer; bytes in, bytes out, no socket."""
+"""The relay: two cutters, one window, and the steering; bytes in, bytes out, no socket."""
 
 from __future__ import annotations
 
 import pytest
 
-from bridge.amqp.events import Close
+from bridge.amqp.events import Close, Dropped
 from bridge.errors import MalformedFrameError
-from bridge.relay.consumer import Consumer
 from bridge.relay.relay import JOIN_BYTES
-from bridge.window.window import WindowLimits
 from tests.support import frames
 from tests.support.frames import PERSISTENT, confirm, content, deliver, returned
-from tests.support.relay_scene import Bridge, M, ack, publish, quarantining
-
-# --- The consumer --------------------------------------------------------------------------------------------
-
-
-def test_consuming_begins_only_with_a_destination_that_is_ready() -> None:
-    bridge = Bridge()
-    bridge.relay.source_lost(bridge.now_s)
-    assert bridge.wanted_prefetch == 0, "no source"
-    bridge.open_source()
-    assert bridge.wanted_prefetch == 1000
-    bridge.destination(frames.BLOCKED)
-    assert bridge.wanted_prefetch == 0, "blocked"
-    bridge.destination(frames.UNBLOCKED)
-    bridge.relay.destination_lost(bridge.now_s)
-    assert bridge.wanted_prefetch == 0, "no destination"
-    bridge.open_destination()
-    bridge.consume()
-    assert bridge.wanted_prefetch == 0, "it consumes"
-
-
-def test_consuming_waits_for_the_orphans_of_the_last_generation() -> None:
-    bridge = Bridge()
-    bridge.source(deliver(1, M))
-    bridge.to_destination()
-    bridge.relay.source_lost(bridge.now_s)
-    bridge.open_source()
-    assert bridge.wanted_prefetch == 0
-    bridge.destination(confirm(1))
-    assert bridge.wanted_prefetch == 1000
-    assert bridge.to_source() == b"", "invariant 2"
-
-
-def test_deliveries_are_expected_while_it_consumes_and_has_room() -> None:
-    bridge = Bridge(WindowLimits(prefetch=2))
-    bridge.source(deliver(1, M))
-    assert bridge.steering.expects_deliveries
-    bridge.source(deliver(2, M))
-    assert not bridge.steering.expects_deliveries, "the prefetch is used up"
-    bridge.relay.source_lost(bridge.now_s)
-    assert not bridge.steering.expects_deliveries
-
-
-def test_a_consumer_that_the_broker_cancelled_is_not_begun_again_and_its_messages_are_forwarded() -> None:
-    bridge = Bridge()
-    bridge.source(deliver(1, M), frames.CANCEL)
-    assert bridge.steering.consumer is Consumer.LOST
-    assert bridge.wanted_prefetch == 0
-    assert not bridge.steering.source_drained
-    assert bridge.to_destination() == publish() + M
-    bridge.destination(confirm(1))
-    assert bridge.to_source() == ack(1, multiple=True)
-    assert bridge.steering.source_drained
-
+from tests.support.relay_scene import CANCEL, Bridge, M, ack, publish, quarantining, requeue
 
 # --- Forwarding ----------------------------------------------------------------------------------------------
 
@@ -134,12 +79,47 @@ def test_what_the_relay_was_about_to_write_is_gone_with_the_source() -> None:
     assert bridge.to_source() == b"", "invariant 2"
 
 
-def test_reading_pauses_when_memory_is_full() -> None:
-    bridge = Bridge(WindowLimits(max_in_flight_bytes=100))
+def test_all_that_is_requeued_goes_out_as_one_frame_only_when_nothing_else_is_in_flight() -> None:
+    """A quorum queue of RabbitMQ 4.3 then puts it back in its order."""
+    bridge = Bridge()
+    bridge.source(*(deliver(tag, M) for tag in (1, 2, 3)))
+    bridge.window.release("shutdown")
+    bridge.wait(0.0)
+    assert bridge.to_source() == requeue(3, multiple=True)
+    bridge.source(deliver(4, M))
+    bridge.window.released()
+    bridge.to_source()
+    bridge.source(deliver(5, M))
+    bridge.to_destination()
+    bridge.relay.source_events([Dropped(6, redelivered=False), Dropped(7, redelivered=False)], bridge.now_s)
+    assert bridge.to_source() == requeue(6, multiple=False) + requeue(7, multiple=False)
+
+
+def test_a_delivery_that_was_dropped_is_requeued_and_counted() -> None:
+    bridge = Bridge()
+    bridge.relay.source_events([Dropped(1, redelivered=True)], bridge.now_s)
+    assert bridge.to_source() == requeue(1, multiple=True)
+    assert bridge.books.requeued == {"memory": 1}
+    assert bridge.books.received_redelivered == 1
+
+
+def test_a_gap_in_the_delivery_tags_is_malformed() -> None:
+    """What was lost on the way would stay unacknowledged for ever."""
+    bridge = Bridge()
     bridge.source(deliver(1, M))
-    assert not bridge.relay.paused
-    bridge.source(deliver(2, content(b"x" * 100)))
-    assert bridge.relay.paused
+    with pytest.raises(MalformedFrameError, match="delivery 3 where delivery 2 was to come"):
+        bridge.source(deliver(3, M))
+
+
+def test_a_cancel_is_written_before_the_acks_and_requeues_that_waited_for_it() -> None:
+    """What is requeued before the cancel is written comes straight back."""
+    bridge = Bridge()
+    bridge.source(deliver(1, M), deliver(2, M))
+    bridge.to_destination()
+    bridge.stop()
+    bridge.destination(confirm(1))
+    bridge.time_is_up()
+    assert bridge.to_source() == CANCEL + ack(1, multiple=True) + requeue(2, multiple=True)
 
 
 # --- What the brokers say besides ----------------------------------------------------------------------------

@@ -1,27 +1,55 @@
-"""The steering: every state and event, and what is decided in between."""
+"""The steering: what is decided, asked and answered while a bridge runs."""
 
 from __future__ import annotations
 
 import pytest
 
+from bridge.relay.consumer import Consumer
 from bridge.relay.queue import QueueState
-from bridge.relay.state import TRANSITIONS, State, StateEvent
-from bridge.relay.steering import AskQueue, Consume, EndGeneration, OpenQuarantine, Stop
+from bridge.relay.state import State
+from bridge.relay.steering import AskQueue, Consume, EndGeneration, OpenQuarantine
 from bridge.relay.watchdog import LOOK_EVERY_S
 from bridge.window.window import WindowLimits
 from tests.support import frames
 from tests.support.frames import confirm, deliver
-from tests.support.relay_scene import EMPTY_QUEUE, Bridge, M, condemned, publish
+from tests.support.relay_scene import EMPTY_QUEUE, Bridge, M, ack, cancel, condemned, publish
+
+# --- Consuming -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("event", StateEvent)
-@pytest.mark.parametrize("state", State)
-def test_every_pair_of_state_and_event_is_in_the_table_or_raises(state: State, event: StateEvent) -> None:
-    if state in TRANSITIONS[event]:
-        assert state.after(event) is TRANSITIONS[event][state]
-    else:
-        with pytest.raises(ValueError, match=f"{event.value} cannot happen to a bridge that is {state.value}"):
-            state.after(event)
+def test_consuming_begins_only_with_a_source_and_a_destination_that_is_ready() -> None:
+    bridge = Bridge()
+    bridge.relay.source_lost(bridge.now_s)
+    assert bridge.wanted_prefetch == 0, "no source"
+    bridge.open_source()
+    assert bridge.wanted_prefetch == 1
+    bridge.destination(frames.BLOCKED)
+    assert bridge.wanted_prefetch == 0, "blocked"
+    bridge.destination(frames.UNBLOCKED)
+    bridge.relay.destination_lost(bridge.now_s)
+    assert bridge.wanted_prefetch == 0, "no destination"
+    bridge.open_destination()
+    bridge.consume()
+    assert bridge.wanted_prefetch == 0, "it consumes"
+
+
+def test_consuming_waits_for_the_orphans_of_the_last_generation() -> None:
+    bridge = Bridge()
+    bridge.source(deliver(1, M))
+    bridge.to_destination()
+    bridge.lose_source()
+    assert bridge.wanted_prefetch == 0
+    bridge.destination(confirm(1))
+    assert bridge.wanted_prefetch == 1
+    assert bridge.to_source() == b"", "invariant 2"
+
+
+def test_consuming_waits_until_memory_has_room() -> None:
+    bridge = Bridge(WindowLimits(max_in_flight_bytes=10))
+    bridge.source(deliver(1, M))
+    bridge.stop()
+    bridge.lose_source()
+    assert bridge.wanted_prefetch == 0
 
 
 def test_consuming_is_wanted_once_until_it_is_answered_or_the_generation_ends() -> None:
@@ -29,11 +57,63 @@ def test_consuming_is_wanted_once_until_it_is_answered_or_the_generation_ends() 
     bridge.relay.source_lost(bridge.now_s)
     assert bridge.relay.decide(bridge.now_s) is None
     bridge.open_source()
-    assert bridge.relay.decide(bridge.now_s) == Consume(1000)
+    assert bridge.relay.decide(bridge.now_s) == Consume(1)
     assert bridge.relay.decide(bridge.now_s) is None, "it is being asked"
+    bridge.lose_source()
+    assert bridge.relay.decide(bridge.now_s) == Consume(1), "nobody answers for the generation that ended"
+
+
+def test_a_consumer_that_is_no_longer_wanted_is_not_started() -> None:
+    bridge = Bridge()
+    bridge.lose_source()
+    assert bridge.relay.decide(bridge.now_s) == Consume(1)
+    bridge.destination(frames.BLOCKED)
+    bridge.stop()
+    assert not bridge.steering.starting("ct", bridge.now_s)
+    bridge.steering.not_started()
+    assert bridge.steering.consumer is Consumer.OFF
+
+
+def test_a_consumer_that_the_broker_cancelled_meanwhile_is_not_replaced() -> None:
+    bridge = Bridge(probing=True)
+    bridge.source(deliver(1, M))
+    bridge.to_destination()
+    bridge.destination(confirm(1))
+    assert bridge.relay.decide(bridge.now_s) == Consume(1000)
+    bridge.source(frames.CANCEL)
+    assert not bridge.steering.starting("ct-2", bridge.now_s)
+
+
+def test_deliveries_are_expected_while_it_consumes_and_has_room() -> None:
+    bridge = Bridge(WindowLimits(prefetch=2))
+    bridge.source(deliver(1, M))
+    assert bridge.steering.expects_deliveries
+    bridge.source(deliver(2, M))
+    assert not bridge.steering.expects_deliveries, "the prefetch is used up"
     bridge.relay.source_lost(bridge.now_s)
-    bridge.open_source()
-    assert bridge.relay.decide(bridge.now_s) == Consume(1000), "nobody answers for the generation that ended"
+    assert not bridge.steering.expects_deliveries
+
+
+def test_while_it_probes_one_delivery_uses_the_prefetch_up() -> None:
+    bridge = Bridge(probing=True)
+    assert bridge.steering.expects_deliveries
+    bridge.source(deliver(1, M))
+    assert not bridge.steering.expects_deliveries
+
+
+def test_what_the_queue_said_of_itself_last_is_kept() -> None:
+    bridge = Bridge()
+    assert bridge.steering.last_found == EMPTY_QUEUE
+    bridge.wait(LOOK_EVERY_S)
+    bridge.wait(LOOK_EVERY_S)
+    assert bridge.relay.decide(bridge.now_s) is None
+    bridge.steering.queue_answered(QueueState(ready=7, consumers=1), bridge.now_s)
+    assert bridge.steering.last_found == QueueState(ready=7, consumers=1)
+    bridge.steering.queue_answered(None, bridge.now_s)
+    assert bridge.steering.last_found == QueueState(ready=7, consumers=1)
+
+
+# --- The quarantine ------------------------------------------------------------------------------------------
 
 
 def test_a_quarantine_that_cannot_be_opened_is_tried_again_later() -> None:
@@ -46,6 +126,29 @@ def test_a_quarantine_that_cannot_be_opened_is_tried_again_later() -> None:
     condemned(bridge, 3)
     assert bridge.relay.decide(bridge.now_s) is None, "it was not available just now"
     assert bridge.relay.decide(bridge.now_s + 1.0) == OpenQuarantine()
+
+
+def test_a_quarantine_that_does_not_answer_ends_the_source_and_is_left_alone_for_a_while() -> None:
+    bridge = Bridge()
+    condemned(bridge, 1)
+    bridge.open_quarantine()
+    bridge.wait(0.1)
+    assert bridge.relay.decide(bridge.now_s) is None
+    bridge.source(deliver(2, M))
+    bridge.to_destination()
+    bridge.destination(confirm(1))
+    bridge.wait(bridge.window.limits.confirm_timeout_s + 0.1)
+    ending = bridge.relay.decide(bridge.now_s)
+    assert isinstance(ending, EndGeneration)
+    assert (ending.side, ending.reason) == ("source", "quarantine-timeout")
+    bridge.lose_source()
+    bridge.consume()
+    condemned(bridge, 1)
+    assert bridge.relay.decide(bridge.now_s + 299.0) is None
+    assert bridge.relay.decide(bridge.now_s + 300.0) == OpenQuarantine()
+
+
+# --- Generations that must end -------------------------------------------------------------------------------
 
 
 def test_a_queue_that_delivers_nothing_is_asked_and_ends_the_generation_when_it_is_not_empty() -> None:
@@ -64,71 +167,121 @@ def test_a_queue_that_delivers_nothing_is_asked_and_ends_the_generation_when_it_
     assert bridge.relay.decide(bridge.now_s) is None
 
 
-def test_a_destination_that_does_not_confirm_is_ended() -> None:
+def test_a_destination_that_does_not_confirm_is_ended_also_while_the_source_is_away() -> None:
     bridge = Bridge()
     bridge.source(deliver(1, M))
     bridge.to_destination()
+    bridge.relay.source_lost(bridge.now_s)
     bridge.wait(bridge.window.limits.confirm_timeout_s)
     ending = bridge.relay.decide(bridge.now_s)
     assert isinstance(ending, EndGeneration)
     assert (ending.side, ending.reason) == ("destination", "confirm-timeout")
 
 
-def test_a_quarantine_that_does_not_answer_ends_the_source_and_is_left_alone_for_a_while() -> None:
+# --- A consumer that the broker cancelled --------------------------------------------------------------------
+
+CANCELLED = "the broker cancelled the consumer and requeued what it held (consumer timeout, or a move)"
+
+
+def test_when_the_broker_cancels_the_consumer_nothing_is_published_until_the_queue_has_answered() -> None:
+    """RabbitMQ 4.3 does it when a delivery was held for too long, and has requeued what we hold."""
     bridge = Bridge()
-    condemned(bridge, 1)
-    bridge.open_quarantine()
-    bridge.wait(0.1)
-    bridge.to_source()
-    assert bridge.relay.decide(bridge.now_s) is None
-    bridge.source(deliver(2, M))
-    bridge.wait(bridge.window.limits.confirm_timeout_s + 0.1)
-    ending = bridge.relay.decide(bridge.now_s)
-    assert isinstance(ending, EndGeneration)
-    assert (ending.side, ending.reason) == ("source", "quarantine-timeout")
+    bridge.source(deliver(1, M), frames.CANCEL)
+    assert bridge.steering.consumer is Consumer.LOST
+    assert bridge.to_destination() == b""
+    assert bridge.relay.decide(bridge.now_s) == AskQueue()
+    assert bridge.relay.decide(bridge.now_s) is None, "it is being asked"
+    assert bridge.wanted_prefetch == 0, "no other consumer on this channel"
+
+
+def test_a_queue_that_still_exists_ends_the_generation_and_what_is_held_is_stale() -> None:
+    bridge = Bridge()
+    bridge.source(deliver(1, M), deliver(2, M), frames.CANCEL)
+    assert bridge.relay.decide(bridge.now_s) == AskQueue()
+    bridge.steering.queue_answered(QueueState(ready=2, consumers=0), bridge.now_s)
+    ending = EndGeneration("source", "consumer-cancelled", CANCELLED, drop=False)
+    assert bridge.relay.decide(bridge.now_s) == ending
+    assert bridge.to_destination() == b""
     bridge.relay.source_lost(bridge.now_s)
-    bridge.open_source()
-    bridge.consume()
-    condemned(bridge, 1)
-    assert bridge.relay.decide(bridge.now_s + 299.0) is None
-    assert bridge.relay.decide(bridge.now_s + 300.0) == OpenQuarantine()
+    assert bridge.books.stale_held == 2
+
+
+def test_a_publish_that_was_under_way_when_the_broker_cancelled_is_an_orphan() -> None:
+    bridge = Bridge()
+    bridge.source(deliver(1, M))
+    bridge.to_destination()
+    bridge.source(frames.CANCEL)
+    assert bridge.relay.decide(bridge.now_s) == AskQueue()
+    bridge.steering.queue_answered(QueueState(ready=1, consumers=0), bridge.now_s)
+    bridge.lose_source()
+    assert bridge.window.orphans == 1
+    assert bridge.wanted_prefetch == 0, "until its redelivery can be known"
 
 
 @pytest.mark.parametrize("drained", (True, False))
-def test_a_lost_consumer_ends_its_generation_when_nothing_is_held_or_for_too_long(*, drained: bool) -> None:
+def test_a_deleted_queue_ends_its_generation_when_what_is_held_is_forwarded_or_after_the_hold_timeout(
+    *, drained: bool
+) -> None:
+    """It may exist nowhere else any more."""
     bridge = Bridge(WindowLimits(hold_timeout_s=60.0))
     bridge.source(deliver(1, M), frames.CANCEL)
     bridge.source(frames.CANCEL)
-    bridge.to_destination()
-    assert bridge.relay.decide(bridge.now_s) is None, "what is held can still be forwarded"
+    assert bridge.relay.decide(bridge.now_s) == AskQueue()
+    bridge.steering.queue_answered(QueueState(0, 0, exists=False), bridge.now_s)
+    assert bridge.relay.decide(bridge.now_s) is None
+    assert bridge.to_destination() == publish() + M
+    assert not bridge.steering.source_drained
     if drained:
         bridge.destination(confirm(1))
+        assert bridge.to_source() == ack(1, multiple=True)
+        assert bridge.steering.source_drained
     else:
         bridge.destination(frames.BLOCKED)
         bridge.now_s += 60.0
-    gone = EndGeneration("source", "consumer-cancelled", "the broker cancelled the consumer", drop=False)
+    gone = EndGeneration("source", "consumer-cancelled", "the queue was deleted", drop=False)
     assert bridge.relay.decide(bridge.now_s) == gone
+    assert bridge.books.duplicates_possible == 0
 
 
-def test_a_stop_is_decided_once_when_all_is_settled() -> None:
+def test_a_queue_that_does_not_say_whether_it_exists_is_taken_for_deleted_and_the_doubt_is_counted() -> None:
     bridge = Bridge()
-    bridge.relay.source_lost(bridge.now_s)
-    bridge.stop()
-    bridge.stop()
-    assert bridge.relay.decide(bridge.now_s) == Stop()
-    assert bridge.relay.decide(bridge.now_s) is None
+    bridge.source(deliver(1, M), frames.CANCEL)
+    assert bridge.relay.decide(bridge.now_s) == AskQueue()
+    bridge.steering.queue_answered(None, bridge.now_s)
+    assert bridge.to_destination() == publish() + M
+    assert bridge.books.duplicates_possible == 1
+
+
+def test_memory_that_is_full_does_not_keep_the_queues_answer_from_being_read() -> None:
+    bridge = Bridge(WindowLimits(max_in_flight_bytes=10))
+    bridge.source(deliver(1, M))
+    assert bridge.relay.paused
+    bridge.source(frames.CANCEL)
+    assert not bridge.relay.paused
+
+
+def test_a_lost_consumer_of_which_the_start_is_answered_afterwards_stays_lost() -> None:
+    bridge = Bridge(probing=True)
+    bridge.lose_source()
+    bridge.start()
+    bridge.source(frames.CANCEL)
+    bridge.relay.started(EMPTY_QUEUE, bridge.now_s)
+    assert bridge.steering.consumer is Consumer.LOST
+    assert bridge.to_source() == b""
+
+
+# --- Being started while it is no longer wanted --------------------------------------------------------------
 
 
 def test_giving_back_while_consuming_begins_cancels_when_it_has_begun() -> None:
     bridge = Bridge(WindowLimits(hold_timeout_s=60.0))
-    bridge.relay.source_lost(bridge.now_s)
-    bridge.open_source()
+    bridge.lose_source()
     bridge.start()
     bridge.source(deliver(1, M))
     bridge.destination(frames.BLOCKED)
     bridge.wait(60.0)
     assert bridge.to_source() == b""
     bridge.relay.started(EMPTY_QUEUE, bridge.now_s)
-    assert bridge.to_source() == frames.method(1, 60, 30, frames.short("ct") + b"\0")
+    assert bridge.to_source() == cancel("ct")
     bridge.source(frames.CANCEL_OK)
     assert bridge.steering.state is State.PROBING

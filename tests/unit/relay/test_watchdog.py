@@ -9,8 +9,8 @@ from bridge.relay.queue import QueueFacts, QueueState
 from bridge.relay.watchdog import LOOK_EVERY_S, PATIENCE_BESIDE_OTHERS_S, Watchdog
 from bridge.window.window import WindowLimits
 from tests.support import frames
-from tests.support.frames import PERSISTENT, confirm, content, deliver, table
-from tests.support.relay_scene import EMPTY_QUEUE, QUORUM, Bridge, M
+from tests.support.frames import PERSISTENT, confirm, content, deliver, table, with_offset
+from tests.support.relay_scene import EMPTY_QUEUE, QUORUM, STREAM, UNKNOWN, Bridge, M
 
 TIMEOUT_S = WindowLimits().confirm_timeout_s
 STUCK_QUEUE = QueueState(ready=7, consumers=1)
@@ -19,8 +19,10 @@ STUCK_QUEUE = QueueState(ready=7, consumers=1)
 class Scene(Bridge):
     """A bridge that is watched twenty times a second."""
 
-    def __init__(self, limits: WindowLimits | None = None, *, stream: bool = False) -> None:
-        super().__init__(limits, facts=QueueFacts("stream") if stream else QUORUM)
+    def __init__(
+        self, limits: WindowLimits | None = None, *, probing: bool = False, facts: QueueFacts = QUORUM
+    ) -> None:
+        super().__init__(limits, probing=probing, facts=facts)
         self.watchdog = Watchdog(self.steering)
         self.endings: list[str] = []
 
@@ -155,6 +157,31 @@ def test_a_cancel_that_is_not_answered_ends_the_source() -> None:
     assert len(scene.endings) == 1
 
 
+def test_a_cancel_of_a_consumer_that_is_replaced_and_is_not_answered_ends_the_source() -> None:
+    scene = Scene(probing=True)
+    scene.source(deliver(1, M))
+    scene.to_destination()
+    scene.destination(confirm(1))
+    scene.consume("ct-2")
+    scene.watch(TIMEOUT_S - 1)
+    assert scene.endings == []
+    scene.watch(2)
+    assert scene.endings == ["cancel-timeout"]
+
+
+def test_a_cancel_is_not_waited_for_while_its_answer_cannot_be_read() -> None:
+    scene = Scene(WindowLimits(max_in_flight_bytes=100, hold_timeout_s=10_000))
+    scene.source(deliver(1, content(b"x" * 100)))
+    scene.to_destination()
+    scene.destination(frames.BLOCKED)
+    scene.stop()
+    scene.wait(10.0)
+    assert scene.steering.cancelling
+    assert scene.relay.paused
+    scene.watch(TIMEOUT_S + 1)
+    assert scene.endings == []
+
+
 def test_deliveries_that_come_before_the_cancels_answer_are_a_sign_of_life() -> None:
     scene = Scene()
     scene.stop()
@@ -238,9 +265,8 @@ def test_a_large_message_on_its_slow_way_is_a_sign_of_life() -> None:
 
 def test_a_source_that_shows_itself_as_a_stream_is_not_asked() -> None:
     """It keeps what it has delivered: at its end it delivers nothing and is not empty."""
-    scene = Scene()
-    offset = {"headers": table({"x-stream-offset": b"l" + pack(">q", 7)})}
-    scene.source(deliver(1, content(b"m", PERSISTENT | offset)))
+    scene = Scene(facts=UNKNOWN)
+    scene.source(deliver(1, content(b"m", with_offset(7))))
     scene.watch(3 * LOOK_EVERY_S)
     assert scene.look(STUCK_QUEUE) == "not due"
 
@@ -271,6 +297,9 @@ def test_a_standby_that_the_queue_does_not_count_is_told_by_who_was_there_before
     assert scene.watchdog.stuck == ""
     scene.consume_anew(STUCK_QUEUE)
     scene.source(deliver(1, M))
+    scene.to_destination()
+    scene.destination(confirm(1))
+    scene.widen()
     assert scene.look_until_stalled(STUCK_QUEUE) < PATIENCE_BESIDE_OTHERS_S
 
 
@@ -298,7 +327,7 @@ def test_a_consumer_that_the_queue_no_longer_counts_ends_the_source() -> None:
 
 def test_a_stream_at_its_end_is_not_asked() -> None:
     """It says how many it keeps, and counts no consumer."""
-    scene = Scene(stream=True)
+    scene = Scene(facts=STREAM)
     scene.watch(10 * LOOK_EVERY_S)
     assert scene.look(QueueState(7, 0)) == "not due"
 

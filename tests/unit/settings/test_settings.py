@@ -466,6 +466,21 @@ def test_certificate_and_key_go_together(certificates: Certificates, tmp_path: P
     assert load(**files | {"SOURCE_CERT_FILE": str(both), "SOURCE_KEY_FILE": None}).source.ssl_context() is not None
 
 
+@pytest.mark.parametrize(
+    "changes",
+    (
+        {"SOURCE_QUEUE": "from ", "SOURCE_DECLARE": "true"},
+        {"DESTINATION_QUEUE": "\tto", "DESTINATION_DECLARE": "true"},
+        {"QUARANTINE_QUEUE": "aside\n"},
+    ),
+)
+def test_a_queue_is_not_declared_with_white_space_at_an_end_of_its_name(changes: dict[str, str]) -> None:
+    """Nobody means it; one that is there with such a name can be used all the same."""
+    assert "begins or ends with white space" in problem(**changes)
+    names = {name: text for name, text in changes.items() if "QUARANTINE" not in name and "DECLARE" not in name}
+    load(**names)
+
+
 # --- what may pass by itself ---------------------------------------------------------------------------------------
 
 

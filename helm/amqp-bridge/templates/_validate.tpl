@@ -1,0 +1,197 @@
+{{/*
+What is wrong with the values and a JSON schema cannot say: quantities that are out of range and values that do not go
+together. All of it is reported at once. The ranges are the service's own, out of files/settings.json.
+*/}}
+
+{{- define "amqp-bridge.validate" -}}
+{{- $wrong := list }}
+{{- with .Values.monitoring }}
+{{- $scrapes := list }}
+{{- range $name, $on := dict "scrapeAnnotations" .scrapeAnnotations "podMonitor.enabled" .podMonitor.enabled "serviceMonitor.enabled" .serviceMonitor.enabled }}
+{{- if $on }}
+{{- $scrapes = append $scrapes (printf "monitoring.%s" $name) }}
+{{- end }}
+{{- end }}
+{{- if gt (len $scrapes) 1 }}
+{{- $wrong = append $wrong (printf "%s are both set and every pod would be scraped twice: choose one" (join " and " $scrapes)) }}
+{{- end }}
+{{- end }}
+{{- range $name, $values := include "amqp-bridge.bridges" . | fromJson }}
+{{- $bridge := dict "root" $ "name" $name "bridge" $values }}
+{{- range include "amqp-bridge.problems" $bridge | fromJsonArray }}
+{{- $wrong = append $wrong (printf "bridges.%s: %s" $name .) }}
+{{- end }}
+{{- end }}
+{{- if $wrong }}
+{{- fail (printf "\nthese values cannot work:\n  - %s" (join "\n  - " $wrong)) }}
+{{- end }}
+{{- end }}
+
+{{/* The problems of one bridge, as a JSON array of sentences. */}}
+{{- define "amqp-bridge.problems" -}}
+{{- $wrong := list }}
+{{- range list "missing" "ranges" "conflicts" "sides" "resources" }}
+{{- $wrong = concat $wrong (include (printf "amqp-bridge.problems.%s" .) $ | fromJsonArray) }}
+{{- end }}
+{{- toJson $wrong }}
+{{- end }}
+
+{{/* Whether a setting comes from outside `settings`: the name of its variable is in the dict as "variable". */}}
+{{- define "amqp-bridge.fromElsewhere" -}}
+{{- $found := not (empty .bridge.extraEnvFrom) }}
+{{- range .bridge.extraEnv }}
+{{- $found = or $found (eq .name $.variable) }}
+{{- end }}
+{{- if $found }}yes{{ end }}
+{{- end }}
+
+{{- define "amqp-bridge.problems.missing" -}}
+{{- $wrong := list }}
+{{- $settings := .bridge.settings }}
+{{- $elsewhere := dict }}
+{{- range list "SOURCE_URL" "SOURCE_QUEUE" "DESTINATION_URL" "DESTINATION_QUEUE" "DESTINATION_EXCHANGE" }}
+{{- $_ := set $elsewhere . (include "amqp-bridge.fromElsewhere" (dict "bridge" $.bridge "variable" (printf "BRIDGE_%s" .))) }}
+{{- end }}
+{{- $source := .bridge.source }}
+{{- if not (or $settings.sourceUrl $source.url (and $source.existingSecret $source.keys.url) $elsewhere.SOURCE_URL) }}
+{{- $wrong = append $wrong "the source's URL is missing: set settings.sourceUrl (without a password), or source.existingSecret with source.keys.url" }}
+{{- end }}
+{{- if not (or $settings.sourceQueue $elsewhere.SOURCE_QUEUE) }}
+{{- $wrong = append $wrong "settings.sourceQueue is missing: the queue to take messages from" }}
+{{- end }}
+{{- if not (or $settings.destinationQueue $settings.destinationExchange $elsewhere.DESTINATION_QUEUE $elsewhere.DESTINATION_EXCHANGE) }}
+{{- $wrong = append $wrong "settings.destinationQueue or settings.destinationExchange is missing: where the messages go" }}
+{{- end }}
+{{- with .bridge.destination }}
+{{- if and (or .existingSecret .username .password .tls.secret) (not (or $settings.destinationUrl .url (and .existingSecret .keys.url) $elsewhere.DESTINATION_URL)) }}
+{{- $wrong = append $wrong "the destination has a Secret, a login or TLS files and no URL, so messages would go to the source's broker: set settings.destinationUrl, or destination.keys.url; repeat the source's URL where that broker is meant" }}
+{{- end }}
+{{- end }}
+{{- toJson $wrong }}
+{{- end }}
+
+{{- define "amqp-bridge.problems.ranges" -}}
+{{- $wrong := list }}
+{{- range $name, $range := .root.Files.Get "files/settings.json" | fromJson }}
+{{- $value := index $.bridge.settings $name }}
+{{- if eq $range.unit "number or 0" }}
+{{- if and $value (lt (float64 $value) (float64 $range.minimum)) }}
+{{- $wrong = append $wrong (printf "settings.%s: %v is out of range; expected 0, or %d to %d" $name $value (int64 $range.minimum) (int64 $range.maximum)) }}
+{{- end }}
+{{- else if kindIs "string" $value }}
+{{- if eq $range.unit "seconds" }}
+{{- $seconds := include "amqp-bridge.seconds" $value }}
+{{- if and $seconds (or (lt ($seconds | float64) ($range.minimum | float64)) (gt ($seconds | float64) ($range.maximum | float64))) }}
+{{- $wrong = append $wrong (printf "settings.%s: %q is out of range; expected %v to %v seconds" $name $value $range.minimum $range.maximum) }}
+{{- end }}
+{{- else if eq $range.unit "bytes" }}
+{{- $bytes := include "amqp-bridge.bytes" $value }}
+{{- if and $bytes (or (lt ($bytes | float64) ($range.minimum | float64)) (gt ($bytes | float64) ($range.maximum | float64))) }}
+{{- $wrong = append $wrong (printf "settings.%s: %q is out of range; expected %d to %d bytes" $name $value (int64 $range.minimum) (int64 $range.maximum)) }}
+{{- end }}
+{{- else if and (eq $range.unit "name") (gt (len $value) 255) }}
+{{- $wrong = append $wrong (printf "settings.%s is %d bytes long; expected at most 255" $name (len $value)) }}
+{{- else if and (eq $range.unit "table") $value (hasKey (fromJson $value) "Error") }}
+{{- $wrong = append $wrong (printf "settings.%s: %q is not a JSON object; write a mapping" $name $value) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- toJson $wrong }}
+{{- end }}
+
+{{- define "amqp-bridge.problems.conflicts" -}}
+{{- $wrong := list }}
+{{- with .bridge.settings }}
+{{- if and .destinationQueue .destinationExchange }}
+{{- $wrong = append $wrong "settings.destinationQueue and settings.destinationExchange are both set; expected one of them" }}
+{{- end }}
+{{- if and .destinationRoutingKey .destinationQueue }}
+{{- $wrong = append $wrong "settings.destinationRoutingKey is set with settings.destinationQueue; expected it with settings.destinationExchange" }}
+{{- end }}
+{{- if and .destinationDeclare .destinationExchange }}
+{{- $wrong = append $wrong "settings.destinationDeclare declares a queue; expected it with settings.destinationQueue only" }}
+{{- end }}
+{{- range $side := list "source" "destination" }}
+{{- $declared := index $.bridge.settings (printf "%sDeclare" $side) }}
+{{- range list "QueueType" "QueueArguments" }}
+{{- if and (not $declared) (index $.bridge.settings (printf "%s%s" $side .)) (ne (index $.bridge.settings (printf "%s%s" $side .) | toString) "quorum") }}
+{{- $wrong = append $wrong (printf "settings.%s%s has no effect; expected it with settings.%sDeclare: true" $side . $side) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if and (not (kindIs "invalid" .sourceConsumerPriority)) (kindIs "map" .sourceConsumerArguments) }}
+{{- if hasKey .sourceConsumerArguments "x-priority" }}
+{{- $wrong = append $wrong "settings.sourceConsumerPriority and x-priority in settings.sourceConsumerArguments are both set; expected one of them" }}
+{{- end }}
+{{- end }}
+{{- $least := include "amqp-bridge.seconds" (.reconnectMin | default 0.2) | float64 }}
+{{- $most := include "amqp-bridge.seconds" (.reconnectMax | default 30) | float64 }}
+{{- if gt $least $most }}
+{{- $wrong = append $wrong (printf "settings.reconnectMin (%v s) is above settings.reconnectMax (%v s); expected it below" $least $most) }}
+{{- end }}
+{{- with .quarantineQueue }}
+{{- if eq . ($.bridge.settings.sourceQueue | default "") }}
+{{- $wrong = append $wrong "settings.quarantineQueue is the source queue itself; expected another queue" }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- toJson $wrong }}
+{{- end }}
+
+{{- define "amqp-bridge.problems.sides" -}}
+{{- $wrong := list }}
+{{- range $side := list "source" "destination" }}
+{{- $urls := include "amqp-bridge.text" (index $.bridge.settings (printf "%sUrl" $side) | default "") }}
+{{- if regexMatch "//[^/,]*:[^/,]*@" $urls }}
+{{- $wrong = append $wrong (printf "settings.%sUrl holds a password and would be readable in a ConfigMap: use %s.existingSecret" $side $side) }}
+{{- end }}
+{{- if and (contains "amqp://" $urls) (contains "amqps://" $urls) }}
+{{- $wrong = append $wrong (printf "settings.%sUrl mixes amqp:// and amqps://; expected one scheme, or passwords would cross in the clear" $side) }}
+{{- end }}
+{{- with index $.bridge $side }}
+{{- if and .existingSecret (or .url .username .password) }}
+{{- $wrong = append $wrong (printf "%s: existingSecret and url, username or password exclude each other" $side) }}
+{{- end }}
+{{- if and .url $urls }}
+{{- $wrong = append $wrong (printf "%s.url and settings.%sUrl are both set; expected one of them" $side $side) }}
+{{- end }}
+{{- if and .tls.clientCertificate (not .tls.secret) }}
+{{- $wrong = append $wrong (printf "%s.tls.clientCertificate needs %s.tls.secret" $side $side) }}
+{{- end }}
+{{- if and .tls.secret (contains "amqp://" $urls) }}
+{{- $wrong = append $wrong (printf "%s.tls.secret has no effect on amqp://; expected an amqps:// URL" $side) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- toJson $wrong }}
+{{- end }}
+
+{{- define "amqp-bridge.problems.resources" -}}
+{{- $wrong := list }}
+{{- $drain := include "amqp-bridge.shutdownSeconds" . | int }}
+{{- $given := .bridge.terminationGracePeriodSeconds | int }}
+{{- if and $given (le $given $drain) }}
+{{- $wrong = append $wrong (printf "terminationGracePeriodSeconds: %d is not above the shutdown timeout of %d seconds, the bridge would be killed while it drains; raise it, or leave it at 0" $given $drain) }}
+{{- end }}
+{{- with dig "limits" "memory" "" .bridge.resources }}
+{{- $limit := include "amqp-bridge.quantity" . | float64 }}
+{{- $inFlight := $.bridge.settings.maxInFlightBytes | default "64MiB" }}
+{{- /* 60 MiB is what the process takes beside what is in flight: measured, and held by tests/broker/test_memory.py. */}}
+{{- $needed := addf (include "amqp-bridge.bytes" $inFlight | float64) (mulf 60 1048576) }}
+{{- if and $limit (gt $needed $limit) }}
+{{- $wrong = append $wrong (printf "settings.maxInFlightBytes (%s) and the 60 MiB of the process do not fit into resources.limits.memory (%s): raise the limit to %dMi at least" (include "amqp-bridge.text" $inFlight) (toString .) (divf $needed 1048576 | ceil | int)) }}
+{{- end }}
+{{- end }}
+{{- with .bridge.keda }}
+{{- if and .enabled (not (or .host .existingSecret)) }}
+{{- $wrong = append $wrong "keda needs the management API's URL: set keda.existingSecret and keda.key, or keda.host" }}
+{{- end }}
+{{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) }}
+{{- $wrong = append $wrong "keda.minReplicas is above keda.maxReplicas" }}
+{{- end }}
+{{- end }}
+{{- if and (eq .bridge.dnsPolicy "None") (not .bridge.dnsConfig) }}
+{{- $wrong = append $wrong "dnsPolicy None needs dnsConfig" }}
+{{- end }}
+{{- toJson $wrong }}
+{{- end }}

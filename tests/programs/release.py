@@ -1,0 +1,119 @@
+"""`make release`: everything that a release consists of, into `dist/`, and what is left to a person.
+
+`python -m tests.programs.release version` carries the version from `pyproject.toml`, where alone it is chosen, to the
+chart and the image; a test sees that it was done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+DIST = ROOT / "dist"
+CHART = ROOT / "helm" / "amqp-bridge"
+REQUIREMENTS = ROOT / "requirements.lock"
+SUMS = "SHA256SUMS"
+ARM64 = [f"--platform={name}_aarch64" for name in ("manylinux2014", "manylinux_2_28")]
+IMAGE_PYTHON = "3.13"
+"""Of the Dockerfile's base."""
+
+COPIES = {
+    CHART / "Chart.yaml": (r"^version: (.+)$", r'^appVersion: "(.+)"$'),
+    ROOT / "Dockerfile": (r"^ARG VERSION=(.+)$",),
+}
+"""Where else the version stands, and how."""
+
+
+def version() -> str:
+    """Return the version of the project."""
+    return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
+
+
+def with_version(path: Path) -> str:
+    """Return a file of `COPIES` with the version of now."""
+    text = path.read_text()
+    for pattern in COPIES[path]:
+        match = re.search(pattern, text, re.MULTILINE)
+        assert match, f"{path} has no {pattern}"
+        text = text[: match.start(1)] + version() + text[match.end(1) :]
+    return text
+
+
+def build_packages(folder: Path) -> list[Path]:
+    """Build wheel and sdist, and have twine look at them."""
+    _run(sys.executable, "-m", "hatchling", "build", "--directory", folder)
+    packages = [*folder.glob("*.whl"), *folder.glob("*.tar.gz")]
+    _run(sys.executable, "-m", "twine", "check", "--strict", *packages)
+    return packages
+
+
+def bill_of_materials(path: Path) -> None:
+    """Write the SBOM, as CycloneDX: what the pins install."""
+    command = ("cyclonedx_py", "requirements", "--pyproject", ROOT / "pyproject.toml", "--output-reproducible")
+    _run(sys.executable, "-m", *command, "--output-file", path, REQUIREMENTS)
+
+
+def arm64_wheels(folder: Path) -> list[Path]:
+    """Download the wheels that an arm64 image installs. Fails where a pin has none."""
+    which = ("--only-binary=:all:", "--no-deps", "--require-hashes", *ARM64, f"--python-version={IMAGE_PYTHON}")
+    pip = (sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check")
+    _run(*pip, *which, "--dest", folder, "--requirement", REQUIREMENTS)
+    return list(folder.glob("*.whl"))
+
+
+def checksums(folder: Path) -> str:
+    """Return the checksums of a folder's files, as `sha256sum --check` reads them."""
+    files = sorted(path for path in folder.iterdir() if path.name != SUMS)
+    return "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files)
+
+
+def build() -> None:
+    """Build everything and say what is left."""
+    from tests.deploy import tools  # noqa: PLC0415 - only here: it needs the deployment tests' environment
+
+    shutil.rmtree(DIST, ignore_errors=True)
+    build_packages(DIST)
+    helm = tools.helm(max(tools.HELM_WHEELS))
+    _run(helm, "package", CHART, "--destination", DIST)
+    bill_of_materials(DIST / f"amqp-bridge-{version()}.cdx.json")
+    (DIST / SUMS).write_text(checksums(DIST))
+    names = "\n".join(f"  {path.name}" for path in sorted(DIST.iterdir()))
+    print(f"\ndist/ holds release {version()}:\n{names}\n\n{LEFT.format(version=version())}", end="")
+
+
+LEFT = """\
+What is left to a person:
+  1. CHANGELOG.md: give the Unreleased section the version {version} and today's date.
+  2. git tag --sign v{version} && git push origin v{version}
+  3. docker buildx build --platform linux/amd64,linux/arm64 --build-arg REVISION=$(git rev-parse HEAD) \\
+         --tag registry.example/amqp-bridge:{version} --push .
+  4. python3 -m twine upload dist/*.whl dist/amqp_bridge-{version}.tar.gz
+  5. helm push dist/amqp-bridge-{version}.tgz oci://registry.example/charts
+  6. Attach everything in dist/ to the release.
+"""
+
+
+def _run(*command: str | Path) -> None:
+    subprocess.run([str(part) for part in command], check=True, cwd=ROOT)
+
+
+def main() -> None:
+    """Do what is asked."""
+    parser = argparse.ArgumentParser(prog="tests.programs.release", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("what", choices=("build", "version"), nargs="?", default="build")
+    if parser.parse_args().what == "build":
+        build()
+        return
+    for path in COPIES:
+        path.write_text(with_version(path))
+
+
+if __name__ == "__main__":
+    main()

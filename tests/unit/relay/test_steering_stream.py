@@ -1,0 +1,142 @@
+"""The steering: a stream keeps what it has delivered, so that it is read on and nothing of it is requeued."""
+
+from __future__ import annotations
+
+import pytest
+
+from bridge.amqp.frames import route
+from bridge.relay.plan import Plan
+from bridge.relay.queue import QueueFacts
+from bridge.relay.relay import Relay
+from bridge.relay.state import State
+from bridge.relay.steering import Consume, EndGeneration
+from bridge.window.window import WindowLimits
+from tests.support import frames
+from tests.support.frames import confirm, content, deliver, with_offset
+from tests.support.relay_scene import CANCEL, CLASSIC, EMPTY_QUEUE, STREAM, UNKNOWN, Bridge, M, ack, publish
+
+
+def message(offset: int) -> bytes:
+    return content(b"m", with_offset(offset))
+
+
+def test_a_stream_is_read_from_where_the_settings_say_and_then_on_from_what_was_not_forwarded() -> None:
+    bridge = Bridge(probing=True, consuming=False, facts=STREAM)
+    assert bridge.relay.decide(bridge.now_s) == Consume(1000, None)
+    assert bridge.steering.starting("ct", bridge.now_s)
+    bridge.source(*(deliver(tag, message(100 + tag)) for tag in (1, 2, 3)))
+    bridge.to_destination()
+    bridge.destination(confirm(1))
+    assert bridge.to_source() == ack(1, multiple=True)
+    bridge.relay.source_lost(bridge.now_s)
+    bridge.destination(confirm(2))
+    bridge.lose_destination()
+    bridge.open_source()
+    assert bridge.relay.decide(bridge.now_s) == Consume(1000, 103)
+
+
+def test_what_a_stream_delivers_again_and_was_forwarded_is_acked_and_not_published() -> None:
+    bridge = Bridge(facts=STREAM)
+    bridge.source(deliver(1, message(7)), deliver(2, message(8)))
+    bridge.to_destination()
+    bridge.destination(confirm(2))
+    bridge.to_source()
+    bridge.relay.source_lost(bridge.now_s)
+    bridge.lose_destination()
+    bridge.open_source()
+    assert bridge.relay.decide(bridge.now_s) == Consume(1000, 7)
+    assert bridge.steering.starting("ct", bridge.now_s)
+    bridge.source(deliver(1, message(7)), deliver(2, message(8)))
+    assert bridge.to_source() == ack(2, multiple=False)
+    assert bridge.to_destination() == publish() + message(7)
+
+
+@pytest.mark.parametrize("generations", (1, 2))
+def test_a_queue_that_nobody_may_ask_is_known_as_a_stream_by_the_offset_of_a_delivery(generations: int) -> None:
+    bridge = Bridge(facts=UNKNOWN)
+    for _ in range(generations - 1):
+        bridge.source(deliver(1, M), deliver(2, message(7)))
+        assert not bridge.steering.stream, "the first delivery of a generation tells"
+        bridge.lose_source()
+        bridge.consume()
+    bridge.source(deliver(1, message(7)))
+    assert bridge.steering.stream
+    assert bridge.window.resume_offset == 7
+
+
+def test_a_queue_of_which_the_broker_said_what_it_is_is_no_stream_whatever_its_messages_say() -> None:
+    bridge = Bridge(facts=CLASSIC)
+    bridge.source(deliver(1, message(7)))
+    assert not bridge.steering.stream
+
+
+def test_what_was_found_out_is_forgotten_when_the_broker_says_what_the_queue_is() -> None:
+    bridge = Bridge(facts=UNKNOWN)
+    bridge.source(deliver(1, message(7)))
+    bridge.facts = CLASSIC
+    bridge.lose_source()
+    assert not bridge.steering.stream
+
+
+def test_a_generation_of_which_the_broker_said_nothing_keeps_what_was_known() -> None:
+    bridge = Bridge(facts=STREAM)
+    bridge.relay.source_lost(bridge.now_s)
+    bridge.relay.source_connecting()
+    bridge.relay.source_opened(0)
+    assert bridge.steering.stream
+
+
+def test_at_the_start_the_settings_say_what_the_queue_is() -> None:
+    window = Bridge().window
+    plan = Plan(destination=route("", "dq"), queue_type="stream")
+    assert Relay(window, plan, lambda: 0.5).steering.stream
+
+
+def test_a_hold_timeout_ends_a_streams_generation_and_what_is_held_is_stale() -> None:
+    bridge = Bridge(WindowLimits(hold_timeout_s=60.0), facts=STREAM)
+    bridge.source(deliver(1, message(7)), deliver(2, message(8)))
+    bridge.destination(frames.BLOCKED)
+    bridge.wait(59.0)
+    assert bridge.relay.decide(bridge.now_s) is None
+    bridge.wait(1.0)
+    text = "the destination accepted nothing for 60 s"
+    assert bridge.relay.decide(bridge.now_s) == EndGeneration("source", "hold-timeout", text, drop=False)
+    assert bridge.to_source() == b""
+    bridge.lose_source()
+    assert bridge.books.requeued == {}
+    assert bridge.books.stale_held == 2
+    assert bridge.wanted_prefetch == 0, "it is blocked"
+    bridge.destination(frames.UNBLOCKED)
+    assert bridge.relay.decide(bridge.now_s) == Consume(1000, 7)
+
+
+def test_a_hold_timeout_of_a_stream_counts_also_where_its_requeues_would() -> None:
+    bridge = Bridge(WindowLimits(hold_timeout_s=60.0), probing=True, facts=QueueFacts("stream", requeues_counted=True))
+    bridge.source(deliver(1, message(7)))
+    bridge.destination(frames.BLOCKED)
+    bridge.wait(60.0)
+    assert isinstance(bridge.relay.decide(bridge.now_s), EndGeneration)
+
+
+def test_a_message_of_a_stream_that_is_refused_while_it_probes_is_held() -> None:
+    bridge = Bridge(probing=True, facts=STREAM)
+    bridge.source(deliver(1, message(7)))
+    bridge.to_destination()
+    bridge.destination(confirm(1, accepted=False))
+    bridge.wait(0.05)
+    assert bridge.to_source() == b""
+    assert bridge.steering.state is State.PROBING
+
+
+def test_a_queue_that_shows_itself_as_a_stream_while_it_probes_is_read_on_with_the_whole_prefetch() -> None:
+    bridge = Bridge(probing=True, facts=UNKNOWN)
+    bridge.source(deliver(1, message(7)))
+    bridge.to_destination()
+    bridge.destination(confirm(1))
+    assert bridge.steering.state is State.WIDENING
+    assert bridge.relay.decide(bridge.now_s) == Consume(1000, 8)
+    assert bridge.steering.starting("ct-2", bridge.now_s)
+    bridge.relay.started(EMPTY_QUEUE, bridge.now_s)
+    assert bridge.to_source() == CANCEL
+    bridge.source(frames.CANCEL_OK)
+    assert bridge.to_source() == ack(1, multiple=True)
