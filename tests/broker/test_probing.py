@@ -69,9 +69,7 @@ def test_few_messages_try_whether_there_is_a_route(source: Node, destination: No
     assert fetched <= {0, 1, 2}
 
 
-def test_stopping_again_and_again_quarantines_next_to_nothing(
-    source: Node, destination: Node, queue_name: str
-) -> None:
+def test_stopping_again_and_again_quarantines_next_to_nothing(source: Node, destination: Node, queue_name: str) -> None:
     """SIGTERM while the destination is full: only what a bridge has in hand is given back.
 
     The same message may be in hand each time, and go to the quarantine: nothing tells it from a guilty one.
