@@ -57,6 +57,8 @@ class Status:
             found.append(f"destination: {self.trouble}")
         if self.unreadable:
             found.append(f"source: {self.unreadable}")
+        if self.stuck:
+            found.append(self.stuck)
         if self.stopping:
             found.append("stopping")
         elif not self.consuming and not found:
