@@ -412,7 +412,8 @@ MISTAKES = (
     (bridge({"destinationExchange": "x"}), "settings.destinationQueue and settings.destinationExchange are both set"),
     (bridge({"destinationRoutingKey": "x"}), "settings.destinationRoutingKey is set with settings.destinationQueue"),
     (bridge({**NO_QUEUE, "destinationExchange": "x", "destinationDeclare": True}), "settings.destinationDeclare"),
-    (bridge({"sourceQueueType": "classic"}), "settings.sourceQueueType has no effect"),
+    (bridge({"destinationQueueType": "classic"}), "settings.destinationQueueType has no effect"),
+    (bridge({"sourceQueueArguments": {"x-expires": 1}}), "settings.sourceQueueArguments has no effect"),
     (
         bridge({"sourceConsumerPriority": 1, "sourceConsumerArguments": {"x-priority": 2}}),
         "settings.sourceConsumerPriority and x-priority",
