@@ -205,7 +205,7 @@ def test_poison_is_held_where_there_is_no_quarantine(source: Node, destination: 
     this.publish(200)
     with this.bridge:
         this.wait_forwarded(400)
-        wait_hindered(this, "no quarantine takes")
+        wait_hindered(this, "no quarantine accepts")
         assert in_flight(this.metrics()) == 1
         this.publish(100)
         this.wait_forwarded(500)

@@ -6,7 +6,7 @@ import pytest
 
 from bridge.window.blame import Verdict
 from bridge.window.pace import Trouble
-from bridge.window.parked import ASIDE_RETRY_MAX_S, RETURNS_IN_A_ROW, Parked
+from bridge.window.parked import ASIDE_RETRY_MAX_S, RETRIES_AT_ONCE, RETURNS_IN_A_ROW, Parked
 from tests.support.frames import delivery
 
 POISON = Verdict("poison", 406, "why")
@@ -15,8 +15,8 @@ POISON = Verdict("poison", 406, "why")
 class Scene:
     """Nothing is aside yet; shorthands by delivery tag."""
 
-    def __init__(self, *, own_keys: bool = False) -> None:
-        self.parked = Parked(Trouble(lambda: 1.0), own_keys=own_keys)
+    def __init__(self, *, own_keys: bool = False, most: int = 3) -> None:
+        self.parked = Parked(Trouble(lambda: 1.0), most=most, own_keys=own_keys)
 
     def returned(self, *delivery_tags: int, now_s: float = 0.0) -> list[bool]:
         """What each return says of the destination."""
@@ -40,7 +40,11 @@ class Scene:
 
     def given_up(self, now_s: float) -> list[tuple[int, str]]:
         """What has been refused for 100 s."""
-        return [(d.delivery_tag, reason) for d, reason in self.parked.given_up(now_s, 100.0)]
+        return [(d.delivery_tag, reason) for d, reason in self.parked.given_up(now_s, 100.0, returned=True)]
+
+    def unroutable(self, now_s: float, accepted_s: float | None, timeout_s: float = 100.0) -> list[int]:
+        """What goes to the quarantine for want of a route."""
+        return [d.delivery_tag for d in self.parked.unroutable(now_s, timeout_s, accepted_s)]
 
     def offered(self, now_s: float) -> list[tuple[int, Verdict]]:
         """What the quarantine is offered again."""
@@ -166,13 +170,13 @@ def test_an_operator_is_told_why() -> None:
     scene = Scene()
     assert scene.parked.hindrance == ""
     scene.returned(1)
-    assert scene.parked.hindrance == "has no route for 1 messages, which are tried again"
+    assert scene.parked.hindrance == "has no route for 1 message; trying again"
     scene.park(2, 0.0, 5.0)
     scene.parked.park(delivery(3), Verdict("too-large"), 0.0, 6.0)
-    assert scene.parked.hindrance == "holds 2 messages that it refuses and no quarantine takes (why)"
+    assert scene.parked.hindrance == "rejects 2 messages (why); holding them, no quarantine accepts them"
     scene.offered(5.0)
     assert "too-large" in scene.parked.hindrance
-    assert "holds 2" in scene.parked.hindrance, "also while one is offered"
+    assert "rejects 2" in scene.parked.hindrance, "also while one is offered"
 
 
 def test_released_nothing_waits() -> None:
@@ -180,3 +184,38 @@ def test_released_nothing_waits() -> None:
     scene.returned(1, 2)
     assert [d.delivery_tag for d in scene.parked.release()] == [1, 2]
     assert scene.parked.deliveries == []
+
+
+def test_too_many_without_a_route_are_unroutable_the_longest_waiting_first_once_another_was_accepted() -> None:
+    scene = Scene(own_keys=True, most=3)
+    for tag in range(1, 6):
+        scene.returned(tag, now_s=float(tag))
+        scene.taken()
+    assert scene.unroutable(6.0, accepted_s=None) == [], "nothing was ever accepted"
+    assert scene.unroutable(6.0, accepted_s=1.5) == [1], "the second was returned after the last that was accepted"
+    assert scene.unroutable(6.0, accepted_s=6.0) == [2]
+    assert scene.unroutable(6.0, accepted_s=6.0) == []
+    assert scene.unroutable(103.5, accepted_s=103.5) == [3], "it has waited for 100 s"
+    assert scene.unroutable(1000.0, accepted_s=1000.0, timeout_s=0.0) == [], "0 is for ever"
+
+
+def test_while_nothing_has_a_route_nothing_is_unroutable() -> None:
+    scene = Scene(most=1)
+    scene.returned(*range(1, RETURNS_IN_A_ROW + 1))
+    assert scene.unroutable(1000.0, accepted_s=1000.0) == []
+
+
+def test_only_a_few_are_tried_again_at_a_time() -> None:
+    scene = Scene(own_keys=True, most=100)
+    scene.returned(*range(1, 21))
+    scene.taken()
+    scene.returned(*range(21, 41))
+    scene.taken()
+    assert len(scene.due(1000.0)) == RETRIES_AT_ONCE
+
+
+def test_the_returned_are_not_given_up_where_they_go_to_the_quarantine() -> None:
+    scene = Scene()
+    scene.returned(1)
+    scene.park(2, 0.0, 5.0)
+    assert [d.delivery_tag for d, _ in scene.parked.given_up(100.0, 100.0, returned=False)] == [2]

@@ -22,7 +22,7 @@ def test_a_returned_message_is_set_aside_the_others_pass_and_it_is_tried_again()
     scene.refuse_route(1, 1)
     scene.confirm(3, multiple=True)
     assert scene.acks() == [(2, False), (3, False)]
-    assert scene.window.hindrance == "has no route for 1 messages, which are tried again"
+    assert scene.window.hindrance == "has no route for 1 message; trying again"
     assert scene.window.oldest_received_s == scene.now_s
     scene.receive(4)
     assert scene.take() == [4], "others pass"
@@ -89,7 +89,7 @@ def test_the_oldest_in_flight_is_told_also_when_it_was_published_last() -> None:
 
 
 def test_a_message_without_a_route_is_tried_ever_more_rarely_and_given_back_in_the_end() -> None:
-    scene = Scene(hold_timeout_s=200.0)
+    scene = Scene(hold_timeout_s=200.0, unroutable_timeout_s=0.0)
     scene.receive(1)
     seqno, tries = 0, []
     while not scene.window.settlement.requeues:
@@ -325,7 +325,7 @@ def test_without_a_quarantine_poison_is_held_shown_and_given_back() -> None:
     scene.lose_destination(406, TOO_LARGE)
     scene.reopen_destination()
     assert scene.verdicts() == []
-    assert scene.window.hindrance == f"holds 1 messages that it refuses and no quarantine takes ({TOO_LARGE})"
+    assert scene.window.hindrance == f"rejects 1 message ({TOO_LARGE}); holding them, no quarantine accepts them"
     assert scene.take() == [2], "others pass, and are not caught by a limit"
     scene.wait(60.0)
     assert scene.window.settlement.requeues == [1]
@@ -340,7 +340,7 @@ def test_what_the_quarantine_refuses_is_held_and_offered_again() -> None:
     scene.reopen_destination()
     scene.window.quarantine_refused(scene.now_s)
     assert scene.verdicts() == []
-    assert scene.window.hindrance == "holds 1 messages that it refuses and no quarantine takes (poison)"
+    assert scene.window.hindrance == "rejects 1 message (poison); holding them, no quarantine accepts them"
     scene.wait(RETRY_MAX_S)
     assert scene.verdicts() == [(1, "poison", 406)]
     assert scene.take() == []
@@ -356,7 +356,7 @@ def test_what_the_quarantine_refuses_for_long_is_given_back_though_it_is_offered
         assert scene.window.settlement.requeues == []
         scene.window.quarantine_refused(scene.now_s)
         scene.wait(RETRY_MAX_S)
-        assert "no quarantine takes" in scene.window.hindrance, "also while it is offered"
+        assert "no quarantine accepts" in scene.window.hindrance, "also while it is offered"
     scene.window.quarantine_refused(scene.now_s)
     scene.wait(0.1)
     assert scene.window.settlement.requeues == [1]
