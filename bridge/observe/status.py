@@ -1,4 +1,4 @@
-"""The bridge's state as one value: what the supervisor says, and `/readyz`, `/healthz` and `/metrics` repeat."""
+"""The bridge's state as one value: what the supervisor says, and `/readyz` and `/metrics` repeat."""
 
 from __future__ import annotations
 
@@ -57,6 +57,8 @@ class Status:
             found.append(f"destination: {self.trouble}")
         if self.unreadable:
             found.append(f"source: {self.unreadable}")
+        if self.stuck:
+            found.append(self.stuck)
         if self.stopping:
             found.append("stopping")
         elif not self.consuming and not found:
