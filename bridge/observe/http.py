@@ -116,15 +116,15 @@ class Endpoint:
         return HTTPStatus.OK, content_type, encode(self._registry)
 
     def healthz(self) -> tuple[HTTPStatus, str, bytes]:
-        """Return 200 while the loop turns.
+        """Return 200 unless a restart would help: while the loop answers.
 
-        What a broker or a message does never changes that: a restart would mend neither, and forget what the bridge
-        has learned.
+        A fault at a broker or in a message is for `readyz`. Kubernetes would kill the process, which then forgets what
+        it has learned, and a quorum queue would count a return of all that it held.
         """
-        if self.refresh():
-            return _json(HTTPStatus.OK, {"healthy": True, "reason": ""})
-        reason = f"the event loop has not answered for {LOOP_TIMEOUT_S:g} s"
-        return _json(HTTPStatus.SERVICE_UNAVAILABLE, {"healthy": False, "reason": reason})
+        stuck = "" if self.refresh() else f"the event loop has not answered for {LOOP_TIMEOUT_S:g} s"
+        return _json(
+            HTTPStatus.SERVICE_UNAVAILABLE if stuck else HTTPStatus.OK, {"healthy": not stuck, "reason": stuck}
+        )
 
     def readyz(self) -> tuple[HTTPStatus, str, bytes]:
         """Return 200 when consuming and the destination is up and takes messages."""

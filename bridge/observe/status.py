@@ -1,4 +1,4 @@
-"""The bridge's state as one value: what the supervisor says, and `/readyz` and `/metrics` repeat."""
+"""The bridge's state as one value: what the supervisor says, and `/readyz`, `/healthz` and `/metrics` repeat."""
 
 from __future__ import annotations
 

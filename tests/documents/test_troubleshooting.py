@@ -30,7 +30,7 @@ def pattern(node: ast.expr) -> str:
     """Return a pattern of what an expression of text makes: literal parts, and anything where a value goes."""
     match node:
         case ast.Constant(value=str() as text):
-            return ".+".join(re.escape(part) for part in re.split(r"%[sdr]|%\.\d+f", text))
+            return ".+".join(re.escape(part) for part in re.split(r"%[sdrg]|%\.\d+f", text))
         case ast.JoinedStr(values=values):
             return "".join(pattern(value) if isinstance(value, ast.Constant) else ".+" for value in values)
         case _:

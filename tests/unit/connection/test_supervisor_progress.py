@@ -1,4 +1,4 @@
-"""The whole bridge beside a source that is up and of no use: begun anew, and `/healthz` says when that is in vain."""
+"""The whole bridge beside a source that is up and of no use: begun anew, and `/readyz` says when that is in vain."""
 
 from __future__ import annotations
 

@@ -543,7 +543,7 @@ def test_tls_files_have_no_effect_without_tls(certificates: Certificates) -> Non
             {"SOURCE_CONSUMER_PRIORITY": "1", "SOURCE_CONSUMER_ARGUMENTS": '{"x-priority": 2}'},
             "BRIDGE_SOURCE_CONSUMER_PRIORITY and x-priority",
         ),
-        ({"SOURCE_QUEUE_TYPE": "stream"}, "BRIDGE_SOURCE_QUEUE_TYPE has no effect"),
+        ({"DESTINATION_QUEUE_TYPE": "stream"}, "BRIDGE_DESTINATION_QUEUE_TYPE has no effect"),
         ({"SOURCE_QUEUE_ARGUMENTS": '{"x-expires": 1}'}, "BRIDGE_SOURCE_QUEUE_ARGUMENTS has no effect"),
         (
             {"SOURCE_DECLARE": "true", "SOURCE_QUEUE_ARGUMENTS": '{"x-queue-type": "classic"}'},
