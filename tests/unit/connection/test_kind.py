@@ -27,11 +27,13 @@ class Broker:
 
     @asynccontextmanager
     async def question(self) -> AsyncIterator[AbstractChannel]:
+        """A channel that a refusal may close."""
         yield cast("AbstractChannel", self)
 
     async def queue_declare(
         self, _: str, *, durable: bool, auto_delete: bool, arguments: Mapping[str, int | bool | str]
     ) -> None:
+        """Raise for the first difference."""
         asked = {"durable": durable, "auto_delete": auto_delete, **arguments}
         for name in sorted({*asked, *self._queue}, key=lambda name: (name == "x-delivery-limit", name)):
             received = str(asked[name]).lower() if name in asked else ""
