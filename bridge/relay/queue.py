@@ -54,7 +54,12 @@ class QueueFacts:
         A classic queue of 3.10.8 with a single active consumer delivers nothing to the one that a cancel has made the
         active one, until a consumer is added or a message published.
         """
-        return self.queue_type == "classic" and bool(self.single_active) and not self.deleted_by_cancel
+        return self.queue_type == "classic" and bool(self.single_active) and not self.auto_delete
+
+    @property
+    def replaceable(self) -> bool:
+        """Whether a consumer can be replaced: not where the cancel has to come first, and deletes the queue."""
+        return not (self.single_active and self.auto_delete)
 
     @property
     def advice(self) -> str:

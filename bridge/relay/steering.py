@@ -248,7 +248,7 @@ class Steering:
                 return None
         elif self.consumer is not Consumer.ON or source.replaces or not self._replaces(now_s):
             return None
-        narrow = self.state is State.PROBING and not self.stream
+        narrow = self.state is State.PROBING and not self.stream and self.facts.replaceable
         return Consume(1 if narrow else min(window.limits.prefetch, source.fitting), window.resume_offset)
 
     def _replaces(self, now_s: float) -> bool:

@@ -32,6 +32,7 @@ def test_a_queue_of_which_nobody_said_otherwise_may_be_deleted_by_a_cancel(
 
 def test_where_a_cancel_deletes_the_queue_no_consumer_is_cancelled_before_its_successor_is_started() -> None:
     assert QueueFacts("classic", auto_delete=False, single_active=True).replaced_by_cancel_first
+    assert QueueFacts("classic", auto_delete=False, expires=True, single_active=True).replaced_by_cancel_first
     assert not QueueFacts("classic", auto_delete=True, single_active=True).replaced_by_cancel_first
     assert not QueueFacts("classic", auto_delete=False, single_active=False).replaced_by_cancel_first
     assert not QueueFacts("quorum", auto_delete=False, single_active=True).replaced_by_cancel_first

@@ -79,6 +79,15 @@ def test_where_a_cancel_wakes_no_standby_the_first_consumer_is_cancelled_before_
     assert bridge.to_source() == b""
 
 
+def test_where_no_consumer_can_be_replaced_it_consumes_with_the_whole_prefetch_at_once() -> None:
+    """An auto-delete queue has no delivery limit; with a single active consumer neither way of replacing it is safe."""
+    bridge = Bridge(probing=True, consuming=False, facts=replace(AUTO_DELETE, single_active=True))
+    assert bridge.consume() == 1000
+    accept_probe(bridge)
+    assert bridge.steering.state is State.RUNNING
+    assert bridge.wanted_prefetch == 0
+
+
 def test_acks_wait_for_the_old_consumers_cancel_ok_also_while_the_new_one_delivers() -> None:
     bridge = Bridge(probing=True)
     accept_probe(bridge)
