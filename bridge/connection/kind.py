@@ -41,6 +41,7 @@ class Queue:
     consumers: int = 0
     auto_delete: bool = False
     expires: bool = False
+    single_active: bool = False
 
 
 async def kind_of(question: Callable[[], AbstractAsyncContextManager[AbstractChannel]], name: str) -> Queue:
@@ -62,7 +63,14 @@ async def kind_of(question: Callable[[], AbstractAsyncContextManager[AbstractCha
             flags[argument] = value == "true"
         else:
             arguments[argument] = _argument(value)
-    return Queue(queue_type, delivery_limit, flags["durable"], flags["auto_delete"], "x-expires" in arguments)
+    return Queue(
+        queue_type=queue_type,
+        delivery_limit=delivery_limit,
+        durable=flags["durable"],
+        auto_delete=flags["auto_delete"],
+        expires="x-expires" in arguments,
+        single_active=arguments.get("x-single-active-consumer") is True,
+    )
 
 
 async def _difference(

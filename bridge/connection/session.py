@@ -335,6 +335,7 @@ class SourceSession(Session):
             queue_type,
             auto_delete=found.auto_delete if known else None,
             expires=found.expires if known else None,
+            single_active=found.single_active if known else None,
             requeues_counted=queue_type != "classic" and not (is_rabbitmq and version >= UNCOUNTED_SINCE),
         )
 

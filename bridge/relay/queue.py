@@ -30,6 +30,8 @@ class QueueFacts:
     """Deleted with its messages when its last consumer goes: by cancel, exit or a lost connection."""
     expires: bool | None = None
     """Deleted with its messages when it has had no consumer for a while (`x-expires`)."""
+    single_active: bool | None = None
+    """Delivers to one consumer at a time, and to the next one when that is gone (`x-single-active-consumer`)."""
     requeues_counted: bool = True
     """Whether `nack(requeue)` counts towards a delivery limit: on quorum queues before RabbitMQ 4.3."""
 
@@ -44,6 +46,20 @@ class QueueFacts:
     def deletes_itself(self) -> bool:
         """Whether it is known to be deleted with its messages some time after its last consumer has gone."""
         return bool(self.auto_delete or self.expires)
+
+    @property
+    def replaced_by_cancel_first(self) -> bool:
+        """Whether a consumer must be cancelled before the one that replaces it is started.
+
+        A classic queue of 3.10.8 with a single active consumer delivers nothing to the one that a cancel has made the
+        active one, until a consumer is added or a message published.
+        """
+        return self.queue_type == "classic" and bool(self.single_active) and not self.auto_delete
+
+    @property
+    def replaceable(self) -> bool:
+        """Whether a consumer can be replaced: not where the cancel has to come first, and deletes the queue."""
+        return not (self.single_active and self.auto_delete)
 
     @property
     def advice(self) -> str:

@@ -248,7 +248,7 @@ class Steering:
                 return None
         elif self.consumer is not Consumer.ON or source.replaces or not self._replaces(now_s):
             return None
-        narrow = self.state is State.PROBING and not self.stream
+        narrow = self.state is State.PROBING and not self.stream and self.facts.replaceable
         return Consume(1 if narrow else min(window.limits.prefetch, source.fitting), window.resume_offset)
 
     def _replaces(self, now_s: float) -> bool:
@@ -307,7 +307,11 @@ class Steering:
     def _ask(self, now_s: float) -> Action | None:
         action: Action | None = None
         lost = self.consumer is Consumer.LOST and not self._source.deleted
-        if (consume := self.wanted(now_s)) is not None:
+        consume = self.wanted(now_s)
+        if consume is not None and self.consumer is Consumer.ON and self.facts.replaced_by_cancel_first:
+            self._source.cancel()
+            return None
+        if consume is not None:
             self._source.ask(consume.prefetch)
             action = consume
         elif lost or now_s >= self._ask_at_s > 0.0:

@@ -30,6 +30,14 @@ def test_a_queue_of_which_nobody_said_otherwise_may_be_deleted_by_a_cancel(
     assert QueueFacts(queue_type).deleted_by_cancel is deleted
 
 
+def test_where_a_cancel_deletes_the_queue_no_consumer_is_cancelled_before_its_successor_is_started() -> None:
+    assert QueueFacts("classic", auto_delete=False, single_active=True).replaced_by_cancel_first
+    assert QueueFacts("classic", auto_delete=False, expires=True, single_active=True).replaced_by_cancel_first
+    assert not QueueFacts("classic", auto_delete=True, single_active=True).replaced_by_cancel_first
+    assert not QueueFacts("classic", auto_delete=False, single_active=False).replaced_by_cancel_first
+    assert not QueueFacts("quorum", auto_delete=False, single_active=True).replaced_by_cancel_first
+
+
 @pytest.mark.parametrize("queue_type", ("classic", "quorum", "stream", None))
 def test_where_the_broker_said_what_the_queue_is_its_word_counts(queue_type: QueueType | None) -> None:
     assert not QueueFacts(queue_type, auto_delete=False, expires=False).deleted_by_cancel

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from bridge.relay.consumer import Consumer
@@ -63,6 +65,27 @@ def test_when_a_message_was_accepted_a_second_consumer_with_the_whole_prefetch_r
     assert bridge.steering.state is State.RUNNING
     assert bridge.to_source() == ack(1, multiple=True)
     assert bridge.wanted_prefetch == 0, "once a generation"
+
+
+def test_where_a_cancel_wakes_no_standby_the_first_consumer_is_cancelled_before_the_second_is_started() -> None:
+    """A classic queue of 3.10.8 with a single active consumer: to be consumed from wakes it."""
+    bridge = Bridge(probing=True, facts=replace(CLASSIC, single_active=True))
+    accept_probe(bridge)
+    assert bridge.relay.decide(bridge.now_s) is None
+    assert bridge.to_source() == CANCEL + ack(1, multiple=True)
+    bridge.source(frames.CANCEL_OK)
+    assert bridge.consume("ct-2") == 1000
+    assert bridge.steering.state is State.RUNNING
+    assert bridge.to_source() == b""
+
+
+def test_where_no_consumer_can_be_replaced_it_consumes_with_the_whole_prefetch_at_once() -> None:
+    """An auto-delete queue has no delivery limit; with a single active consumer neither way of replacing it is safe."""
+    bridge = Bridge(probing=True, consuming=False, facts=replace(AUTO_DELETE, single_active=True))
+    assert bridge.consume() == 1000
+    accept_probe(bridge)
+    assert bridge.steering.state is State.RUNNING
+    assert bridge.wanted_prefetch == 0
 
 
 def test_acks_wait_for_the_old_consumers_cancel_ok_also_while_the_new_one_delivers() -> None:
