@@ -436,7 +436,8 @@ class Steering:
                 if found is None or found.exists:
                     self.window.doubt()
         elif self.state is not State.STOPPING:
-            if (ending := self.watchdog.looked(found, now_s)) is not None:
+            answer = found if found is not None and found.exists else None
+            if (ending := self.watchdog.looked(answer, now_s)) is not None:
                 self._source.end(*ending)
         elif found is not None and not found.ready and not self.window.in_flight and self.consumer is Consumer.ON:
             self._source.cancel()

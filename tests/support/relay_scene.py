@@ -30,7 +30,8 @@ UNKNOWN = QueueFacts()
 
 def counted(delivery_count: int) -> bytes:
     """A message with its delivery count, as a quorum queue delivers it."""
-    fields = {"x-delivery-count": b"l" + pack(">q", delivery_count), "k": b"V"}
+    count = b"l" + pack(">q", delivery_count)
+    fields = {"x-acquired-count": count, "x-delivery-count": count, "k": b"V"}
     return content(b"m", PERSISTENT | {"headers": table(fields)})
 
 
@@ -94,6 +95,10 @@ class Bridge:
         prefetch = self.start(consumer_tag)
         self.relay.started(QueueState(ready, 0), self.now_s)
         return prefetch
+
+    def state(self) -> State:
+        """Whether and how the bridge consumes; asked anew each time."""
+        return self.steering.state
 
     @property
     def wanted_prefetch(self) -> int:

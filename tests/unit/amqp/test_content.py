@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.amqp import content
-from bridge.amqp.content import ContentPreparer, HeaderPolicy, Treatment
+from bridge.amqp.content import ContentPreparer, Counts, HeaderPolicy, Treatment
 from bridge.errors import MalformedFrameError
 from tests.support import frames
 from tests.support.frames import PERSISTENT, Properties, table, text
@@ -196,9 +196,9 @@ def test_delivery_counts_are_read_and_dropped_or_kept(treatment: Literal["keep",
         (b"B\xff", 255),
         (b"s" + pack(">h", 7), 7),
         (b"u" + pack(">H", 65535), 65535),
-        (b"I" + pack(">i", -1), -1),
+        (b"I" + pack(">i", -1), 0),
         (b"i" + pack(">I", 1 << 31), 1 << 31),
-        (b"l" + pack(">q", -1), -1),
+        (b"l" + pack(">q", -1), 0),
         (b"L" + pack(">Q", 1 << 63), 1 << 63),
         (text("7"), 0),
         (b"V", 0),
@@ -208,6 +208,26 @@ def test_a_delivery_count_of_any_type(value: bytes, expected: int) -> None:
     prepared = ContentPreparer(HeaderPolicy()).prepare(
         header(PERSISTENT | {"headers": table({"x-delivery-count": value})})
     )
+    assert prepared is not None
+    assert prepared.delivery_count == expected
+
+
+@pytest.mark.parametrize(
+    ("counts", "delivered", "acquired", "expected"),
+    (
+        *(("any", 5, None, 5), ("any", 25, 1, 1), ("any", None, 3, 0), ("acquired", 25, None, 0)),
+        *(("acquired", 25, 2, 2), ("acquired", 2, 3, 2), ("none", 5, 5, 0)),
+    ),
+)
+def test_a_count_that_is_not_the_queues_own_is_not_believed(
+    counts: Counts, delivered: int | None, acquired: int | None, expected: int
+) -> None:
+    """An application or a shovel may have copied another queue's."""
+    named = {"x-acquired-count": acquired, "x-delivery-count": delivered}
+    fields = {name: b"l" + pack(">q", value) for name, value in named.items() if value is not None}
+    preparer = ContentPreparer(HeaderPolicy())
+    preparer.believe(counts)
+    prepared = preparer.prepare(header(PERSISTENT | {"headers": table(fields)}))
     assert prepared is not None
     assert prepared.delivery_count == expected
 

@@ -158,8 +158,8 @@ def notices() -> Sample:
     sample.add_control(frames.HEARTBEAT)
     sample.add_control(frames.BLOCKED, Blocked("low on memory"))
     sample.add_control(frames.UNBLOCKED, Unblocked())
-    sample.add_control(frames.CANCEL, ConsumerCancelled(by_us=False))
-    sample.add(frames.CANCEL_OK, ConsumerCancelled(by_us=True))
+    sample.add_control(frames.CANCEL, ConsumerCancelled(by_us=False, consumer_tag="ct"))
+    sample.add(frames.CANCEL_OK, ConsumerCancelled(by_us=True, consumer_tag="ct"))
     sample.add_control(frames.QUEUE_DECLARE_OK)
     # The control plane's own channels: nothing on them is the data plane's.
     sample.add_control(confirm(4, channel=3))

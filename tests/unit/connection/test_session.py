@@ -265,7 +265,7 @@ async def test_a_consumer_has_the_prefetch_the_arguments_and_a_tag_of_its_own() 
     settings = {"source_consumer_priority": 7, "source_consumer_arguments": '{"x-stream-offset": "first"}'}
     async with session_of(SourceSession, **settings) as (session, broker):
         await session.open(0)
-        await session.consume(10)
+        await session.consume(10, None)
         assert only(broker.peer.got(commands.Basic.Qos)).prefetch_count == 10
         consume = only(broker.peer.got(commands.Basic.Consume))
         assert (consume.consumer_tag, consume.no_ack, consume.exclusive) == ("amqp-bridge-1", False, False)

@@ -225,10 +225,10 @@ async def test_a_bug_ends_a_generation_and_not_the_process(
     works = getattr(SourceSession, step)
     calls = 0
 
-    async def fails_twice(self: SourceSession, argument: int) -> object:
+    async def fails_twice(self: SourceSession, *arguments: object) -> object:
         nonlocal calls
         calls += 1
-        return 1 // 0 if calls <= 2 else await works(self, argument)
+        return 1 // 0 if calls <= 2 else await works(self, *arguments)
 
     monkeypatch.setattr(SourceSession, step, fails_twice)
     async with ScriptedBroker() as source, ScriptedBroker() as destination, bridge(source, destination) as running:

@@ -11,6 +11,8 @@ from tests.support import frames
 from tests.support.frames import PERSISTENT, confirm, content, deliver, returned, table, text
 from tests.support.relay_scene import Bridge, M, ack, condemned, publish, quarantining, reasons
 
+RETURNED_OFTEN = dict.fromkeys(("x-acquired-count", "x-delivery-count"), b"l" + pack(">q", 17))
+
 
 def test_a_condemned_message_is_acked_when_the_quarantine_has_confirmed_it() -> None:
     bridge = Bridge()
@@ -126,7 +128,10 @@ def test_a_return_means_that_the_queue_is_gone_and_the_channel_is_opened_anew() 
 
 def test_nothing_expires_in_the_quarantine() -> None:
     bridge = Bridge()
-    often = PERSISTENT | {"headers": table({"x-delivery-count": b"l" + pack(">q", 17)}), "expiration": b"60000"}
+    often = PERSISTENT | {
+        "headers": table(RETURNED_OFTEN),
+        "expiration": b"60000",
+    }
     bridge.source(deliver(1, content(b"m", often), redelivered=1))
     bridge.open_quarantine()
     bridge.wait(0.1)

@@ -238,7 +238,7 @@ def test_a_deleted_queue_ends_its_generation_when_what_is_held_is_forwarded_or_a
     else:
         bridge.destination(frames.BLOCKED)
         bridge.now_s += 60.0
-    gone = EndGeneration("source", "consumer-cancelled", "the queue was deleted", drop=False)
+    gone = EndGeneration("source", "consumer-cancelled", "the broker cancelled the consumer", drop=False)
     assert bridge.relay.decide(bridge.now_s) == gone
     assert bridge.books.duplicates_possible == 0
 

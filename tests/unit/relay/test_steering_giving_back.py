@@ -57,12 +57,12 @@ def test_what_is_held_too_long_is_given_back_and_consumed_again_when_the_destina
     bridge.wait(59.0)
     assert bridge.to_source() == b"", "invariant 6: hold first"
     bridge.wait(1.0)
-    assert bridge.steering.state is State.GIVING_BACK
+    assert bridge.state() is State.GIVING_BACK
     assert bridge.to_source() == CANCEL
     bridge.source(frames.CANCEL_OK)
     assert bridge.to_source() == requeue(3, multiple=True), "in one go, so that its order stays"
     assert bridge.books.requeued == {"hold-timeout": 3}
-    assert bridge.steering.state is State.PROBING
+    assert bridge.state() is State.PROBING
     bridge.wait(PROBE_AGAIN_S)
     assert bridge.wanted_prefetch == 0, "it is blocked"
     bridge.destination(frames.UNBLOCKED)
@@ -109,7 +109,7 @@ def test_with_memory_full_the_held_are_given_back_before_the_cancel_ok_which_cou
     bridge.source(deliver(2, M))
     assert bridge.to_source() == requeue(2, multiple=True), "what still comes goes back, too"
     bridge.source(frames.CANCEL_OK)
-    assert bridge.steering.state is State.PROBING
+    assert bridge.state() is State.PROBING
 
 
 def test_a_source_that_is_lost_while_it_is_given_back_has_nothing_to_give_back() -> None:
@@ -118,7 +118,7 @@ def test_a_source_that_is_lost_while_it_is_given_back_has_nothing_to_give_back()
     bridge.destination(frames.BLOCKED)
     bridge.wait(60.0)
     bridge.lose_source()
-    assert bridge.steering.state is State.PROBING
+    assert bridge.state() is State.PROBING
     assert bridge.to_source() == b""
     bridge.destination(frames.UNBLOCKED)
     bridge.wait(PROBE_AGAIN_S)
@@ -188,7 +188,7 @@ def test_a_refused_probe_is_requeued_at_once_and_probed_again_after_a_pause_that
     pauses: list[float] = []
     for number in range(1, 12):
         refuse_probe(bridge, number, number)
-        assert bridge.steering.state is State.GIVING_BACK
+        assert bridge.state() is State.GIVING_BACK
         assert bridge.to_source() == CANCEL
         bridge.source(frames.CANCEL_OK)
         assert bridge.to_source() == requeue(number, multiple=True)
@@ -212,7 +212,7 @@ def test_after_a_message_that_was_accepted_the_pause_after_a_refused_probe_is_sh
     bridge.source(deliver(4, M, redelivered=1))
     bridge.to_destination()
     bridge.destination(confirm(4))
-    assert bridge.steering.state is State.WIDENING
+    assert bridge.state() is State.WIDENING
     bridge.lose_source()
     bridge.lose_source()
     assert bridge.consume() == 1
@@ -233,7 +233,7 @@ def test_a_probe_is_requeued_also_long_after_the_refusals_before_it() -> None:
     bridge.wait(REMEMBERED_S)
     bridge.wait(REMEMBERED_S)
     refuse_probe(bridge, 4, 4)
-    assert bridge.steering.state is State.GIVING_BACK
+    assert bridge.state() is State.GIVING_BACK
 
 
 @pytest.mark.parametrize("facts", (QUORUM_3, AUTO_DELETE, UNKNOWN))
@@ -243,11 +243,11 @@ def test_a_refused_probe_is_held_where_its_requeue_would_count_or_the_cancel_wou
     bridge = Bridge(probing=True, facts=facts)
     refuse_probe(bridge, 1, 1)
     assert bridge.to_source() == b""
-    assert bridge.steering.state is State.PROBING
+    assert bridge.state() is State.PROBING
     while not bridge.to_destination():
         bridge.wait(0.05)
     bridge.destination(confirm(2))
-    assert bridge.steering.state is State.WIDENING
+    assert bridge.state() is State.WIDENING
 
 
 def test_a_message_that_is_refused_while_the_bridge_runs_is_held() -> None:
@@ -255,7 +255,7 @@ def test_a_message_that_is_refused_while_the_bridge_runs_is_held() -> None:
     bridge = Bridge()
     refuse_probe(bridge, 1, 1)
     assert bridge.to_source() == b""
-    assert bridge.steering.state is State.RUNNING
+    assert bridge.state() is State.RUNNING
 
 
 def has_no_route(bridge: Bridge) -> None:
@@ -276,7 +276,7 @@ def test_a_probe_that_is_itself_at_fault_is_set_aside_and_the_next_one_tries(fau
     bridge.source(deliver(2, M, redelivered=1))
     bridge.to_destination()
     fault(bridge)
-    assert bridge.steering.state is State.PROBING, "a return ends no probe"
+    assert bridge.state() is State.PROBING, "a return ends no probe"
     assert bridge.consume("ct-2") == 1
     assert bridge.to_source() == CANCEL
 
@@ -306,7 +306,7 @@ def test_a_refused_probe_beside_one_that_is_parked_is_held() -> None:
     bridge.source(deliver(2, M, consumer_tag="ct-2"))
     bridge.to_destination()
     bridge.destination(confirm(2, accepted=False))
-    assert bridge.steering.state is State.PROBING
+    assert bridge.state() is State.PROBING
     assert bridge.to_source() == b""
 
 

@@ -59,10 +59,10 @@ def test_when_memory_is_full_for_ten_seconds_the_consumer_is_cancelled_and_readi
     """RabbitMQ drops a connection that it cannot write to for 30 s, and each counts for all that was set out."""
     bridge = filled(facts)
     bridge.wait(MEMORY_FULL_S - 0.1)
-    assert bridge.steering.state is State.RUNNING
+    assert bridge.state() is State.RUNNING
     assert bridge.to_source() == b""
     bridge.wait(0.1)
-    assert bridge.steering.state is State.SHEDDING
+    assert bridge.state() is State.SHEDDING
     assert bridge.steering.shedding
     assert not bridge.relay.paused
     assert bridge.to_source() == CANCEL
@@ -83,7 +83,7 @@ def test_after_shedding_it_consumes_again_when_there_is_room_with_as_many_as_fit
     bridge.wait(MEMORY_FULL_S)
     bridge.to_source()
     bridge.source(frames.CANCEL_OK)
-    assert bridge.steering.state is State.RUNNING
+    assert bridge.state() is State.RUNNING
     assert bridge.steering.consumer is Consumer.OFF
     assert not bridge.steering.shedding
     bridge.destination(frames.UNBLOCKED)
@@ -106,7 +106,7 @@ def test_memory_that_was_full_for_less_than_ten_seconds_again_and_again_sheds_no
         bridge.to_destination()
         bridge.destination(confirm(tag))
         bridge.wait(0.05)
-    assert bridge.steering.state is State.RUNNING
+    assert bridge.state() is State.RUNNING
 
 
 @pytest.mark.parametrize("facts", (AUTO_DELETE, UNKNOWN, STREAM))
@@ -114,7 +114,7 @@ def test_a_queue_that_a_cancel_may_delete_and_a_stream_are_not_shed(facts: Queue
     """Nothing of a stream can be requeued, and no broker counts its deliveries."""
     bridge = filled(facts)
     bridge.wait(100.0)
-    assert bridge.steering.state is State.RUNNING
+    assert bridge.state() is State.RUNNING
     assert bridge.to_source() == b""
     assert bridge.relay.paused
 
@@ -129,7 +129,7 @@ def test_shedding_while_it_widens_cancels_both_consumers() -> None:
     bridge.source(*(deliver(tag, LARGE, consumer_tag="ct-2") for tag in (2, 3, 4)))
     bridge.wait(0.0)
     bridge.wait(MEMORY_FULL_S)
-    assert bridge.steering.state is State.SHEDDING
+    assert bridge.state() is State.SHEDDING
     assert bridge.to_source() == CANCEL + cancel("ct-2") + ack(1, multiple=True)
 
 
@@ -139,20 +139,20 @@ def test_a_hold_timeout_while_it_sheds_gives_back_all_that_is_held() -> None:
     bridge.source(deliver(1, LARGE))
     bridge.wait(0.0)
     bridge.wait(MEMORY_FULL_S)
-    assert bridge.steering.state is State.SHEDDING
+    assert bridge.state() is State.SHEDDING
     bridge.wait(2.0)
-    assert bridge.steering.state is State.GIVING_BACK
+    assert bridge.state() is State.GIVING_BACK
     bridge.source(frames.CANCEL_OK)
     assert bridge.to_source() == CANCEL + requeue(1, multiple=True)
     assert bridge.books.requeued == {"hold-timeout": 1}
-    assert bridge.steering.state is State.PROBING
+    assert bridge.state() is State.PROBING
 
 
 def test_a_stop_while_it_sheds_gives_back_the_rest() -> None:
     bridge = filled()
     bridge.wait(MEMORY_FULL_S)
     bridge.stop()
-    assert bridge.steering.state is State.STOPPING
+    assert bridge.state() is State.STOPPING
     bridge.source(frames.CANCEL_OK)
     assert bridge.to_source() == CANCEL + requeue(3, multiple=True)
 
@@ -168,6 +168,6 @@ def test_a_source_that_is_lost_while_it_sheds_is_consumed_as_after_any_other_los
     bridge.source(*(deliver(tag, LARGE) for tag in range(1 + acked, 4 + acked)))
     bridge.wait(0.0)
     bridge.wait(MEMORY_FULL_S)
-    assert bridge.steering.state is State.SHEDDING
+    assert bridge.state() is State.SHEDDING
     bridge.lose_source()
     assert bridge.steering.state is (State.RUNNING if acked else State.PROBING)

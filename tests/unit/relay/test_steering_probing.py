@@ -46,14 +46,14 @@ def accept_probe(bridge: Bridge, delivery_tag: int = 1, message: bytes = M, *, r
 def test_a_new_process_consumes_a_single_message() -> None:
     """A crash counts for all that the broker had set out, read or not: with one it falls on the guilty alone."""
     bridge = Bridge(consuming=False, probing=True)
-    assert bridge.steering.state is State.PROBING
+    assert bridge.state() is State.PROBING
     assert bridge.consume() == 1
 
 
 def test_when_a_message_was_accepted_a_second_consumer_with_the_whole_prefetch_replaces_the_first() -> None:
     bridge = Bridge(probing=True)
     accept_probe(bridge)
-    assert bridge.steering.state is State.WIDENING
+    assert bridge.state() is State.WIDENING
     assert bridge.to_source() == b"", "an ack would bring the first consumer another message"
     assert bridge.relay.decide(bridge.now_s) == Consume(1000)
     assert bridge.steering.starting("ct-2", bridge.now_s)
@@ -62,7 +62,7 @@ def test_when_a_message_was_accepted_a_second_consumer_with_the_whole_prefetch_r
     assert bridge.to_source() == CANCEL
     assert bridge.steering.withholds
     bridge.source(frames.CANCEL_OK)
-    assert bridge.steering.state is State.RUNNING
+    assert bridge.state() is State.RUNNING
     assert bridge.to_source() == ack(1, multiple=True)
     assert bridge.wanted_prefetch == 0, "once a generation"
 
@@ -75,7 +75,7 @@ def test_where_a_cancel_wakes_no_standby_the_first_consumer_is_cancelled_before_
     assert bridge.to_source() == CANCEL + ack(1, multiple=True)
     bridge.source(frames.CANCEL_OK)
     assert bridge.consume("ct-2") == 1000
-    assert bridge.steering.state is State.RUNNING
+    assert bridge.state() is State.RUNNING
     assert bridge.to_source() == b""
 
 
@@ -84,7 +84,7 @@ def test_where_no_consumer_can_be_replaced_it_consumes_with_the_whole_prefetch_a
     bridge = Bridge(probing=True, consuming=False, facts=replace(AUTO_DELETE, single_active=True))
     assert bridge.consume() == 1000
     accept_probe(bridge)
-    assert bridge.steering.state is State.RUNNING
+    assert bridge.state() is State.RUNNING
     assert bridge.wanted_prefetch == 0
 
 
@@ -104,14 +104,14 @@ def test_a_message_that_the_destination_has_not_accepted_yet_widens_nothing() ->
     bridge = Bridge(probing=True)
     bridge.source(deliver(1, M))
     bridge.to_destination()
-    assert bridge.steering.state is State.PROBING
+    assert bridge.state() is State.PROBING
     assert bridge.wanted_prefetch == 0
 
 
 def test_a_prefetch_of_one_needs_no_second_consumer() -> None:
     bridge = Bridge(WindowLimits(prefetch=1), probing=True)
     accept_probe(bridge)
-    assert bridge.steering.state is State.RUNNING
+    assert bridge.state() is State.RUNNING
     assert bridge.to_source() == ack(1, multiple=True)
     assert bridge.wanted_prefetch == 0
 
@@ -122,7 +122,7 @@ def test_a_stream_is_consumed_with_the_whole_prefetch_from_the_start() -> None:
     bridge.lose_source()
     assert bridge.consume() == 1000
     accept_probe(bridge)
-    assert bridge.steering.state is State.RUNNING
+    assert bridge.state() is State.RUNNING
     assert bridge.to_source() == ack(1, multiple=True)
 
 
@@ -132,11 +132,11 @@ def test_while_messages_come_that_have_returned_often_it_stays_with_one(delivery
     bridge = Bridge(probing=True)
     for tag in (1, 2):
         accept_probe(bridge, tag, counted(delivery_count), redelivered=1)
-        assert bridge.steering.state is State.PROBING
+        assert bridge.state() is State.PROBING
         assert bridge.to_source() == ack(tag, multiple=True)
         assert bridge.wanted_prefetch == 0
     accept_probe(bridge, 3, counted(RETURNED_OFTEN - 1), redelivered=1)
-    assert bridge.steering.state is State.WIDENING
+    assert bridge.state() is State.WIDENING
 
 
 def test_an_orphan_of_the_last_generation_that_is_accepted_widens_nothing() -> None:
@@ -145,7 +145,7 @@ def test_an_orphan_of_the_last_generation_that_is_accepted_widens_nothing() -> N
     bridge.to_destination()
     bridge.lose_source()
     bridge.destination(confirm(1))
-    assert bridge.steering.state is State.PROBING
+    assert bridge.state() is State.PROBING
     assert bridge.consume() == 1
 
 
@@ -159,11 +159,11 @@ def test_a_redelivery_that_is_suppressed_widens_nothing_but_the_next_one_may() -
     bridge.consume()
     bridge.source(deliver(1, message, redelivered=1))
     assert bridge.to_source() == ack(1, multiple=False)
-    assert bridge.steering.state is State.PROBING
+    assert bridge.state() is State.PROBING
     bridge.source(deliver(2, M))
     bridge.to_destination()
     bridge.destination(confirm(2))
-    assert bridge.steering.state is State.WIDENING
+    assert bridge.state() is State.WIDENING
 
 
 def test_a_probe_that_is_accepted_after_the_consumer_was_lost_widens_nothing() -> None:
@@ -172,7 +172,7 @@ def test_a_probe_that_is_accepted_after_the_consumer_was_lost_widens_nothing() -
     bridge.to_destination()
     bridge.source(frames.CANCEL)
     bridge.destination(confirm(1))
-    assert bridge.steering.state is State.PROBING
+    assert bridge.state() is State.PROBING
     assert bridge.to_source() == ack(1, multiple=True)
 
 
@@ -192,7 +192,7 @@ def test_a_destination_that_goes_away_while_it_widens_keeps_no_acks_waiting() ->
     assert bridge.to_source() == CANCEL
     bridge.source(frames.CANCEL_OK)
     assert bridge.to_source() == ack(2, multiple=True)
-    assert bridge.steering.state is State.RUNNING
+    assert bridge.state() is State.RUNNING
 
 
 def test_a_broker_that_never_answers_the_old_consumers_cancel_ends_the_source() -> None:
@@ -222,7 +222,7 @@ def test_giving_back_while_it_widens_cancels_both_consumers() -> None:
     assert bridge.to_source() == b""
     bridge.source(cancel_ok("ct-2"))
     assert bridge.books.requeued == {"hold-timeout": 1}
-    assert bridge.steering.state is State.PROBING
+    assert bridge.state() is State.PROBING
 
 
 # --- After a generation that has ended -----------------------------------------------------------------------
@@ -233,7 +233,7 @@ def test_after_a_generation_in_which_a_message_was_acked_it_consumes_with_the_wh
     accept_probe(bridge)
     bridge.widen()
     bridge.lose_source()
-    assert bridge.steering.state is State.RUNNING
+    assert bridge.state() is State.RUNNING
     assert bridge.consume() == 1000
 
 
@@ -242,7 +242,7 @@ def test_after_a_generation_that_ended_without_an_ack_it_consumes_a_single_messa
     bridge = Bridge(facts=facts)
     bridge.source(*(deliver(tag, M) for tag in range(1, 10)))
     bridge.lose_source()
-    assert bridge.steering.state is State.PROBING
+    assert bridge.state() is State.PROBING
     assert bridge.consume() == 1
 
 
@@ -290,15 +290,15 @@ def test_behind_a_message_that_is_parked_another_one_is_consumed_until_one_is_se
     assert bridge.wanted_prefetch == 0, "one is being replaced"
     bridge.source(frames.CANCEL_OK)
     assert bridge.steering.expects_deliveries
-    assert bridge.steering.state is State.PROBING
+    assert bridge.state() is State.PROBING
     bridge.source(deliver(2, M, consumer_tag="ct-2"))
     assert bridge.to_destination() == publish() + M
     assert bridge.wanted_prefetch == 0, "it is under way"
     bridge.destination(confirm(2))
-    assert bridge.steering.state is State.WIDENING
+    assert bridge.state() is State.WIDENING
     assert bridge.consume("ct-3") == 1000
     bridge.source(cancel_ok("ct-2"))
-    assert bridge.steering.state is State.RUNNING
+    assert bridge.state() is State.RUNNING
 
 
 def test_where_everything_is_returned_no_other_message_is_consumed() -> None:
@@ -347,7 +347,7 @@ def test_behind_a_message_that_waits_for_a_quarantine_that_is_left_alone_another
     bridge.source(deliver(2, M, consumer_tag="ct-2"))
     assert bridge.to_destination() == publish() + M
     bridge.destination(confirm(1))
-    assert bridge.steering.state is State.WIDENING
+    assert bridge.state() is State.WIDENING
     assert bridge.consume("ct-3") == 1000
     bridge.now_s += 300.0
     assert bridge.relay.decide(bridge.now_s) == OpenQuarantine()

@@ -12,6 +12,8 @@ from tests.support import frames
 from tests.support.frames import PERSISTENT, confirm, content, deliver, table, with_offset
 from tests.support.relay_scene import EMPTY_QUEUE, QUORUM, STREAM, UNKNOWN, Bridge, M
 
+RETURNED_OFTEN = dict.fromkeys(("x-acquired-count", "x-delivery-count"), b"l" + pack(">q", 17))
+
 TIMEOUT_S = WindowLimits().confirm_timeout_s
 STUCK_QUEUE = QueueState(ready=7, consumers=1)
 
@@ -195,7 +197,10 @@ def test_deliveries_that_come_before_the_cancels_answer_are_a_sign_of_life() -> 
 
 def test_a_quarantine_that_does_not_answer_ends_the_source() -> None:
     scene = Scene()
-    often = content(b"m", PERSISTENT | {"headers": table({"x-delivery-count": b"l" + pack(">q", 17)})})
+    often = content(
+        b"m",
+        PERSISTENT | {"headers": table(RETURNED_OFTEN)},
+    )
     scene.source(deliver(1, often, redelivered=1), deliver(2, often, redelivered=1))
     scene.relay.quarantine.opened()
     scene.watch(TIMEOUT_S - 1)
