@@ -2,8 +2,7 @@
 
 A delivered content is the same bytes that a publish needs, so it is kept as one `bytes` and never decoded as
 a whole. This module knows what is inside: the property flags, the top level of the header table, the body's
-frames. It changes what invariant 7 of `window` allows and nothing else, and it tells whether two contents
-are the same message.
+frames. It changes what invariant 7 of `window` allows and nothing else. Which message is which is told by `identity`.
 
 Layout (AMQP 0-9-1, 4.2.6.1 and 4.2.6.2)::
 
@@ -47,7 +46,6 @@ EMPTY_TABLE = b"\0\0\0\0"
 
 _u16 = Struct(">H")
 _u32 = Struct(">I")
-_i64 = Struct(">q")
 _frame_head = Struct(">BHI")
 _content_head = Struct(">BHIHHQH")
 
@@ -145,13 +143,14 @@ def join_properties(header: bytes, properties: dict[int, bytes]) -> bytes:
     return b"".join((header[:3], _u32.pack(len(payload)), payload, b"\xce"))
 
 
-def table_fields(table: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the top level of a header table (its length first) as name and raw value (its type octet first).
+def raw_fields(table: bytes) -> list[bytes]:
+    """Return the fields at the top level of a header table (its length first) as they stand there, names first.
 
     Raises `MalformedFrameError` for a type octet that RabbitMQ does not know, or a field that does not fit.
     """
     position = 4
     end = len(table)
+    fields: list[bytes] = []
     while position < end:
         name_end = position + 1 + table[position]
         if name_end >= end:
@@ -163,13 +162,19 @@ def table_fields(table: bytes) -> Iterator[tuple[bytes, bytes]]:
             stop = name_end + 1 + _FIXED_FIELD_SIZES[kind]
         else:
             break
-        if stop > end:
-            break
-        yield table[position + 1 : name_end], table[name_end:stop]
+        fields.append(table[position:stop])
         position = stop
     if position != end:
         message = f"a header table that cannot be read at byte {position} of {end}"
         raise MalformedFrameError(message)
+    return fields
+
+
+def table_fields(table: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the top level of a header table as name and raw value (its type octet first); raises as `raw_fields`."""
+    for field in raw_fields(table):
+        name_end = 1 + field[0]
+        yield field[1:name_end], field[name_end:]
 
 
 def table_with(table: bytes, fields: dict[bytes, bytes]) -> bytes:
@@ -381,41 +386,6 @@ def parts(content: bytes) -> Parts:
     properties = split_properties(header_frame(content))
     table = properties.get(HEADERS, EMPTY_TABLE)
     return Parts(_without_headers(properties), frozenset(table_fields(table)), b"".join(body_payloads(content)))
-
-
-def identity(content: bytes) -> bytes | None:
-    """Return what tells a message from others within this process, or None for one without a `message_id`.
-
-    It is the properties as they are and a keyed 64-bit hash of the body (Python's own, SipHash: it costs a third of
-    SHA-1), so that two messages are taken for one only where all properties, the `message_id` among them, agree and
-    different bodies collide. Of the headers it covers only `x-death`, which tells a message from what it was before it
-    was dead-lettered: quorum queues add fields to them on a redelivery. Neither does it cover how the body is cut into
-    frames, which depends on the connection.
-    """
-    (flags,) = _u16.unpack_from(content, FLAGS_AT)
-    if not flags & MESSAGE_ID:
-        return None
-    end = FRAME_OVERHEAD - 1 + _u32.unpack_from(content, 3)[0]
-    table, start = table_place(content)
-    death = b""
-    if content.find(b"\x07x-death", table, start) >= 0:
-        death = _death(content[table:start])
-    payloads = list(body_payloads(content))
-    body = payloads[0] if len(payloads) == 1 else b"".join(payloads)
-    return b"%b%b%b%b%b" % (
-        _u16.pack(flags & ~HEADERS),
-        death,
-        content[PROPERTIES_AT:table],
-        content[start:end],
-        _i64.pack(hash(body)),
-    )
-
-
-def _death(table: bytes) -> bytes:
-    """Return the field `x-death`; of a table that cannot be read, all of it: what is identified cannot be refused."""
-    with suppress(MalformedFrameError):
-        return next((value for name, value in table_fields(table) if name == b"x-death"), b"")
-    return table
 
 
 def message_id(content: bytes) -> str:

@@ -6,10 +6,12 @@ is killed may forget acks. The source delivers them again; remembered ones are a
 
 Why this cannot lose a message whose `message_id` is its own: a message is remembered only after the
 destination confirmed a copy of it; what is remembered covers as many redeliveries as there were confirmed
-copies, is looked up only for deliveries with the redelivered flag, and is forgotten after a while. A message
-that comes round again, as a retry does, is not taken for its own first copy: dead-lettering leaves its mark in the
-identity, and what was received again and not forwarded when the generation ended is not covered. Identity is the
-`message_id` with all other properties and a hash of the body (see `content.identity`).
+copies, is looked up only for deliveries with the redelivered flag, and is forgotten after a while. The flag proves
+little: a classic queue that was killed gives it to every ready message. So the identity covers all that a publisher
+can set, routing key and headers included (see `identity`): a retry under the same id with another header is another
+message, and so is one that was dead-lettered. Only messages that agree in all of it are one, and what was received
+again and not forwarded when the generation ended is not covered even then. Where two that differ could be taken for
+one, the answer is a duplicate, which is counted, never a message that is missing.
 
 Messages without a `message_id` are never remembered.
 """
@@ -19,7 +21,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from bridge.amqp.content import identity
+from bridge.amqp.identity import IDENTITY_BYTES, has_identity, identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,8 +40,12 @@ PAUSE_S = 1.0
 """What a pause between deliveries adds to the age of the acks before it. A connection may be dead for minutes before
 that is noticed, and no ack of that time has arrived; while memory is full, its end is not even read.
 """
+ACKED_BYTES = 16 << 20
+"""The memory that this may take: of messages of `KEPT_BYTES`, 18,000."""
 KEPT_BYTES = 640
 """Contents larger than this on average are kept as identities, for memory's sake: to keep one whole costs no time."""
+DELIVERY_BYTES, KEY_BYTES = 300, 60 + IDENTITY_BYTES
+"""What a delivery takes besides its content, and what an identity takes: Python's objects around the bytes."""
 REMEMBERED_MESSAGES = 65_536
 REMEMBERED_S = 300.0
 """Redeliveries come right after consuming began again; after this they are not ours to suppress."""
@@ -50,8 +56,9 @@ class Memory:
 
     def __init__(self, *, enabled: bool) -> None:
         self.enabled = enabled
-        self._acked: deque[tuple[float, list[bytes], bool]] = deque()
-        """(seconds heard, contents or their identities, whether they are identities) by batch."""
+        self._acked: deque[tuple[float, list[Delivery], list[bytes], int]] = deque()
+        """(seconds heard, deliveries or their identities, bytes that these take) by batch."""
+        self._acked_bytes = 0
         self._acked_messages = 0
         self._heard_s = self._last_heard_s = 0.0
         """For how long deliveries have come, a pause counted for `PAUSE_S` at most, and when they last came."""
@@ -61,6 +68,9 @@ class Memory:
         """Confirmed copies at the destination, by identity, that cover a redelivery each."""
         self._given_back: dict[bytes, int] = {}
         """Deliveries that were given back and have not been forwarded since, by identity."""
+        self._known: dict[int, tuple[Delivery, bytes | None]] = {}
+        """Identities of redeliveries in the window, by delivery tag: each is worked out once. The delivery stands
+        beside it, since another generation's has the same tag."""
         self._expires_s: float | None = None
         self._looked_s = 0.0
         """When time was last let pass."""
@@ -78,63 +88,84 @@ class Memory:
         self._last_heard_s = now_s
 
     def acked(self, deliveries: list[Delivery], size_bytes: int) -> None:
-        """Note deliveries as forwarded and acked just now; `size_bytes` is the size of their contents together."""
+        """Note deliveries as forwarded and acked just now; `size_bytes` is the size of their contents together.
+
+        The list is kept: it must not be changed afterwards.
+        """
         if not self.enabled:
             return
-        if self._given_back:
-            for delivery in deliveries:
-                if delivery.redelivered:
-                    _use_up(self._given_back, identity(delivery.content))
-        self._note(deliveries, size_bytes)
+        if self._known or self._given_back:
+            keys = [self._take_key(delivery) for delivery in deliveries if delivery.redelivered]
+            for key in keys:
+                _use_up(self._given_back, key)
+            self._note_keys(keys)
+            deliveries = [delivery for delivery in deliveries if not delivery.redelivered]
+            size_bytes = sum(len(delivery.content) for delivery in deliveries)
+        number = len(deliveries)
+        if size_bytes <= KEPT_BYTES * number:
+            self._note(deliveries, [], size_bytes + DELIVERY_BYTES * number)
+        else:
+            self._note_keys(identity(d.route, d.content) for d in deliveries)
 
     def suppressed(self, delivery: Delivery) -> None:
         """Note a redelivery as acked and not forwarded: this ack may be forgotten like the one before it."""
-        self._note([delivery], len(delivery.content))
+        self._note_keys([self._take_key(delivery)])
 
-    def _note(self, deliveries: list[Delivery], size_bytes: int) -> None:
-        identified = size_bytes > KEPT_BYTES * len(deliveries)
-        if identified:
-            batch = [key for delivery in deliveries if (key := identity(delivery.content)) is not None]
-        else:
-            batch = [delivery.content for delivery in deliveries]
-        if not batch:
+    def quarantined(self, delivery: Delivery) -> None:
+        """Note that a delivery has left the window and was not forwarded."""
+        self._known.pop(delivery.delivery_tag, None)
+
+    def _note_keys(self, keys: Iterable[bytes | None]) -> None:
+        identified = [key for key in keys if key is not None]
+        self._note([], identified, len(identified) * KEY_BYTES)
+
+    def _note(self, deliveries: list[Delivery], keys: list[bytes], size_bytes: int) -> None:
+        if not size_bytes:
             return
-        self._acked.append((self._heard_s, batch, identified))
-        self._acked_messages += len(batch)
-        while self._acked_messages > ACKED_MESSAGES:
-            dropped_s, batch, _ = self._acked.popleft()
-            self._acked_messages -= len(batch)
+        self._acked.append((self._heard_s, deliveries, keys, size_bytes))
+        self._acked_messages += len(deliveries) + len(keys)
+        self._acked_bytes += size_bytes
+        while self._acked_messages > ACKED_MESSAGES or self._acked_bytes > ACKED_BYTES:
+            dropped_s, deliveries, keys, size_bytes = self._acked.popleft()
+            self._acked_messages -= len(deliveries) + len(keys)
+            self._acked_bytes -= size_bytes
             if self._heard_s - dropped_s < ACKED_S:
                 self._overflowed_s = self._heard_s
 
-    def given_back(self, content: bytes) -> None:
+    def _take_key(self, delivery: Delivery) -> bytes | None:
+        """Return the identity of a delivery that leaves the window."""
+        known = self._known.pop(delivery.delivery_tag, None)
+        if known is not None and known[0] is delivery:
+            return known[1]
+        return identity(delivery.route, delivery.content)
+
+    def given_back(self, delivery: Delivery) -> None:
         """Note a delivery that returns to the queue and was not forwarded for certain: nothing covers its like now."""
-        key = identity(content) if self.enabled else None
+        key = self._take_key(delivery) if self.enabled else None
         if key is not None:
             _add(self._given_back, key)
             self._uncover(key)
 
-    def source_lost(self, unforwarded: Iterable[bytes]) -> None:
+    def source_lost(self, unforwarded: Iterable[Delivery]) -> None:
         """The source generation ended: its last acks may have been lost.
 
-        `unforwarded` are the contents of deliveries that were held. They, and what was given back, will be redelivered
+        `unforwarded` are the deliveries that were held. They, and what was given back, will be redelivered
         for certain; the like of them that was acked perhaps. A redelivery could then be either, so none is covered.
         """
         self._generations += 1
         self._expires_s = None
         if self._overflowed_s is not None and self._heard_s - self._overflowed_s < ACKED_S:
             self._complete = False
-        for acked_s, batch, identified in self._acked:
+        for acked_s, deliveries, keys, _ in self._acked:
             if self._heard_s - acked_s >= ACKED_S:
                 continue
-            for item in batch:
-                key = item if identified else identity(item)
+            for key in (*keys, *(identity(d.route, d.content) for d in deliveries)):
                 if key is not None and not _add(self._remembered, key):
                     self._complete = False
         self._acked.clear()
-        self._acked_messages = 0
+        self._acked_messages = self._acked_bytes = 0
         if self._remembered:
-            for key in (*map(identity, unforwarded), *self._given_back):
+            for key in (*map(self._take_key, unforwarded), *self._given_back):
                 self._uncover(key)
 
     def consuming(self, now_s: float) -> None:
@@ -142,9 +173,9 @@ class Memory:
         if self._expires_s is None:
             self._expires_s = now_s + REMEMBERED_S
 
-    def remember(self, content: bytes) -> None:
+    def remember(self, delivery: Delivery) -> None:
         """Remember that the destination confirmed this message, where it has an identity to know it by."""
-        key = identity(content) if self.enabled else None
+        key = self._take_key(delivery) if self.enabled else None
         if key is not None and not _add(self._remembered, key):
             self._complete = False
 
@@ -152,13 +183,17 @@ class Memory:
         if key is not None and self._remembered.pop(key, 0):
             self._complete = False
 
-    def recall(self, content: bytes) -> bool:
+    def recall(self, delivery: Delivery) -> bool:
         """Whether this redelivery is covered by a copy at the destination; uses that copy up."""
-        return bool(self._remembered) and _use_up(self._remembered, identity(content))
+        if not self._remembered:
+            return False
+        key = identity(delivery.route, delivery.content)
+        self._known[delivery.delivery_tag] = delivery, key
+        return _use_up(self._remembered, key)
 
-    def vouches_for(self, content: bytes) -> bool:
+    def vouches_for(self, delivery: Delivery) -> bool:
         """Whether a redelivery that is not remembered is known not to be this process's own publish."""
-        return not self._generations or (self.enabled and self._complete and identity(content) is not None)
+        return not self._generations or (self.enabled and self._complete and has_identity(delivery.content))
 
     def expire(self, now_s: float, *, taking: bool = True) -> None:
         """Forget what is too old. No time counts while the destination takes nothing: nothing is redelivered then."""

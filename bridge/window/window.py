@@ -268,13 +268,13 @@ class Window:
         books, limits, source = self.books, self.limits, self._source
         if delivery.redelivered:
             books.received_redelivered += 1
-            if self.memory.recall(delivery.content):
+            if self.memory.recall(delivery):
                 books.suppressed += 1
                 self.memory.suppressed(delivery)
                 self._leave(delivery)
                 source.settlement.ack(delivery.delivery_tag)
                 return
-            if not self.memory.vouches_for(delivery.content):
+            if not self.memory.vouches_for(delivery):
                 books.duplicates_possible += 1
         if self._offsets is not None:
             offset = stream_offset(delivery.content)
@@ -301,7 +301,7 @@ class Window:
         lost = self._source
         unforwarded = [*lost.held, *lost.parked.deliveries, *(d for d, _ in lost.condemned)]
         self._source = self._source_generation()
-        self.memory.source_lost(delivery.content for delivery in unforwarded)
+        self.memory.source_lost(unforwarded)
 
     def release(self, reason: str) -> None:
         """Give back whatever is not published, and what still comes: the consumer is being cancelled.
@@ -371,7 +371,7 @@ class Window:
         if lost.publishes.orphaned_for(self._source):
             # Whether they arrived will never be known: their redeliveries are forwarded as any message.
             for delivery in published:
-                self.memory.given_back(delivery.content)
+                self.memory.given_back(delivery)
             published = []
         if published:
             count(self.books.publish_retries, "destination-lost", len(published))
@@ -487,11 +487,11 @@ class Window:
                 continue
             if accepted and not self._destination.publishes.was_returned(delivery):
                 # Without an id its redelivery cannot be told from another message; `receive` counts it.
-                self.memory.remember(delivery.content)
+                self.memory.remember(delivery)
                 self.accepted += 1
                 self._note_offset(delivery)
             else:
-                self.memory.given_back(delivery.content)
+                self.memory.given_back(delivery)
 
     def _confirm_one_by_one(self, confirmed: Iterable[Delivery | None], now_s: float, *, accepted: bool) -> None:
         refused: list[Delivery] = []
@@ -540,6 +540,7 @@ class Window:
         delivery, verdict = self._source.condemned.popleft()
         count(self.books.quarantined, verdict.reason)
         self._note_offset(delivery)
+        self.memory.quarantined(delivery)
         self._leave(delivery)
         self._ack(delivery)
         return delivery, verdict
@@ -636,5 +637,5 @@ class Window:
         count(self.books.requeued, reason)
         self._leave(delivery)
         self._source.settlement.requeue(delivery.delivery_tag)
-        self.memory.given_back(delivery.content)
+        self.memory.given_back(delivery)
         self._source.parked.settled(delivery.delivery_tag)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from struct import unpack_from
 from typing import TYPE_CHECKING
 
+from bridge.amqp.frames import split_route
 from tests.simulation.link import Frame, FrameReader, Link
 from tests.support import frames
 
@@ -135,12 +136,11 @@ class Destination:
             method, header = connection.assembly[:2]
             connection.assembly = []
             connection.seqno += 1
-            message = self._ledger.contents.get((header.payload, body))
-            assert message is not None, "invariant 7: what is published is no message of the source"
-            to = frames.short(EXCHANGE) + frames.short(message.routing_key) if self._own_keys else b"\0\x02dq"
-            if not self._own_keys:
-                assert method.payload[6:-1] == to
-            self._publish(connection, message, method.payload[6:-1])
+            to = method.payload[6:-1]
+            exchange, key = (part.decode() for part in split_route(to))
+            assert exchange == EXCHANGE if self._own_keys else (exchange, key) == ("", QUEUE)
+            message = self._ledger.copied(header.payload, body, key if self._own_keys else "")
+            self._publish(connection, message, to)
 
     def _publish(self, connection: DestinationConnection, message: Message, to: bytes) -> None:
         refusals, rng = self.refusals, self._rng

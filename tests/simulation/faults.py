@@ -127,6 +127,8 @@ class Faults:
 
     def _crash_source(self) -> bool:
         self.returns_to_source += 1
+        if self._schedule.rng.random() < 0.5:
+            self._schedule.publish()  # just before: these are ready, and a classic queue flags them as redelivered
         self._schedule.source.now_s = self._schedule.now_s
         self._schedule.source.crash()
         return True

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from tests.simulation.link import FrameReader
 
 if TYPE_CHECKING:
+    from pamqp.common import FieldTable
+
     from tests.simulation.messages import Key, Message
 
 
@@ -26,8 +28,10 @@ class Ledger:
         """Taken from the source by others, by age or by its delivery limit."""
         self.excused: Counter[Key] = Counter()
         """Copies that no bridge could know of: the one that made them has ended."""
-        self.contents: dict[tuple[bytes, bytes], Message] = {}
-        """By header payload and body as the destination must see them."""
+        self.contents: dict[tuple[bytes, bytes, str], Message] = {}
+        """By header payload, body and route as the destination must see them."""
+        self._alike: dict[tuple[bytes, bytes], list[Message]] = {}
+        """By message id and body."""
         self.in_order = True
         """Whether first copies must arrive by number."""
         self._last_number = 0
@@ -35,17 +39,33 @@ class Ledger:
     def send(self, message: Message) -> None:
         """A message is published at the source."""
         self.sent[message.key] += 1
-        if self.contents.setdefault((message.expected(), message.body), message) is not message:
+        self._alike.setdefault(message.key[:2], []).append(message)
+        if self.contents.setdefault((message.expected(), message.body, message.route), message) is not message:
             self.in_order = False  # twins cannot be told apart
         elif message.fields:
-            self.contents[message.expected(sort=True), message.body] = message
+            self.contents[message.expected(sort=True), message.body, message.route] = message
 
-    def message(self, content: bytes) -> Message:
-        """Return the message of which this is a copy (invariant 7): its header frame and its body frames."""
+    def message(self, content: bytes, route: str) -> Message:
+        """Return the message of which this is a copy (invariant 7): its header frame and its body frames.
+
+        `route` is the routing key of the copy where each message keeps its own; else empty.
+        """
         header, *body = FrameReader().feed(content)
-        message = self.contents.get((header.payload, b"".join(frame.payload for frame in body)))
+        return self.copied(header.payload, b"".join(frame.payload for frame in body), route)
+
+    def copied(self, header: bytes, body: bytes, route: str) -> Message:
+        """Return the message of which this is a copy (invariant 7): the header frame's payload and the body."""
+        message = self.contents.get((header, body, route))
         assert message is not None, "invariant 7: this is no message of the source"
         return message
+
+    def quarantined(self, message_id: str, body: bytes, headers: FieldTable) -> Message:
+        """Return the message that this is in the quarantine, where headers are added: its own are all there."""
+        candidates = self._alike.get((message_id.encode(), body), [])
+        return max(
+            (m for m in candidates if m.stands_in(headers)),
+            key=lambda m: (headers.get("x-bridge-routing-key") == m.routing_key, len(m.fields)),
+        )
 
     def ack(self, message: Message) -> None:
         """The source drops a message because a bridge acked it (invariant 1)."""

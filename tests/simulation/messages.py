@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from struct import pack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from pamqp import decode
 
 from tests.support import frames
 
 if TYPE_CHECKING:
     from random import Random
 
-Key = tuple[bytes, bytes]
-"""Message id and body: what makes copies of one message the same. Twins share theirs on purpose."""
+    from pamqp.common import FieldTable
+
+Key = tuple[bytes, bytes, bytes, str]
+"""Message id, body, headers, and the routing key where each message keeps its own: what makes copies of one message the
+same. Twins share theirs on purpose."""
 
 BODY_SIZES = (0, 0, 1, 20, 20, 20, 100, 300, 900)
 ROUTING_KEYS = ("red", "green", "blue")
+COUNTS = {"x-delivery-count", "x-acquired-count"}
 MOVED = {"CC": "x-bridge-cc", "BCC": "x-bridge-bcc"}
 """Headers that a copy has under another name."""
+
+
+FRESH: dict[str, Any] = {"redelivered": False, "delivery_count": 0, "acquired_count": 0, "expires_s": inf}
+"""What has happened to a message that was published just now."""
 
 
 @dataclass(slots=True, eq=False)
@@ -33,6 +43,8 @@ class Message:
     """The header table's raw values."""
     delivery_mode: bytes
     routing_key: str
+    keeps_key: bool = False
+    """Whether it arrives with its routing key; otherwise copies do not show which was theirs."""
     expires_s: float = inf
     poison: bool = False
     redelivered: bool = False
@@ -48,7 +60,13 @@ class Message:
     @property
     def key(self) -> Key:
         """What copies of it are known by."""
-        return self.properties.get("message_id", b""), self.body
+        headers = frames.table(dict(sorted(self.fields.items())))
+        return self.properties.get("message_id", b""), self.body, headers, self.route
+
+    @property
+    def route(self) -> str:
+        """The routing key that copies of it arrive with; empty where all arrive with the same."""
+        return self.routing_key if self.keeps_key else ""
 
     def delivered(self, fields: dict[str, bytes], frame_max: int) -> bytes:
         """Its content as the source sends it, with the fields that the queue adds."""
@@ -56,6 +74,11 @@ class Message:
         return frames.content(
             self.body, self._properties(self.delivery_mode, {**self.fields, **fields}, self.properties), step=step
         )
+
+    def stands_in(self, headers: FieldTable) -> bool:
+        """Whether all its headers are among these, decoded ones; `CC` and the counts, which change, need not be."""
+        (_, own) = decode.field_table(frames.table(self.fields))
+        return all(headers.get(name) == value for name, value in own.items() if name not in {*MOVED, *COUNTS})
 
     def expected(self, *, sort: bool = False) -> bytes:
         """Payload of the header frame that the destination must see (invariant 7); RabbitMQ 4.x returns it sorted."""
@@ -78,7 +101,7 @@ class Message:
         return properties
 
 
-def make_message(rng: Random, number: int, *, with_id: bool) -> Message:
+def make_message(rng: Random, number: int, *, with_id: bool, keeps_key: bool) -> Message:
     """A message of some kind; a body tells its number as far as it is long enough."""
     size = rng.choice(BODY_SIZES)
     body = (b"%d." % number).ljust(size, b"x")
@@ -102,9 +125,26 @@ def make_message(rng: Random, number: int, *, with_id: bool) -> Message:
         fields = {"x-delivery-count": b"l" + pack(">q", 99), "zone": frames.text("us")}
     elif kind < 0.45:
         body, fields = body[:9], {"large": frames.text("." * 600)}
-    return Message(number, body, properties, fields, mode, rng.choice(ROUTING_KEYS))
+    return Message(number, body, properties, fields, mode, rng.choice(ROUTING_KEYS), keeps_key)
 
 
 def make_twin(message: Message, number: int) -> Message:
     """Another message that cannot be told from this one."""
-    return Message(number, message.body, message.properties, message.fields, message.delivery_mode, message.routing_key)
+    return replace(message, number=number, **FRESH)
+
+
+def make_retry(rng: Random, message: Message, number: int) -> Message:
+    """Another message under the same id and with the same body, as an application publishes one to be tried again.
+
+    Its header or its routing key is like that of no other.
+    """
+    other = f"retry-{number}"
+    retry = b"I" + pack(">i", number)
+    fields, routing_key = rng.choice(
+        (
+            ({**message.fields, "x-retry": retry}, message.routing_key),
+            (message.fields, other),
+            ({"x-retry": retry}, other),
+        )
+    )
+    return replace(message, number=number, fields=fields, routing_key=routing_key, **FRESH)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from bridge.window.window import LIMIT_MARGIN, WindowLimits
 from tests.simulation.destination import Destination, DestinationConnection, Refusals
 from tests.simulation.faults import BRIDGE_FAULTS, DESTINATION_FAULTS, OTHER_FAULTS, SOURCE_FAULTS, Faults
 from tests.simulation.ledger import Ledger
-from tests.simulation.messages import make_message, make_twin
+from tests.simulation.messages import make_message, make_retry, make_twin
 from tests.simulation.process import Process, Session, Setup
 from tests.simulation.report import Report, ScheduleError
 from tests.simulation.source import Source, SourceConnection
@@ -73,10 +74,13 @@ class Schedule:
         self._connections_lost = 0
         self.messages_left = rng.randint(5, 60)
         self._number = 0
-        self._last: Message | None = None
+        self._recent: deque[Message] = deque(maxlen=8)
+        """The last that were published."""
         self._faults = Faults(self)
         self._fault_rate = rng.choice((0.01, 0.03, 0.08))
         self._whole_chunks = rng.random() < 0.5
+        self._retry_rate = rng.choice((0.0, 0.1, 0.4))
+        """Share of messages that have id and body of one before them."""
         self._poison_rate = 0.15 if "poison" in self.names else 0.0
 
     def _draw_faults(self) -> tuple[str, ...]:
@@ -182,16 +186,21 @@ class Schedule:
         for _ in range(min(self.messages_left, rng.randint(1, 12))):
             self.messages_left -= 1
             self._number += 1
-            if self._last is not None and self._may_be_twin(self._last) and rng.random() < 0.03:
-                message = make_twin(self._last, self._number)
+            kind = rng.random() if self._recent else 1.0
+            if kind < 0.03 and self._may_be_twin(self._recent[-1]):
+                message = make_twin(self._recent[-1], self._number)
+            elif kind < self._retry_rate:
+                message = make_retry(rng, rng.choice(self._recent), self._number)
             else:
-                message = make_message(rng, self._number, with_id=rng.random() < self.ids)
+                message = make_message(
+                    rng, self._number, with_id=rng.random() < self.ids, keeps_key=self.setup.limits.own_keys
+                )
             if "expiry" in self.names and rng.random() < 0.1:
                 message.expires_s = self.now_s + rng.choice((0.0, 0.5, 5.0))
                 self.report.faults["expiry"] += 1
             # What the quarantine cannot take, since its header frame is too large there, would be held for ever.
             message.poison = rng.random() < self._poison_rate and not message.has_large_header
-            self._last = message
+            self._recent.append(message)
             self.source.publish(message)
         self.report.messages = self._number
 
@@ -267,6 +276,8 @@ class Schedule:
                 process.connect_source(self.now_s)
             else:
                 process.steer(process.source, self.now_s)
+            if process.gone:
+                continue
             if process.destination is None:
                 process.connect_destination(self.now_s)
             else:
@@ -304,7 +315,11 @@ class Schedule:
             for session in (process.source, process.destination):
                 if session is not None:
                     active |= self._reads(process, session, whole=True)
+                    unread = len(session.link.to_broker.data)
                     process.steer(session, self.now_s)
+                    active |= len(session.link.to_broker.data) > unread  # it has asked something
+            if process.gone:
+                continue  # it has left just now: its sessions are none, and it must not connect again
             if connect and process.source is None:
                 process.connect_source(self.now_s)
                 active = True

@@ -281,9 +281,10 @@ class Source:
         properties.unmarshal(header.payload)
         if len(body) == properties.body_size:
             connection.seqno += 1
-            message_id = properties.properties.message_id or ""
-            assert "x-bridge-reason" in (properties.properties.headers or {})
-            connection.unanswered.append((connection.seqno, (message_id.encode(), body)))
+            headers = properties.properties.headers or {}
+            assert "x-bridge-reason" in headers
+            message = self._ledger.quarantined(properties.properties.message_id or "", body, headers)
+            connection.unanswered.append((connection.seqno, message.key))
 
     def answer_quarantine(self, connection: SourceConnection, answer: str) -> None:
         """Confirm (`ack`), `nack` or `return` the oldest publish to the quarantine, or `close` its channel."""

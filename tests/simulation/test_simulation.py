@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bridge.amqp.content import body_payloads, message_id
 from bridge.relay.steering import Steering
 from bridge.window.memory import Memory
 from bridge.window.publishes import Publishes
@@ -82,6 +83,15 @@ def remember_nothing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Memory, "recall", lambda *_: False)
 
 
+def identify_by_id_and_body(patch: pytest.MonkeyPatch) -> None:
+    """As if headers and routing key did not matter: a retry is taken for what it retries."""
+
+    def identity(_: bytes, content: bytes) -> bytes | None:
+        return b"".join((message_id(content).encode(), *body_payloads(content))) if message_id(content) else None
+
+    patch.setattr("bridge.window.memory.identity", identity)
+
+
 def pause_for_ever(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Steering, "paused", property(lambda self: self.window.full))
 
@@ -97,6 +107,7 @@ def pause_for_ever(patch: pytest.MonkeyPatch) -> None:
         (pause_for_ever, "stuck"),
         (count_no_duplicates, "held possible"),
         (remember_nothing, "duplicates"),
+        (identify_by_id_and_body, "invariant 1"),
     ),
 )
 def test_a_bridge_that_is_broken_is_caught(

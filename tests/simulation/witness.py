@@ -34,8 +34,8 @@ class Witness:
         """Delivery tags of what was not read when memory was full: each must be requeued."""
         self.left_over = 0
         """What was in the window when the consumer began: not given back, since it was published."""
-        self._returned: Counter[tuple[Message, bytes]] = Counter()
-        """Returns of which the confirm is still to come, by message and routing key."""
+        self._returned: Counter[Message] = Counter()
+        """Returns of which the confirm is still to come."""
         self._confirmed: set[int] = set()
         """Delivery tags of which the destination has a copy: each must be acked at once."""
         self._next_seqno = 1
@@ -138,9 +138,9 @@ class Witness:
                     elif tag:
                         self._confirmed.add(tag)
 
-    def _message(self, of: Delivery | Return) -> tuple[Message, bytes]:
-        key = split_route(of.route)[1] if self._window.limits.own_keys else b""
-        return self._ledger.message(of.content), key
+    def _message(self, of: Delivery | Return) -> Message:
+        route = split_route(of.route)[1].decode() if self._window.limits.own_keys else ""
+        return self._ledger.message(of.content, route)
 
     def destination_lost(self) -> None:
         """What was published is held again."""

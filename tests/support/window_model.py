@@ -14,12 +14,12 @@ from itertools import count
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from bridge.amqp.content import identity
 from bridge.amqp.events import Close, Delivery, Return
+from bridge.amqp.identity import identity
 from bridge.window.books import Books
 from bridge.window.memory import ACKED_S, PAUSE_S, REMEMBERED_S, Memory
 from bridge.window.window import Window, WindowLimits
-from tests.support.frames import PERSISTENT, delivery
+from tests.support.frames import PERSISTENT, delivery, table, text
 
 LIMITS = WindowLimits(
     prefetch=40, max_in_flight_bytes=2000, confirm_timeout_s=30.0, hold_timeout_s=60.0, delivery_limit=20
@@ -29,6 +29,10 @@ CLOSES = (
     *(Close(1, 406, "PRECONDITION_FAILED"), Close(1, 541, "INTERNAL_ERROR")),
     Close(1, 406, "message size 3 is larger than configured max size 2"),
 )
+VARIANTS = (0, 0, 0, 1, 2)
+"""Messages that share an id and a body: as it is, with a header, with another routing key."""
+Kind = tuple[bytes, bytes, int]
+"""Body, id and variant: what tells a message from all others."""
 HEALING_S = 1.0
 HEALED_WITHIN = 400
 
@@ -40,7 +44,13 @@ class Message:
     number: int
     body: bytes
     message_id: bytes
+    variant: int = 0
     redelivered: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        """What tells it from all others, where it has an id."""
+        return self.body, self.message_id, self.variant
 
 
 @dataclass
@@ -95,10 +105,10 @@ class WindowMachine(RuleBasedStateMachine):
         self.acked: list[tuple[float, bytes]] = []
         self.copies: Counter[bytes] = Counter()
         self.given_back: Counter[bytes] = Counter()
-        # By body and id: how many messages there have been, and how many copies at the destination or in quarantine.
-        self.sent: Counter[tuple[bytes, bytes]] = Counter()
-        self.arrived: Counter[tuple[bytes, bytes]] = Counter()
-        self.known: dict[bytes, tuple[bytes, bytes]] = {}
+        # How many messages there have been, and how many copies at the destination or in quarantine.
+        self.sent: Counter[Kind] = Counter()
+        self.arrived: Counter[Kind] = Counter()
+        self.known: dict[tuple[bytes, bytes], Kind] = {}
         self.expires_s: float | None = None
         self.ticked_s = 0.0
         self.heard_s = self.received_s = 0.0
@@ -160,9 +170,9 @@ class WindowMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.arrived)
     @rule(data=st.data())
     def a_message_comes_round_again(self, data: st.DataObject) -> None:
-        """With its id and its body: somebody at the destination sends it back to the source, to be tried again."""
-        again = data.draw(st.sampled_from(sorted(self.arrived)))
-        self._send(Message(next(self.numbers), *again))
+        """With its id and its body, to be tried again: as it is, or with a header or key that says so."""
+        body, message_id, _ = data.draw(st.sampled_from(sorted(self.arrived)))
+        self._send(Message(next(self.numbers), body, message_id, data.draw(st.sampled_from(VARIANTS))))
 
     @precondition(lambda self: self.source and self.source.consuming and self.queue)
     @rule(number=st.integers(1, 40), counts=st.sampled_from((0, 0, 0, 1, 16, 17)))
@@ -177,6 +187,8 @@ class WindowMachine(RuleBasedStateMachine):
                 break
             message = self.queue.pop(0)
             properties = PERSISTENT | ({"message_id": message.message_id} if message.message_id else {})
+            if message.variant == 1:
+                properties |= {"headers": table({"x-retry": text("1")})}
             run.append(
                 delivery(
                     source.next_tag,
@@ -184,11 +196,12 @@ class WindowMachine(RuleBasedStateMachine):
                     properties,
                     redelivered=int(message.redelivered),
                     delivery_count=counts if message.redelivered else 0,
+                    routing_key="other" if message.variant == 2 else "key",
                     received_s=self.now_s,
                 )
             )
             source.unsettled[source.next_tag] = (message, run[-1])
-            self.known[run[-1].content] = message.body, message.message_id
+            self.known[run[-1].route, run[-1].content] = message.kind
             in_memory += len(run[-1].content)
             source.next_tag += 1
         self.received += len(run)
@@ -196,7 +209,7 @@ class WindowMachine(RuleBasedStateMachine):
             self.heard_s += min(self.now_s - self.received_s, PAUSE_S)
             self.received_s = self.now_s
         for d in run:
-            key = identity(d.content)
+            key = identity(d.route, d.content)
             if d.redelivered and key is not None and self.copies[key]:
                 self.copies[key] -= 1
                 source.may_ack.add(d.delivery_tag)
@@ -218,7 +231,7 @@ class WindowMachine(RuleBasedStateMachine):
         """
         source, message = self.source, self.queue[0]
         assert source is not None
-        if self.sent[message.body, message.message_id] > 1 and message.message_id:
+        if self.sent[message.kind] > 1 and message.message_id:
             return
         self.received += 1
         self.requeued += 1
@@ -228,11 +241,16 @@ class WindowMachine(RuleBasedStateMachine):
         source.next_tag += 1
 
     @precondition(lambda self: self.source and self.source.unsettled)
-    @rule()
-    def source_is_lost(self) -> None:
-        """Its unsettled messages return to the queue's head, redelivered."""
+    @rule(killed=st.booleans())
+    def source_is_lost(self, *, killed: bool = False) -> None:
+        """Its unsettled messages return to the queue's head, redelivered.
+
+        A classic queue that was killed flags all others, too. Byte-for-byte twins among them are one message.
+        """
         source = self.source
         assert source is not None
+        for message in self.queue if killed else ():
+            message.redelivered |= self.sent[message.kind] == 1
         self.stale += len(source.unsettled)
         published = {publish.delivery.delivery_tag for publish in self._live()}
         self._give_back(list(source.unsettled))
@@ -245,7 +263,7 @@ class WindowMachine(RuleBasedStateMachine):
                 self.copies[key] += 1
         self.acked.clear()
         held = [d for tag, (_, d) in source.unsettled.items() if tag not in published]
-        for unforwarded in (*(identity(d.content) for d in held), *+self.given_back):
+        for unforwarded in (*(identity(d.route, d.content) for d in held), *+self.given_back):
             del self.copies[unforwarded or b""]
         self.expires_s = None
         self.window.source_lost()
@@ -314,7 +332,7 @@ class WindowMachine(RuleBasedStateMachine):
                 self.source.passed |= {p.delivery.delivery_tag for p in live if p.delivery.body_size > 2}
         self.destination = self.blocked = False
         for publish in self.pending.values():
-            if publish.orphan and (key := identity(publish.delivery.content)) is not None:
+            if publish.orphan and (key := identity(publish.delivery.route, publish.delivery.content)) is not None:
                 self._uncover(key)
         self.pending.clear()
         self.window.destination_lost(close, self.now_s)
@@ -406,7 +424,7 @@ class WindowMachine(RuleBasedStateMachine):
             self.source.may_ack.add(tag)
             self.source.in_quarantine.add(tag)
             self.quarantined += 1
-            self.arrived[self.known[self.window.condemned[0][0].content]] += 1
+            self.arrived[self._kind(self.window.condemned[0][0])] += 1
             assert self.window.quarantined()[0].delivery_tag == tag
         else:
             self.window.quarantine_refused(self.now_s)
@@ -525,15 +543,18 @@ class WindowMachine(RuleBasedStateMachine):
     def _live(self) -> list[Publish]:
         return [publish for publish in self.pending.values() if not publish.stale]
 
+    def _kind(self, of: Delivery) -> Kind:
+        return self.known[of.route, of.content]
+
     def _send(self, message: Message) -> None:
-        self.sent[message.body, message.message_id] += 1
+        self.sent[message.kind] += 1
         self.queue.append(message)
 
     def _ack(self, tag: int) -> None:
         assert self.source is not None
         source = self.source
         _, d = source.unsettled.pop(tag)
-        key = identity(d.content)
+        key = identity(d.route, d.content)
         if tag in source.may_ack:
             source.may_ack.discard(tag)
         else:
@@ -551,7 +572,7 @@ class WindowMachine(RuleBasedStateMachine):
         self.requeued += len(tags)
         for tag in tags:
             _, d = self.source.unsettled.pop(tag)
-            if (key := identity(d.content)) is not None:
+            if (key := identity(d.route, d.content)) is not None:
                 self._uncover(key)
 
     def _uncover(self, key: bytes) -> None:
@@ -575,9 +596,9 @@ class WindowMachine(RuleBasedStateMachine):
                 # Which of them was returned cannot be told: the first confirm is taken for its.
                 next(p for p in alike if p.returned).returned = publish.returned
                 publish.returned = True
-            key = identity(d.content)
+            key = identity(d.route, d.content)
             arrived = accepted and not publish.returned
-            self.arrived[self.known[d.content]] += arrived
+            self.arrived[self._kind(d)] += arrived
             if publish.orphan:
                 if arrived and key is not None:
                     self.copies[key] += 1

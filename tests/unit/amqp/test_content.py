@@ -358,12 +358,10 @@ def test_a_header_cut_short_is_malformed(size: int) -> None:
 
 
 @given(flags=st.integers(0, 0xFFFF), rest=st.binary(max_size=60))
-def test_what_can_be_published_can_be_identified(flags: int, rest: bytes) -> None:
-    """The memory hashes when a generation has ended: that is no time to find a header malformed."""
+def test_whatever_a_header_holds_only_malformed_is_raised(flags: int, rest: bytes) -> None:
     raw = frames.frame(2, 1, pack(">HHQH", 60, 0, 0, flags) + rest)
     with suppress(MalformedFrameError):
-        prepared = ContentPreparer(HeaderPolicy()).prepare(raw)
-        content.identity(raw if prepared is None else prepared.header)
+        ContentPreparer(HeaderPolicy()).prepare(raw)
     with suppress(MalformedFrameError):
         content.parts(raw)
     with suppress(MalformedFrameError):
@@ -375,60 +373,6 @@ def test_what_can_be_published_can_be_identified(flags: int, rest: bytes) -> Non
 
 def whole(changes: Properties | None = None, body: bytes = b"the body", step: int = 1 << 20) -> bytes:
     return frames.content(body, EVERY_PROPERTY | (changes or {}), step=step)
-
-
-def test_identity_does_not_see_headers_nor_how_the_body_is_cut() -> None:
-    identities = {
-        content.identity(whole()),
-        content.identity(whole(step=3)),
-        content.identity(whole({"headers": table(COUNTS)})),
-        content.identity(frames.content(b"the body", {k: v for k, v in EVERY_PROPERTY.items() if k != "headers"})),
-    }
-    assert len(identities) == 1
-
-
-@pytest.mark.parametrize("name", sorted({*EVERY_PROPERTY, "user_id"} - {"headers"}))
-def test_identity_sees_every_other_property(name: str) -> None:
-    others = {**EVERY_PROPERTY, "user_id": b"eve"}
-    changed = others | {name: others[name][:-1] + b"\x07"}
-    absent = {key: value for key, value in others.items() if key != name}
-    identities = {content.identity(frames.content(b"body", p)) for p in (others, changed, absent)}
-    assert len(identities) == 3
-
-
-def test_identity_sees_the_body() -> None:
-    assert content.identity(whole(body=b"one")) != content.identity(whole(body=b"two"))
-    assert content.identity(whole(body=b"")) != content.identity(whole(body=b"two"))
-
-
-def test_identity_does_not_take_a_property_for_another() -> None:
-    one = {"message_id": b"m", "type": b"t"}
-    other = {"message_id": b"m", "app_id": b"t"}
-    assert content.identity(frames.content(b"", one)) != content.identity(frames.content(b"", other))
-
-
-@pytest.mark.parametrize("without", ("content_type", "content_encoding"))
-def test_identity_finds_the_headers_behind_any_properties(without: str) -> None:
-    properties = {key: value for key, value in EVERY_PROPERTY.items() if key != without}
-    other = properties | {"headers": table({})}
-    assert content.identity(frames.content(b"", properties)) == content.identity(frames.content(b"", other))
-
-
-def test_a_dead_lettered_message_is_not_what_it_was_before() -> None:
-    """A retry comes round with its id and its body."""
-    deaths = [{"x-death": b"A" + pack(">IcI", 5, b"I", times)} for times in (1, 2)]
-    identities = [content.identity(whole({"headers": table(COUNTS | death)})) for death in deaths]
-    assert len({content.identity(whole()), *identities}) == 3
-    assert content.identity(whole({"headers": table(deaths[0])})) == identities[0], "whatever a quorum queue counts"
-
-
-def test_a_header_table_that_cannot_be_read_has_an_identity_too() -> None:
-    one, other = ({"headers": pack(">I", 9) + b"\x07x-death" + kind} for kind in (b"!", b"?"))
-    assert content.identity(whole(one)) != content.identity(whole(other))
-
-
-def test_a_message_without_an_id_has_no_identity() -> None:
-    assert content.identity(frames.content(b"body", {"correlation_id": b"m", "headers": table({})})) is None
 
 
 def test_a_returned_message_is_known_by_its_parts_though_its_headers_are_sorted() -> None:
