@@ -124,7 +124,11 @@ class Process:
         self.steering = self.relay.steering
         queue_type: QueueType = "classic" if source.kind == "classic" else "quorum"
         self._facts = QueueFacts(
-            queue_type, auto_delete=source.auto_delete, expires=False, requeues_counted=source.kind == "quorum-3.10"
+            queue_type,
+            auto_delete=source.auto_delete,
+            expires=False,
+            single_active=source.single_active,
+            requeues_counted=source.kind == "quorum-3.10",
         )
         """What the source's broker says of the queue; a bridge that may not ask is told nothing."""
         if rng.random() < MAY_NOT_ASK:

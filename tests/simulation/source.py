@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tests.simulation.ledger import Ledger
     from tests.simulation.messages import Key, Message
 
+SINGLE_ACTIVE = 0.3
 FORGOTTEN_ACKS_S = 3.0
 """A broker that dies may forget acks of the last seconds (measured: see `bridge.window.memory`)."""
 CONTROL_ANSWERS = {(20, 10): (11, b"\0\0\0\0"), (60, 10): (11, b"")}
@@ -75,6 +76,8 @@ class Source:
         self, rng: Random, ledger: Ledger, kind: str, delivery_limit: int, *, auto_delete: bool = False
     ) -> None:
         self.auto_delete = auto_delete
+        self.single_active = rng.random() < SINGLE_ACTIVE
+        """Whether it says that it has a single active consumer, and the bridge is the only one."""
         self._rng = rng
         self._ledger = ledger
         self.kind = kind
