@@ -31,7 +31,7 @@ class Scene:
     def returned(self, body: bytes, properties: Properties = PERSISTENT, key: str = "key") -> None:
         """`basic.return`."""
         route = b"\x02ex" + bytes([len(key)]) + key.encode()
-        self.publishes.returned(Return(1, 312, "NO_ROUTE", route, content(body, properties), len(body)), 0.0)
+        self.publishes.returned(Return(1, 312, "NO_ROUTE", route, content(body, properties), len(body)))
 
 
 def test_one_at_a_time_several_at_once_and_all_there_are() -> None:
@@ -86,15 +86,39 @@ def test_confirms_are_timed_by_batch() -> None:
     assert (sum(scene.seconds.counts), scene.seconds.total) == (3, 4.0 + 4.0 + 3.0)
 
 
-def test_overdue_counts_from_the_last_answer_or_from_when_waiting_began() -> None:
+def test_overdue_is_the_age_of_the_oldest_whatever_else_is_confirmed() -> None:
     scene = Scene()
     assert not scene.publishes.overdue(100.0, 30.0), "nothing is published"
     scene.publishes.add([delivery(1), delivery(2)], 100.0, SOURCE)
-    scene.publishes.add([delivery(3)], 120.0, SOURCE)
+    scene.publishes.add([delivery(3), delivery(4)], 120.0, SOURCE)
+    assert not scene.publishes.overtaken
+    scene.confirm(2, 129.0)
+    scene.confirm(3, 129.0)
+    assert scene.publishes.overtaken, "what is confirmed shows that the first has arrived"
+    assert not scene.publishes.overdue(129.9, 30.0)
     assert scene.publishes.overdue(130.0, 30.0)
-    scene.confirm(1, 130.0)
-    assert not scene.publishes.overdue(159.0, 30.0)
-    assert scene.publishes.overdue(160.0, 30.0)
+    scene.confirm(1, 131.0)
+    assert not scene.publishes.overtaken
+    assert not scene.publishes.overdue(149.9, 30.0)
+    assert scene.publishes.overdue(150.0, 30.0)
+    scene.confirm(4, 151.0)
+    assert not scene.publishes.overdue(1000.0, 30.0)
+
+
+def test_time_blocked_does_not_make_overdue_however_often() -> None:
+    scene = Scene()
+    scene.publishes.unblocked(90.0)
+    scene.publishes.add([delivery(1)], 100.0, SOURCE)
+    for blocked_s in (110.0, 220.0):
+        scene.publishes.blocked(blocked_s)
+        scene.publishes.blocked(blocked_s + 50.0)
+        scene.publishes.unblocked(blocked_s + 100.0)
+    scene.publishes.add([delivery(2)], 325.0, SOURCE)
+    assert not scene.publishes.overdue(329.9, 30.0)
+    assert scene.publishes.overdue(330.0, 30.0), "10 s each before it was blocked, and 10 s after that"
+    scene.confirm(1, 331.0)
+    assert not scene.publishes.overdue(354.9, 30.0)
+    assert scene.publishes.overdue(355.0, 30.0)
 
 
 def test_what_waits_is_orphaned_for_every_other_source_generation() -> None:
