@@ -138,7 +138,7 @@ class Relay:
                 case Confirm(_, publish_seqno, multiple, accepted):
                     window.confirm(publish_seqno, now_s, multiple=multiple, accepted=accepted)
                 case Return():
-                    window.returned(event, now_s)
+                    window.returned(event)
                 case Blocked():
                     window.destination_blocked(now_s)
                 case Unblocked():

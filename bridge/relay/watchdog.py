@@ -107,7 +107,8 @@ class Watchdog:
     def destination(self, now_s: float, unsent_bytes: int = 0) -> Ending | None:
         """Return why the destination's generation must end now, if it must.
 
-        `unsent_bytes` are in the socket's buffer: while they become fewer, a large message is on a slow way.
+        `unsent_bytes` are in the socket's buffer: while they become fewer, a large message is on a slow way, unless one
+        that was published after it has been confirmed.
         """
         window = self._watched.window
         timeout_s = window.limits.confirm_timeout_s
@@ -118,7 +119,8 @@ class Watchdog:
             self._unsent_bytes, self._moved_s = unsent_bytes, now_s
         idle = window.publishable and not window.publishing
         ending = None
-        if window.confirm_overdue(now_s) and now_s - self._moved_s >= timeout_s:
+        on_its_way = now_s - self._moved_s < timeout_s and not window.confirm_overtaken
+        if window.confirm_overdue(now_s) and not on_its_way:
             ending = Ending("confirm-timeout", f"no confirm for {timeout_s:g} s")
         elif self._unpublished.seconds(window.books.forwarded if idle else None, now_s) >= timeout_s:
             ending = Ending("stalled", f"nothing could be written to the destination for {timeout_s:g} s")

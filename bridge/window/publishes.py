@@ -9,7 +9,9 @@ What it does not do: judge what a confirm means for a delivery, which is `window
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
+from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,25 @@ if TYPE_CHECKING:
 
     from bridge.amqp.events import Delivery, Return
     from bridge.window.books import Histogram
+
+
+@dataclass(slots=True)
+class Batch:
+    """Messages that were published at once, of which some are not confirmed."""
+
+    end_seqno: int
+    """The publish_seqno after it."""
+    unconfirmed: int
+    """How many of its messages wait for their confirms."""
+    published_s: float
+    waiting_since_s: float
+    """When it was published, less the time blocked before."""
+    source: object
+    """The source's generation that it is of."""
+
+
+def _end_seqno(batch: Batch) -> int:
+    return batch.end_seqno
 
 
 class Publishes:
@@ -41,17 +62,17 @@ class Publishes:
         """The delivery tag of the last publish."""
         self._rising_from = 0
         """The publish_seqno from which on delivery tags only rise."""
-        self._batches: deque[tuple[int, int, float, object]] = deque()
-        """(publish_seqno after the batch, its messages, monotonic seconds, the source's generation that it is of) of
-        each not wholly confirmed batch."""
+        self._batches: deque[Batch] = deque()
+        """Those that are not wholly confirmed, or stand after one that is not."""
         self.returns: dict[tuple[bytes, bytes], int] = {}
         """By what makes publishes alike (see `_alike`): returns of which the confirm is still to come. Which of several
         that are alike was returned nobody can tell: each return counts for the first of them that is confirmed."""
         self._returned_until = 1
         """The publish_seqno after the last that was found for a return: brokers return in the order of publishing, so
         the next is looked for from there. From the first each time, 8,000 returns before their confirms took 17 s."""
-        self._progress_s = 0.0
-        """When an answer was last seen, or waiting for one began."""
+        self._blocked_s = 0.0
+        """How long the destination has been blocked in all, up to the last time that it was unblocked."""
+        self._blocked_since_s: float | None = None
 
     def __len__(self) -> int:
         return len(self._places)
@@ -67,25 +88,30 @@ class Publishes:
 
     def orphaned_for(self, source: object) -> bool:
         """Whether what waits was published for another source generation than this one."""
-        return bool(self._batches) and self._batches[0][3] is not source
+        return bool(self._batches) and self._batches[0].source is not source
 
-    def wait_from(self, now_s: float) -> None:
-        """Confirms can be expected from now on: the generation began, or is no longer blocked."""
-        self._progress_s = now_s
+    def blocked(self, now_s: float) -> None:
+        """The destination does not read publishes from now on: no confirm is expected."""
+        if self._blocked_since_s is None:
+            self._blocked_since_s = now_s
+
+    def unblocked(self, now_s: float) -> None:
+        """It reads again: what waits has as much time left as when it was blocked."""
+        if self._blocked_since_s is not None:
+            self._blocked_s += now_s - self._blocked_since_s
+            self._blocked_since_s = None
 
     def add(self, batch: list[Delivery], now_s: float, source: object) -> None:
         """Publish a batch of one source generation, which takes the next sequence numbers in its order.
 
         The delivery tags in it rise. Nothing is published while what waits is of another source generation.
         """
-        if not self._places:
-            self._progress_s = now_s
         if batch[0].delivery_tag < self._last_tag:
             self._rising_from = self.next_seqno
         self._last_tag = batch[-1].delivery_tag
         self._places.extend(batch)
         self.next_seqno += len(batch)
-        self._batches.append((self.next_seqno, len(batch), now_s, source))
+        self._batches.append(Batch(self.next_seqno, len(batch), now_s, now_s - self._blocked_s, source))
 
     def confirm(self, publish_seqno: int, now_s: float, *, multiple: bool) -> tuple[int, list[Delivery | None]]:
         """Return what this confirms, and the publish_seqno of the first of it; None is what was confirmed before.
@@ -97,7 +123,6 @@ class Publishes:
             message = f"a confirm of publish {publish_seqno}, and only {self.next_seqno - 1} were made"
             raise MalformedFrameError(message)
         places = self._places
-        self._progress_s = now_s
         if multiple or publish_seqno == first:
             number = (publish_seqno or self.next_seqno - 1) - first + 1
             if number <= 0:
@@ -108,13 +133,15 @@ class Publishes:
             while places and places[0] is None:
                 popleft()
                 self._first_seqno += 1
+            self._time(number - confirmed.count(None), now_s)
         else:
             if publish_seqno < first:
                 return publish_seqno, []
             confirmed = [places[publish_seqno - first]]
             places[publish_seqno - first] = None
             first = publish_seqno
-        self._observe(now_s)
+            if confirmed[0] is not None:
+                self._time_one(publish_seqno, now_s)
         return first, confirmed
 
     def rise_from(self, publish_seqno: int) -> bool:
@@ -122,24 +149,41 @@ class Publishes:
         return publish_seqno >= self._rising_from
 
     def overdue(self, now_s: float, timeout_s: float) -> bool:
-        """Whether one waits and nothing has been answered for so long."""
-        return bool(self._places) and now_s - self._progress_s >= timeout_s
+        """Whether one has waited for so long, time blocked excepted, whatever else was confirmed since."""
+        return bool(self._batches) and now_s - self._blocked_s - self._batches[0].waiting_since_s >= timeout_s
 
-    def _observe(self, now_s: float) -> None:
-        batches = self._batches
-        while batches and batches[0][0] <= self._first_seqno:
-            _, number, published_s, _ = batches.popleft()
-            self._confirm_seconds.observe(now_s - published_s, number)
+    @property
+    def overtaken(self) -> bool:
+        """Whether the oldest has reached the destination for certain: one published after it has been confirmed."""
+        return None in self._places
+
+    def _time(self, confirmed: int, now_s: float) -> None:
+        """Time so many confirms, each by its own batch: all that was unconfirmed before `_first_seqno`."""
+        batches, observe = self._batches, self._confirm_seconds.observe
+        while batches and batches[0].end_seqno <= self._first_seqno:
+            batch = batches.popleft()
+            if batch.unconfirmed:
+                observe(now_s - batch.published_s, batch.unconfirmed)
+                confirmed -= batch.unconfirmed
+        if confirmed:
+            batch = batches[0]
+            observe(now_s - batch.published_s, confirmed)
+            batch.unconfirmed -= confirmed
+
+    def _time_one(self, publish_seqno: int, now_s: float) -> None:
+        """Time the confirm of one that is not the first."""
+        batch = self._batches[bisect_right(self._batches, publish_seqno, key=_end_seqno)]
+        self._confirm_seconds.observe(now_s - batch.published_s)
+        batch.unconfirmed -= 1
 
     # --- Returns -----------------------------------------------------------------------------------------
 
-    def returned(self, event: Return, now_s: float) -> None:
+    def returned(self, event: Return) -> None:
         """`basic.return`: mark the publish that it is about; its confirm follows (protocol order).
 
         Raises `MalformedFrameError` when it is none of ours: one unknown message may then have no route, and
         to ack it would lose it.
         """
-        self._progress_s = now_s
         alike = self._find(event)
         if alike is None:
             message = f"a returned message ({event.reply_code} {event.reply_text}) that was not published"

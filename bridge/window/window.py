@@ -342,22 +342,22 @@ class Window:
         """A connection to the destination begins: the broker may block it before a generation begins on it."""
         self._destination = self._destination_generation()
 
-    def destination_opened(self, now_s: float) -> None:
+    def destination_opened(self, now_s: float) -> None:  # noqa: ARG002 - an event is told when it happened
         """A destination generation begins: publish sequence numbers start at 1."""
         destination = self._destination
         destination.open = True
         destination.publish_window.opened(careful=bool(self._source.blame.suspects or self.trouble.refusals))
-        destination.publishes.wait_from(now_s)
 
     def destination_blocked(self, now_s: float) -> None:
         """`connection.blocked`: nothing new is published, and no confirm is expected."""
         self._destination.blocked = True
+        self._destination.publishes.blocked(now_s)
         self.trouble.began(now_s)
 
     def destination_unblocked(self, now_s: float) -> None:
         """`connection.unblocked`."""
         self._destination.blocked = False
-        self._destination.publishes.wait_from(now_s)
+        self._destination.publishes.unblocked(now_s)
 
     def destination_lost(self, close: Close | None, now_s: float) -> None:
         """The destination's generation ended: what was published is held again, in order.
@@ -515,14 +515,14 @@ class Window:
             self._hold(refused)
             self._refused("nack", "its queue may be full (reject-publish)", now_s)
 
-    def returned(self, event: Return, now_s: float) -> None:
+    def returned(self, event: Return) -> None:
         """`basic.return`: mark the publish that it is about; its confirm follows (protocol order).
 
         Raises `MalformedFrameError` when it is none of ours: one unknown message may then have no route, and
         to ack it would lose it.
         """
         publishes = self._destination.publishes
-        publishes.returned(event, now_s)
+        publishes.returned(event)
         if not self._orphaned:
             count(self.books.publish_retries, "returned")
         if not self.limits.own_keys:
@@ -584,8 +584,13 @@ class Window:
         source.condemned.extend(parked.offered(now_s))
 
     def confirm_overdue(self, now_s: float) -> bool:
-        """Whether a confirm has failed to come for `confirm_timeout`; time blocked does not count."""
+        """Whether a publish has been unconfirmed for `confirm_timeout`; time blocked does not count."""
         return self.destination_ready and self._destination.publishes.overdue(now_s, self.limits.confirm_timeout_s)
+
+    @property
+    def confirm_overtaken(self) -> bool:
+        """Whether the oldest unconfirmed publish has reached the destination for certain."""
+        return self._destination.publishes.overtaken
 
     # --- Within ------------------------------------------------------------------------------------------
 

@@ -401,7 +401,7 @@ class WindowMachine(RuleBasedStateMachine):
         if not candidates:
             return
         wanted = self.pending[data.draw(st.sampled_from(candidates))].delivery
-        self.window.returned(Return(1, 312, "NO_ROUTE", wanted.route, wanted.content, wanted.body_size), self.now_s)
+        self.window.returned(Return(1, 312, "NO_ROUTE", wanted.route, wanted.content, wanted.body_size))
         alike = next(s for s in candidates if self.pending[s].delivery.content == wanted.content)
         self.pending[alike].returned = True
 

@@ -49,7 +49,7 @@ class Scene:
     def returned(self, body: bytes, key: str = "key", properties: Properties = PERSISTENT) -> None:
         """`basic.return`."""
         route = b"\x02ex" + bytes([len(key)]) + key.encode()
-        self.window.returned(Return(1, 312, "NO_ROUTE", route, content(body, properties), len(body)), self.now_s)
+        self.window.returned(Return(1, 312, "NO_ROUTE", route, content(body, properties), len(body)))
 
     def refuse_route(self, delivery_tag: int, publish_seqno: int) -> None:
         """Returned and then confirmed, as the protocol has it."""

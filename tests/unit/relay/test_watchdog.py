@@ -136,6 +136,19 @@ def test_a_large_message_on_a_slow_way_is_waited_for_while_its_bytes_move() -> N
     assert ending.reason == "confirm-timeout"
 
 
+def test_bytes_of_other_messages_do_not_hide_a_confirm_that_never_comes() -> None:
+    """One published later is confirmed: whatever moves in the socket is not the one that is waited for."""
+    scene = Scene()
+    scene.source(deliver(1, M), deliver(2, M))
+    scene.to_destination()
+    scene.destination(confirm(2))
+    for unsent_bytes in (8192, 4096, 12288):
+        scene.now_s += 0.4 * TIMEOUT_S
+        ending = scene.watchdog.destination(scene.now_s, unsent_bytes)
+    assert ending is not None
+    assert ending.reason == "confirm-timeout"
+
+
 def test_bytes_that_do_not_move_are_not_waited_for() -> None:
     scene = Scene()
     scene.source(deliver(1, M))

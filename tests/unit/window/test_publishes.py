@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bridge.amqp.events import Delivery, Return
 from bridge.errors import MalformedFrameError
@@ -31,7 +33,7 @@ class Scene:
     def returned(self, body: bytes, properties: Properties = PERSISTENT, key: str = "key") -> None:
         """`basic.return`."""
         route = b"\x02ex" + bytes([len(key)]) + key.encode()
-        self.publishes.returned(Return(1, 312, "NO_ROUTE", route, content(body, properties), len(body)), 0.0)
+        self.publishes.returned(Return(1, 312, "NO_ROUTE", route, content(body, properties), len(body)))
 
 
 def test_one_at_a_time_several_at_once_and_all_there_are() -> None:
@@ -77,24 +79,95 @@ def test_delivery_tags_rise_from_the_last_publish_that_went_back() -> None:
     assert scene.publishes.rise_from(3)
 
 
-def test_confirms_are_timed_by_batch() -> None:
-    scene = Scene(11, 12)
-    scene.publishes.add([delivery(13)], 1.0, SOURCE)
-    scene.confirm(1, 2.0)
-    assert sum(scene.seconds.counts) == 0
-    scene.confirm(3, 4.0, multiple=True)
-    assert (sum(scene.seconds.counts), scene.seconds.total) == (3, 4.0 + 4.0 + 3.0)
+def test_each_confirm_is_timed_by_its_own_batch_when_it_comes() -> None:
+    """Else the first of a batch would seem to have waited as long as its last."""
+    scene = Scene(*range(11, 15))
+    scene.publishes.add([delivery(15), delivery(16)], 1.0, SOURCE)
+    scene.publishes.add([delivery(17)], 2.0, SOURCE)
+    seconds = []
+
+    def confirm(publish_seqno: int, now_s: float, *, multiple: bool = False) -> None:
+        before = sum(scene.seconds.counts), scene.seconds.total
+        scene.confirm(publish_seqno, now_s, multiple=multiple)
+        seconds.append((sum(scene.seconds.counts) - before[0], scene.seconds.total - before[1]))
+
+    confirm(1, 3.0)
+    confirm(6, 3.0)
+    confirm(6, 3.5)
+    confirm(3, 4.0)
+    confirm(2, 5.0)
+    confirm(0, 6.0, multiple=True)
+    # One of the first batch; out of turn, of the second; the same once more; two more of the first; all the rest.
+    assert seconds == [(1, 3.0), (1, 2.0), (0, 0.0), (1, 4.0), (1, 5.0), (3, 6.0 + 5.0 + 4.0)]
 
 
-def test_overdue_counts_from_the_last_answer_or_from_when_waiting_began() -> None:
+def test_a_batch_that_was_confirmed_out_of_turn_is_not_timed_again() -> None:
+    scene = Scene(11)
+    scene.publishes.add([delivery(12)], 1.0, SOURCE)
+    scene.publishes.add([delivery(13), delivery(14)], 1.0, SOURCE)
+    for publish_seqno in (2, 3, 1):
+        scene.confirm(publish_seqno, 2.0)
+    assert (sum(scene.seconds.counts), scene.seconds.total) == (3, 2.0 + 1.0 + 1.0)
+    scene.confirm(4, 9.0, multiple=True)
+    assert (sum(scene.seconds.counts), scene.seconds.total) == (4, 4.0 + 8.0)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 5), min_size=1, max_size=6),
+    confirms=st.lists(st.tuples(st.integers(0, 30), st.booleans()), max_size=40),
+)
+def test_whatever_the_order_every_confirm_is_timed_once(sizes: list[int], confirms: list[tuple[int, bool]]) -> None:
+    scene = Scene()
+    published: dict[int, float] = {}
+    for number, size in enumerate(sizes):
+        published |= dict.fromkeys(range(len(published) + 1, len(published) + size + 1), float(number))
+        scene.publishes.add([delivery(1) for _ in range(size)], float(number), SOURCE)
+    last, total = len(published), 0.0
+    for count, (publish_seqno, multiple) in enumerate([*confirms, (0, True)]):
+        if publish_seqno > last or not (publish_seqno or multiple):
+            continue
+        now_s = 100.0 + count
+        scene.publishes.confirm(publish_seqno, now_s, multiple=multiple)
+        covered = [n for n in published if n == publish_seqno or (multiple and n <= (publish_seqno or last))]
+        total += sum(now_s - published.pop(n) for n in covered)
+        assert sum(scene.seconds.counts) == last - len(published)
+        assert scene.seconds.total == pytest.approx(total)
+    assert not published
+
+
+def test_overdue_is_the_age_of_the_oldest_whatever_else_is_confirmed() -> None:
     scene = Scene()
     assert not scene.publishes.overdue(100.0, 30.0), "nothing is published"
     scene.publishes.add([delivery(1), delivery(2)], 100.0, SOURCE)
-    scene.publishes.add([delivery(3)], 120.0, SOURCE)
+    scene.publishes.add([delivery(3), delivery(4)], 120.0, SOURCE)
+    assert not scene.publishes.overtaken
+    scene.confirm(2, 129.0)
+    scene.confirm(3, 129.0)
+    assert scene.publishes.overtaken, "what is confirmed shows that the first has arrived"
+    assert not scene.publishes.overdue(129.9, 30.0)
     assert scene.publishes.overdue(130.0, 30.0)
-    scene.confirm(1, 130.0)
-    assert not scene.publishes.overdue(159.0, 30.0)
-    assert scene.publishes.overdue(160.0, 30.0)
+    scene.confirm(1, 131.0)
+    assert not scene.publishes.overtaken
+    assert not scene.publishes.overdue(149.9, 30.0)
+    assert scene.publishes.overdue(150.0, 30.0)
+    scene.confirm(4, 151.0)
+    assert not scene.publishes.overdue(1000.0, 30.0)
+
+
+def test_time_blocked_does_not_make_overdue_however_often() -> None:
+    scene = Scene()
+    scene.publishes.unblocked(90.0)
+    scene.publishes.add([delivery(1)], 100.0, SOURCE)
+    for blocked_s in (110.0, 220.0):
+        scene.publishes.blocked(blocked_s)
+        scene.publishes.blocked(blocked_s + 50.0)
+        scene.publishes.unblocked(blocked_s + 100.0)
+    scene.publishes.add([delivery(2)], 325.0, SOURCE)
+    assert not scene.publishes.overdue(329.9, 30.0)
+    assert scene.publishes.overdue(330.0, 30.0), "10 s each before it was blocked, and 10 s after that"
+    scene.confirm(1, 331.0)
+    assert not scene.publishes.overdue(354.9, 30.0)
+    assert scene.publishes.overdue(355.0, 30.0)
 
 
 def test_what_waits_is_orphaned_for_every_other_source_generation() -> None:
