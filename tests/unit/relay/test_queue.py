@@ -47,3 +47,35 @@ def test_where_the_broker_said_what_the_queue_is_its_word_counts(queue_type: Que
 
 def test_of_a_queue_that_nobody_knows_requeues_are_taken_to_count() -> None:
     assert QueueFacts().requeues_counted
+
+
+@pytest.mark.parametrize(
+    ("queue_type", "requeues_counted", "counts"),
+    (
+        *(("classic", True, "none"), ("stream", False, "none"), ("quorum", True, "any"), ("quorum", False, "acquired")),
+        *((None, True, "any"), (None, False, "acquired")),
+    ),
+)
+def test_which_delivery_counts_are_the_queues_own(
+    queue_type: QueueType | None, counts: str, *, requeues_counted: bool
+) -> None:
+    assert QueueFacts(queue_type, requeues_counted=requeues_counted).counts == counts
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    (
+        (QueueFacts("classic", auto_delete=True), "is auto-delete"),
+        (QueueFacts("classic", auto_delete=False, expires=True), "has x-expires"),
+        (QueueFacts(), "may be one that is deleted"),
+        (QueueFacts("quorum"), ""),
+    ),
+)
+def test_what_an_operator_should_know_of_a_queue(facts: QueueFacts, words: str) -> None:
+    assert facts.advice.startswith(words)
+    assert bool(facts.advice) is bool(words)
+
+
+def test_a_queue_with_one_active_consumer_that_deletes_itself_keeps_its_consumer() -> None:
+    assert QueueFacts("classic", auto_delete=False, single_active=True).replaceable
+    assert not QueueFacts("classic", auto_delete=True, single_active=True).replaceable

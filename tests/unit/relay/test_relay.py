@@ -7,6 +7,7 @@ import pytest
 from bridge.amqp.events import Close, Dropped
 from bridge.errors import MalformedFrameError
 from bridge.relay.relay import JOIN_BYTES
+from bridge.window.window import WindowLimits
 from tests.support import frames
 from tests.support.frames import PERSISTENT, confirm, content, deliver, returned
 from tests.support.relay_scene import CANCEL, Bridge, M, ack, publish, quarantining, requeue
@@ -218,3 +219,32 @@ def test_what_was_received_changes_with_every_byte_that_comes() -> None:
         bridge.source(raw)
         seen.append(bridge.steering.received)
     assert len(set(seen)) == 3
+
+
+def test_the_quarantines_answers_reach_it() -> None:
+    bridge = quarantining(1)
+    bridge.source(confirm(1, channel=2))
+    assert bridge.books.quarantined == {"delivery-limit": 1}
+
+
+def test_while_nobody_knows_whether_what_is_held_is_still_ours_nothing_is_published() -> None:
+    bridge = Bridge()
+    bridge.source(deliver(1, M), frames.CANCEL)
+    assert bridge.to_destination() == b""
+
+
+def test_with_memory_full_the_source_is_not_read() -> None:
+    bridge = Bridge(WindowLimits(max_in_flight_bytes=1))
+    assert not bridge.relay.paused
+    bridge.source(deliver(1, M))
+    assert bridge.relay.paused
+
+
+def test_what_the_destination_says_after_the_end_has_nobody_to_hear_it() -> None:
+    bridge = Bridge()
+    bridge.source(deliver(1, M))
+    bridge.to_destination()
+    bridge.stop()
+    bridge.time_is_up()
+    bridge.destination(confirm(1))
+    assert bridge.books.forwarded == 0

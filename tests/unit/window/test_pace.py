@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.window.pace import FIRST_PUBLISH_WINDOW, RETRY_MAX_S, PublishWindow, Trouble
+from bridge.window.pace import FIRST_PUBLISH_WINDOW, REMEMBERED_S, RETRY_MAX_S, PublishWindow, Trouble
 
 
 def opened(*, careful: bool = False) -> PublishWindow:
@@ -70,3 +70,25 @@ def test_trouble_counts_from_its_beginning_and_again_from_when_what_was_held_is_
     assert it.seconds(121.0) == 1.0
     it.over()
     assert (it.seconds(130.0), it.text, it.lasts) == (0.0, "", False)
+
+
+def test_a_destination_that_does_not_confirm_is_left_alone_for_longer_each_time_up_to_the_hold_timeout() -> None:
+    it = Trouble(lambda: 0.0)
+    now_s = 0.0
+    for rest_s in (10.0, 20.0, 40.0, 60.0, 60.0):
+        it.unconfirmed(now_s, 5.0, 60.0)
+        assert it.resting(now_s + rest_s - 0.01)
+        now_s += rest_s
+        assert not it.resting(now_s)
+    assert (it.lasts, it.text) == (True, "does not confirm what it is sent")
+    it.over()
+    it.unconfirmed(now_s, 5.0, 60.0)
+    assert not it.resting(now_s + 10.0)
+
+
+def test_a_refusal_is_remembered_for_a_while_when_nothing_is_in_flight() -> None:
+    it = Trouble(lambda: 1.0)
+    assert not it.remembers(0.0)
+    it.refused("why", 0.0)
+    assert it.remembers(0.2 + REMEMBERED_S - 0.01)
+    assert not it.remembers(0.2 + REMEMBERED_S)

@@ -361,3 +361,52 @@ def test_what_the_quarantine_refuses_for_long_is_given_back_though_it_is_offered
     scene.wait(0.1)
     assert scene.window.settlement.requeues == [1]
     assert scene.books.requeued == {"poison": 1}
+
+
+def test_beyond_a_quarter_of_the_window_the_longest_waiting_without_a_route_go_to_the_quarantine() -> None:
+    scene = Scene(prefetch=8, own_keys=True)
+    scene.receive(*range(1, 9))
+    assert scene.take() == [*range(1, 9)]
+    for tag in (1, 2, 3, 5):
+        scene.returned(b"%d" % tag)
+    for seqno in (4, 1, 2, 6, 3, 7, 5, 8):
+        scene.confirm(seqno)
+        scene.now_s += 1.0
+    scene.wait(0.0)
+    assert scene.verdicts() == [(1, "unroutable", 312), (2, "unroutable", 312)]
+    assert scene.window.parked + scene.books.published + len(scene.window._source.held) == 2
+
+
+def test_without_a_quarantine_what_has_no_route_is_only_held() -> None:
+    scene = Scene(prefetch=4, own_keys=True, quarantine=False)
+    scene.receive(1, 2, 3, 4)
+    scene.take()
+    for tag in (1, 2, 3):
+        scene.returned(b"%d" % tag)
+    for seqno in (1, 2, 3, 4):
+        scene.confirm(seqno)
+    assert scene.verdicts() == []
+
+
+def test_a_destination_that_did_not_confirm_gets_one_message_and_only_after_a_rest() -> None:
+    scene = Scene(confirm_timeout_s=5.0)
+    scene.receive(1, 2)
+    scene.take()
+    scene.window.destination_unconfirmed(scene.now_s)
+    scene.lose_destination()
+    scene.reopen_destination()
+    assert scene.take() == []
+    assert scene.window.hindrance == "does not confirm what it is sent"
+    scene.wait(10.0)
+    assert scene.take() == [1]
+
+
+def test_orphans_may_be_confirmed_out_of_turn() -> None:
+    scene = Scene()
+    scene.receive(1, 2, 3)
+    scene.take()
+    scene.window.source_lost()
+    scene.confirm(2)
+    assert scene.window.orphans == 2
+    scene.confirm(3, multiple=True)
+    assert scene.window.orphans == 0
