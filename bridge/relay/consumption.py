@@ -69,6 +69,11 @@ class Consumption:
         return self.consumer in {Consumer.ON, Consumer.CANCELLING} and not self._cancelled.isdisjoint(self._tags)
 
     @property
+    def awaits_answer(self) -> bool:
+        """Whether an answer is still to be read: that to a consumer is there before its first delivery."""
+        return self.asking and not (self._starting and self.received)
+
+    @property
     def in_use(self) -> bool:
         """Whether the generation has acked a message."""
         return self._window.books.acked > self._acked_before

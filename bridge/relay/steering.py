@@ -201,7 +201,7 @@ class Steering:
 
         Not while an answer of its broker is awaited, which comes on the same connection.
         """
-        awaits = self._source.asking or self.shedding or self.consumer is Consumer.LOST
+        awaits = self._source.awaits_answer or self.shedding or self.consumer is Consumer.LOST
         return self.window.full and not awaits
 
     @property

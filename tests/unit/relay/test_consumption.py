@@ -163,6 +163,22 @@ def test_it_asks_one_thing_at_a_time() -> None:
     assert not consumption.asking
 
 
+def test_what_is_delivered_while_a_consumer_starts_says_that_its_answer_was_read() -> None:
+    source = Source()
+    consumption = source.consumption
+    consumption.ask(10)
+    consumption.wait()
+    assert consumption.awaits_answer
+    consumption.start("ct-1")
+    assert consumption.awaits_answer
+    source.receive(1)
+    assert not consumption.awaits_answer
+    consumption.answered()
+    consumption.started()
+    consumption.wait()
+    assert consumption.awaits_answer, "to another question"
+
+
 def test_it_keeps_why_its_generation_must_end_and_what_became_of_the_queue() -> None:
     consumption = Source().consumption
     consumption.end("stalled", "why")

@@ -54,6 +54,14 @@ def test_reading_pauses_when_memory_is_full() -> None:
     assert bridge.relay.paused
 
 
+def test_memory_that_fills_before_the_start_of_the_consumer_is_known_pauses_reading() -> None:
+    """Its answer was read before its first delivery, and the whole prefetch may come behind it (invariant 4)."""
+    bridge = Bridge(LIMITS, consuming=False)
+    bridge.start()
+    bridge.source(*(deliver(tag, LARGE) for tag in (1, 2, 3)))
+    assert bridge.relay.paused
+
+
 @pytest.mark.parametrize("facts", (CLASSIC, QUORUM_3, QUORUM))
 def test_when_memory_is_full_for_ten_seconds_the_consumer_is_cancelled_and_reading_goes_on(facts: QueueFacts) -> None:
     """RabbitMQ drops a connection that it cannot write to for 30 s, and each counts for all that was set out."""
