@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.rig.certificates import Certificates
     from tests.rig.node import Node
 
-README = Path(__file__).parents[2] / "README.md"
+OPERATIONS = Path(__file__).parents[2] / "config" / "README.md"
 Findings = list[dict[str, str]]
 
 
@@ -254,7 +254,7 @@ def test_fact_a_stream_changes_headers_and_the_check_warns_of_it(source: Node, d
 
 def test_the_readmes_policy_protects_the_quarantine_from_one_that_empties_all_queues(source: Node) -> None:
     """The check says that it cannot see either."""
-    (command,) = re.findall(r"^rabbitmqctl (set_policy .*)$", README.read_text(), re.MULTILINE)
+    (command,) = re.findall(r"^rabbitmqctl (set_policy .*)$", OPERATIONS.read_text(), re.MULTILINE)
     source.ctl(*shlex.split(command))
     source.ctl("set_policy", "short", ".*", '{"message-ttl": 1}', "--apply-to", "queues")
     try:
