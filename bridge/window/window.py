@@ -14,7 +14,7 @@ Invariants, cited by number in the tests:
    on the generation that delivered it.
 2. Nothing of an ended source generation is published, acked or nacked.
 3. The books balance at every instant (see `books`).
-4. At most `prefetch` messages (besides those that were published when the consumer began anew) and
+4. At most `prefetch` messages (besides those of the consumer before, and one that a replaced one is sent) and
    `max_in_flight_bytes` bytes (one message more at the most) are in memory: past that, `full` asks for reading to
    pause, but for the moment that an answer of the quarantine, which comes on the same connection, takes.
 5. First copies arrive at the destination in the order of the source, destination outages included; a message
