@@ -480,6 +480,8 @@ class Steering:
         return True
 
     def _judge_probe(self, now_s: float) -> None:
+        if self.consumer is Consumer.STARTING:
+            return  # its message may be accepted before its start is known
         window = self.window
         if window.accepted > self._accepted_before:
             self._accepted_before = window.accepted

@@ -108,6 +108,14 @@ def test_a_message_that_the_destination_has_not_accepted_yet_widens_nothing() ->
     assert bridge.wanted_prefetch == 0
 
 
+def test_a_message_that_is_accepted_before_the_start_of_its_consumer_is_known_counts() -> None:
+    bridge = Bridge(consuming=False, probing=True)
+    bridge.start()
+    accept_probe(bridge)
+    bridge.relay.started(NOT_EMPTY, bridge.now_s)
+    assert bridge.steering.state is State.WIDENING
+
+
 def test_a_prefetch_of_one_needs_no_second_consumer() -> None:
     bridge = Bridge(WindowLimits(prefetch=1), probing=True)
     accept_probe(bridge)
