@@ -75,6 +75,11 @@ def hang_up(peer: Peer, _: int, __: object) -> None:
     peer.abort()
 
 
+def start(**properties: str) -> Callable[[Peer, int, Any], None]:
+    """Begin a connection as a broker of these properties does: its product and version, mostly."""
+    return reply(commands.Connection.Start(0, 9, {**CAPABILITIES, **properties}, "PLAIN", "en_US"))
+
+
 CAPABILITIES: FieldTable = {
     "capabilities": {"publisher_confirms": True, "basic.nack": True, "consumer_cancel_notify": True}
 }
@@ -108,12 +113,12 @@ class Peer:
         """Write any bytes."""
         self._writer.write(data)
 
-    def deliver(self, *bodies: bytes, message_id: str | None = None) -> None:
-        """Deliver messages to the consumer, numbered on."""
+    def deliver(self, *bodies: bytes, message_id: str | None = None, headers: FieldTable | None = None) -> None:
+        """Deliver messages to the newest consumer, numbered on."""
         consumer_tag = self.got(commands.Basic.Consume)[-1].consumer_tag
         for body in bodies:
             self._delivery_tag += 1
-            properties = commands.Basic.Properties(delivery_mode=2, message_id=message_id)
+            properties = commands.Basic.Properties(delivery_mode=2, message_id=message_id, headers=headers)
             method = commands.Basic.Deliver(consumer_tag, self._delivery_tag, False, "", "in")  # noqa: FBT003
             self.send(method, ContentHeader(0, len(body), properties), *([ContentBody(body)] if body else []))
 
@@ -180,7 +185,7 @@ class ScriptedBroker:
         self.turns_away = False
         """Hang up before a word is said, as a proxy does whose broker is away."""
         self.answers: dict[type, Callable[[Peer, int, Any], None]] = {
-            ProtocolHeader: reply(commands.Connection.Start(0, 9, CAPABILITIES, "PLAIN", "en_US")),
+            ProtocolHeader: start(),
             commands.Connection.StartOk: reply(commands.Connection.Tune(2047, frame_max, 60)),
             commands.Connection.Open: reply(commands.Connection.OpenOk()),
             commands.Connection.Close: reply(commands.Connection.CloseOk()),
