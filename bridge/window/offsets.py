@@ -7,7 +7,8 @@ behind it that it has. Offsets rise; they may have gaps, where a filter leaves m
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
+from operator import itemgetter
 
 
 class Offsets:
@@ -16,8 +17,9 @@ class Offsets:
     def __init__(self) -> None:
         self._unforwarded: list[int] = []
         """Received and not forwarded, rising; at most as many as are in flight."""
-        self._ahead: set[int] = set()
-        """Forwarded, and above the lowest that is not, or to come again; at most as many as were once in flight."""
+        self._ahead: list[tuple[int, int]] = []
+        """Runs of those that were forwarded and are above the lowest that was not, or come again, rising: the first of
+        each, and the one after its last. A message that waits for long lets millions pass, in one run."""
         self._last = -1
         """Received last: those above it that have been received before come again."""
         self._next: int | None = None
@@ -35,7 +37,8 @@ class Offsets:
             self._next = offset + 1
             self._unforwarded.append(offset)
             return False
-        if offset in self._ahead:
+        run = bisect_right(self._ahead, offset, key=itemgetter(0))
+        if run and offset < self._ahead[run - 1][1]:
             return True
         at = bisect_left(self._unforwarded, offset)
         if self._unforwarded[at : at + 1] != [offset]:
@@ -50,6 +53,19 @@ class Offsets:
         del self._unforwarded[at]
         if at == 0:
             known = min([self._last, *self._unforwarded[:1]])
-            self._ahead = {ahead for ahead in self._ahead if ahead > known}
+            del self._ahead[: bisect_right(self._ahead, known + 1, key=itemgetter(1))]
         else:
-            self._ahead.add(offset)
+            self._pass(offset)
+
+    def _pass(self, offset: int) -> None:
+        """Add it to the runs, and join those that it lies between."""
+        runs = self._ahead
+        first, after = offset, offset + 1
+        start = stop = bisect_right(runs, offset, key=itemgetter(0))
+        if start and runs[start - 1][1] == offset:
+            start -= 1
+            first = runs[start][0]
+        if stop < len(runs) and runs[stop][0] == after:
+            after = runs[stop][1]
+            stop += 1
+        runs[start:stop] = [(first, after)]

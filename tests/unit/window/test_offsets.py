@@ -76,6 +76,18 @@ def test_what_does_not_come_again_is_forgotten() -> None:
     assert not offsets._unforwarded
 
 
+def test_millions_that_pass_one_that_waits_take_no_memory() -> None:
+    """It may wait for days, for a quarantine that does not accept it."""
+    offsets = Offsets()
+    for offset in range(100):
+        offsets.received(offset)
+    for offset in (*range(1, 100, 3), *range(2, 100, 3), *range(3, 100, 3)):
+        offsets.forwarded(offset)
+    assert offsets._ahead == [(1, 100)]
+    assert offsets.resume_at == 0
+    assert [offsets.received(offset) for offset in (0, 1, 50, 99)] == [False, True, True, True]
+
+
 class StreamMachine(RuleBasedStateMachine):
     """A stream of which some offsets are left out, its reader, and a set of all that was forwarded."""
 
