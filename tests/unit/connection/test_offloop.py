@@ -67,9 +67,10 @@ async def test_a_call_that_hangs_keeps_no_other_one_waiting(hanging: Hanging) ->
 
 @on_both_loops
 async def test_a_question_that_hangs_takes_a_few_threads_however_often_it_is_asked(hanging: Hanging) -> None:
+    few = f"few {id(hanging)}"  # not that of the run on the other loop, whose threads may just be ending
     for _ in range(MAX_THREADS):
-        await give_up("few", hanging)
-    asking = [asyncio.ensure_future(off_loop("few", hanging)) for _ in range(10)]
+        await give_up(few, hanging)
+    asking = [asyncio.ensure_future(off_loop(few, hanging)) for _ in range(10)]
     await asyncio.sleep(0)
     assert hanging.begun == MAX_THREADS
     hanging.end.set()
