@@ -82,7 +82,14 @@ def _messages(books: Books) -> Iterator[Metric]:
     )
     yield _by("bridge_publish_retries", "Publishes to be tried again.", "reason", books.publish_retries, RETRY_REASONS)
     yield _count(
-        "bridge_duplicates_possible", "Publishes that the destination may hold twice.", books.duplicates_possible
+        "bridge_duplicates_possible",
+        "Publishes that the destination or the quarantine may hold twice.",
+        books.duplicates_possible,
+    )
+    yield _count(
+        "bridge_headers_left_out",
+        "Headers of the bridge that were left out of a message, since they did not fit into the frame.",
+        books.headers_left_out,
     )
 
 

@@ -41,10 +41,12 @@ class Relay:
         """`chance` returns a number from 0 to 1, for the jitter of backoffs."""
         self.window = window
         self.policy = plan.policy
-        self.quarantine = Quarantine(window, plan.quarantine_queue)
         backoff = Backoff(plan.reconnect_min_s, plan.reconnect_max_s, chance)
-        self.steering = Steering(window, self.quarantine, plan, backoff, lambda: self._source_cutter.unfinished)
+        self.quarantine = Quarantine(window, plan.quarantine_queue, backoff)
+        self.steering = Steering(window, self.quarantine, plan, lambda: self._source_cutter.unfinished)
         self.source_output: list[bytes] = []
+        self._unix_ahead_s = 0.0
+        """What the wall clock is ahead of the monotonic one, as of the last tick."""
 
         self._source_frame_max = 0
         self._preparer = ContentPreparer(plan.policy)
@@ -94,11 +96,12 @@ class Relay:
     def destination_opened(self, frame_max: int, now_s: float) -> None:
         """The destination's channel is open and confirms: a generation begins."""
         self._destination_frame_max = self._destination_cutter.frame_max = frame_max
-        self.window.destination_opened(now_s)
+        self.window.destination_opened(now_s, frame_max)
 
     def destination_lost(self, now_s: float) -> None:
         """The destination's generation ended, however it did."""
         self.window.destination_lost(self.destination_close, now_s)
+        self._quarantine(now_s)
 
     # --- Bytes in ----------------------------------------------------------------------------------------
 
@@ -117,12 +120,12 @@ class Relay:
                     self.steering.cancelled(consumer_tag, now_s, by_us=by_us)
                     self._source_cutter.drop(on=self.steering.shedding)
                 case Close(channel=channel) if channel == QUARANTINE_CHANNEL:
-                    self.quarantine.closed(now_s)
+                    self.quarantine.closed(event, now_s)
                 case Close(channel=channel):
                     if channel in {0, DATA_CHANNEL} and self.source_close is None:
                         self.source_close = event
                 case Blocked() | Unblocked():
-                    pass  # it publishes nothing but what goes to the quarantine, which waits for its confirm
+                    pass  # it publishes nothing but what goes to the quarantine, which waits for its confirms
                 case _:
                     message = f"a {type(event).__name__} from the source"
                     raise MalformedFrameError(message)
@@ -158,6 +161,8 @@ class Relay:
         if not self.steering.publishes:
             return []
         batch = self.window.take(PUBLISH_BATCH_BYTES, now_s)
+        if self.window.condemned:
+            self._quarantine(now_s)
         if not batch:
             return []
         contents = [delivery.content for delivery in batch]
@@ -178,8 +183,13 @@ class Relay:
         output, self.source_output = self.source_output, []
         return output
 
+    def _quarantine(self, now_s: float) -> None:
+        """Publish what has been condemned, as far as the quarantine is open and has room."""
+        self.source_output += self.quarantine.publishes(self._source_frame_max, now_s, now_s + self._unix_ahead_s)
+
     def _settle(self, now_s: float) -> None:
         """Encode what was decided for the source."""
+        self._quarantine(now_s)
         window, output = self.window, self.source_output
         if self.steering.settle(now_s):
             output += map(cancel_frame, self.steering.take_cancels())
@@ -223,8 +233,8 @@ class Relay:
 
     def tick(self, now_s: float, unix_s: float) -> None:
         """Let time pass; ten times a second is often enough."""
+        self._unix_ahead_s = unix_s - now_s
         self.window.tick(now_s)
         self.steering.tick(now_s)
         self._source_cutter.drop(on=self.steering.shedding)
-        self.source_output += self.quarantine.publishes(self._source_frame_max, now_s, unix_s)
         self._settle(now_s)

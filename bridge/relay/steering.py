@@ -25,14 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bridge.amqp.events import Close, Delivery
-    from bridge.relay.backoff import Backoff
     from bridge.relay.plan import Plan
     from bridge.relay.quarantine import Quarantine
     from bridge.window.window import Window
     from bridge.words import SideName
 
-QUARANTINE_AGAIN_S = 300.0
-"""How long a quarantine that did not answer is left alone: a publish to a broker with an alarm stops the connection."""
 RETURNED_OFTEN = 3
 """From this delivery count on a message may be the one that ends generations or processes."""
 PROBE_AGAIN_S, PROBE_AGAIN_MAX_S = 0.2, 30.0
@@ -98,7 +95,6 @@ class Steering:
         window: Window,
         quarantine: Quarantine,
         plan: Plan,
-        quarantine_backoff: Backoff,
         unfinished: Callable[[], tuple[int, ...]],
     ) -> None:
         """`unfinished` returns numbers that change while a delivery arrives."""
@@ -112,8 +108,6 @@ class Steering:
         self._unfinished = unfinished
 
         self._quarantine = quarantine
-        self._quarantine_backoff = quarantine_backoff
-        self._quarantine_at_s = 0.0
 
         self._source = Consumption(window, opened=False)
         self.publishes = True
@@ -261,7 +255,7 @@ class Steering:
         Then one more is needed to see one through.
         """
         window = self.window
-        waiting = window.parked + (len(window.condemned) if now_s < self._quarantine_at_s else 0)
+        waiting = window.parked + (len(window.condemned) if self._quarantine.rests(now_s) else 0)
         used = window.in_flight >= self._source.room_until and window.in_flight == waiting
         room = window.in_flight < window.limits.prefetch and not window.everything_returned
         return self.state is State.PROBING and used and room
@@ -290,8 +284,8 @@ class Steering:
         if not self._source.opened:
             return None
         if (ending := self.watchdog.source(now_s)) is not None:
-            if self.window.quarantining:
-                self._quarantine_at_s = now_s + QUARANTINE_AGAIN_S
+            if ending.reason == "quarantine-timeout":
+                self._quarantine.unanswered(now_s)
             return EndGeneration("source", *ending)
         if (ending := self._source.ending) is not None:
             return EndGeneration("source", *ending, drop=ending.reason == "stalled")
@@ -317,7 +311,7 @@ class Steering:
         elif lost or now_s >= self._ask_at_s > 0.0:
             self._ask_at_s = now_s + ASK_AGAIN_S if self._ask_at_s else 0.0
             action = AskQueue()
-        elif self._quarantine.wanted and now_s >= self._quarantine_at_s:
+        elif self._quarantine.wanted(now_s):
             self._quarantine.open()
             action = OpenQuarantine()
         elif self.watchdog.look_due(now_s):
@@ -414,13 +408,11 @@ class Steering:
         """The quarantine's queue exists, and its channel is open."""
         self._source.answered()
         self._quarantine.opened()
-        self._quarantine_backoff.reset()
 
     def quarantine_unavailable(self, now_s: float) -> None:
         """The quarantine could not be opened."""
         self._source.answered()
-        self._quarantine_at_s = now_s + self._quarantine_backoff.delay_s(now_s)
-        self._quarantine.closed(now_s)
+        self._quarantine.unavailable(now_s)
 
     def queue_answered(self, found: QueueState | None, now_s: float) -> None:
         """The queue answered, or (None) did not."""
@@ -507,7 +499,7 @@ class Steering:
         delivery limit.
         """
         window = self.window
-        return window.books.published > 0 or window.publishable or window.quarantining
+        return window.books.published > 0 or window.publishable or window.quarantining > 0
 
     def _give_back(self, reason: str, now_s: float) -> None:
         """Cancel the consumer and requeue what is held; then probe, after a pause."""

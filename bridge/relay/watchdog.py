@@ -137,8 +137,8 @@ class Watchdog:
         timeout_s = watched.window.limits.confirm_timeout_s
         self._see_progress()
         awaited: tuple[str, object] | None = None
-        if watched.window.quarantining:
-            awaited = "quarantine-timeout", watched.window.condemned[0][0].delivery_tag
+        if (first := watched.window.first_quarantining) is not None:
+            awaited = "quarantine-timeout", first
         elif watched.cancelling and not watched.paused:
             awaited = "cancel-timeout", watched.received
         if self._answer.seconds(awaited, now_s) < timeout_s or awaited is None:

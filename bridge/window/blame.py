@@ -42,6 +42,8 @@ class Verdict(NamedTuple):
     """A short fixed word, for `/metrics` and the header `x-bridge-reason`."""
     reply_code: int = 0
     reply_text: str = ""
+    held_text: str = ""
+    """Reason why the quarantine does not accept it either; empty as long as there is none."""
 
 
 class Ruling(NamedTuple):
@@ -81,7 +83,7 @@ class SizeLimit:
 
 
 class Blame:
-    """What the destination's closes say of the deliveries of one source generation."""
+    """What the closes of the destination, or of the quarantine, say of the deliveries of one source generation."""
 
     def __init__(self, size_limit: SizeLimit, *, own_keys: bool, quarantine: bool) -> None:
         """`own_keys` as in `WindowLimits`; without a quarantine no size limit is learned: its messages are held."""
@@ -104,7 +106,7 @@ class Blame:
                 return Ruling(innocent, large, Verdict("too-large", close.reply_code, close.reply_text))
         code = close.reply_code
         aside = code in ASIDE_REPLIES and self._own_keys
-        if not aside and code not in POISON_AT_ONCE and code not in POISON_AFTER:
+        if not aside and not self.names_a_message(close):
             return Ruling(published, destination=bool(published) and code in DESTINATION_REPLIES)
         if len(published) != 1:
             self.suspects = len(published)
@@ -119,6 +121,11 @@ class Blame:
             return Ruling(published)
         self.judged(alone.delivery_tag)
         return Ruling([], published, Verdict("poison", code, close.reply_text))
+
+    @staticmethod
+    def names_a_message(close: Close) -> bool:
+        """Whether the close is about one of the messages that were published, and not about where they went."""
+        return close.reply_code in POISON_AT_ONCE or close.reply_code in POISON_AFTER
 
     def judged(self, delivery_tag: int) -> None:
         """What there was to find out about this one is known: it was confirmed, nacked or convicted."""

@@ -60,7 +60,10 @@ class Books:
     publish_retries: dict[str, int] = field(default_factory=dict)
     """Publishes that will be tried again, by reason."""
     duplicates_possible: int = 0
-    """Publishes of which the destination may hold another copy, by this process's making."""
+    """Publishes of which the destination, or the quarantine, may hold another copy, by this process's making."""
+
+    headers_left_out: int = 0
+    """Headers of the bridge's own that were left out of a publish, since they did not fit into its frame."""
 
     confirm_seconds: Histogram = field(default_factory=Histogram)
     residence_seconds: Histogram = field(default_factory=Histogram)

@@ -7,6 +7,7 @@ Whatever is kept here cannot survive its channel, and nobody has to remember to 
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 from typing import TYPE_CHECKING
 
 from bridge.errors import MalformedFrameError
@@ -34,10 +35,10 @@ class SourceGeneration:
         """In the order of the source."""
         self.parked = parked
         self.condemned: deque[tuple[Delivery, Verdict]] = deque()
-        """Bound for the quarantine."""
+        """Bound for the quarantine, and not on their way yet."""
+        self.quarantining: dict[int, tuple[Delivery, Verdict]] = {}
+        """On their way to the quarantine, by delivery tag, in the order of their publishes."""
         self.blame = blame
-        self.quarantining = False
-        """Whether the first of the condemned is on its way to the quarantine."""
         self.releasing = ""
         """Reason for requeueing every delivery; empty otherwise."""
         self._next_tag = 1
@@ -59,5 +60,7 @@ class DestinationGeneration:
         """The channel is open and publishes."""
         self.blocked = False
         """The broker said `connection.blocked`, perhaps before the channel was open."""
+        self.frame_max = inf
+        """The largest frame that the connection agreed on, in bytes."""
         self.publishes = Publishes(confirm_seconds, own_keys=own_keys)
         self.publish_window = PublishWindow(most)

@@ -75,7 +75,7 @@ class Parked:
         """Why there are any, for an operator; empty when there are none."""
         parked = [w.verdict for w in (*self.waiting.values(), *self.retried.values()) if w.verdict is not None]
         if parked:
-            why = parked[0].reply_text or parked[0].reason
+            why = parked[0].held_text or parked[0].reply_text or parked[0].reason
             return f"rejects {_messages(len(parked))} ({why}); holding them, no quarantine accepts them"
         if self.waiting:
             return f"has no route for {_messages(len(self.waiting))}; trying again"

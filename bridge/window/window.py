@@ -16,12 +16,13 @@ Invariants, cited by number in the tests:
 3. The books balance at every instant (see `books`).
 4. At most `prefetch` messages (besides those of the consumer before, and one that a replaced one is sent) and
    `max_in_flight_bytes` bytes (one message more at the most) are in memory: past that, `full` asks for reading to
-   pause, but for the moment that an answer of the quarantine, which comes on the same connection, takes.
+   pause, but for as long as answers of the quarantine are awaited, which come on the same connection.
 5. First copies arrive at the destination in the order of the source, destination outages included; a message
    that the destination alone refuses may be overtaken.
 6. Messages are given back by an explicit `nack(requeue)`, never by closing a channel: on RabbitMQ 4 a closed
    channel counts towards a quorum queue's delivery limit.
-7. Contents are published as they were prepared (see `content`), byte for byte.
+7. Contents are published as they were prepared (see `content`), byte for byte, but for headers of the bridge's own
+   that do not fit the destination's frames (see `fitting`).
 
 Each rule that can stand alone has a file: `settlement` (how much one ack covers), `publishes` (which publish a
 confirm or a return is about), `blame` (whom a close of the channel is to be laid on), `pace` (how many may be
@@ -40,7 +41,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
 
-from bridge.amqp.content import stream_offset
+from bridge.amqp.content import header_frame_size, stream_offset
+from bridge.amqp.fitting import fit_content
 from bridge.window.blame import Blame, SizeLimit, Verdict
 from bridge.window.books import Books, count
 from bridge.window.generations import DestinationGeneration, SourceGeneration
@@ -119,13 +121,18 @@ class Window:
 
     @property
     def condemned(self) -> Sequence[tuple[Delivery, Verdict]]:
-        """Deliveries bound for the quarantine, in their order."""
+        """Deliveries bound for the quarantine, in their order, without those that are on their way."""
         return self._source.condemned
 
     @property
-    def quarantining(self) -> bool:
-        """Whether the first of the condemned is on its way to the quarantine."""
-        return self._source.quarantining
+    def quarantining(self) -> int:
+        """How many deliveries are on their way to the quarantine."""
+        return len(self._source.quarantining)
+
+    @property
+    def first_quarantining(self) -> int | None:
+        """Delivery tag of the one that has been on its way to the quarantine for longest."""
+        return next(iter(self._source.quarantining), None)
 
     @property
     def blocked(self) -> bool:
@@ -198,7 +205,7 @@ class Window:
         """When the oldest delivery in the window was received, in monotonic seconds."""
         source = self._source
         candidates = [d.received_s for d in source.parked.deliveries]
-        candidates += [d.received_s for d, _ in source.condemned]
+        candidates += [d.received_s for d, _ in (*source.condemned, *source.quarantining.values())]
         if source.held:
             candidates.append(source.held[0].received_s)
         if not self._orphaned:
@@ -207,8 +214,9 @@ class Window:
 
     def passed(self, delivery: Delivery) -> bool:
         """Whether others may overtake this delivery: the destination alone refuses it (invariant 5)."""
-        source = self._source
-        return delivery.delivery_tag in source.parked.waiting or any(d is delivery for d, _ in source.condemned)
+        source, tag = self._source, delivery.delivery_tag
+        aside = tag in source.parked.waiting or tag in source.quarantining
+        return aside or any(d is delivery for d, _ in source.condemned)
 
     @property
     def _orphaned(self) -> bool:
@@ -299,21 +307,22 @@ class Window:
         books.stale_published += books.published
         books.held = books.published = books.bytes_in_flight = 0
         lost = self._source
-        unforwarded = [*lost.held, *lost.parked.deliveries, *(d for d, _ in lost.condemned)]
+        books.duplicates_possible += len(lost.quarantining)
+        bound = (*lost.condemned, *lost.quarantining.values())
+        unforwarded = [*lost.held, *lost.parked.deliveries, *(d for d, _ in bound)]
         self._source = self._source_generation()
         self.memory.source_lost(unforwarded)
 
     def release(self, reason: str) -> None:
         """Give back whatever is not published, and what still comes: the consumer is being cancelled.
 
-        What is on its way to the quarantine waits for its answer, which would else be taken for the next one's.
+        What is on its way to the quarantine waits for its answer: given back, it would be there twice.
         """
         source = self._source
         source.releasing = reason
-        on_its_way = [source.condemned.popleft()] if source.quarantining else []
         waiting = [*source.held, *source.parked.release(), *(d for d, _ in source.condemned)]
         source.held.clear()
-        source.condemned = deque(on_its_way)
+        source.condemned.clear()
         for delivery in sorted(waiting):
             self._requeue(delivery, reason)
 
@@ -327,7 +336,7 @@ class Window:
 
     def release_published(self, reason: str) -> None:
         """Give up waiting for answers: what is published is given back too. Each may be there twice."""
-        self._source.quarantining = False
+        self.quarantine_interrupted()
         if self._orphaned:
             return
         for delivery in self._destination.publishes:
@@ -342,10 +351,11 @@ class Window:
         """A connection to the destination begins: the broker may block it before a generation begins on it."""
         self._destination = self._destination_generation()
 
-    def destination_opened(self, now_s: float) -> None:  # noqa: ARG002 - an event is told when it happened
-        """A destination generation begins: publish sequence numbers start at 1."""
+    def destination_opened(self, now_s: float, frame_max: int = 0) -> None:  # noqa: ARG002 - told when it happened
+        """A destination generation begins: publish sequence numbers start at 1; `frame_max` is 0 for no limit."""
         destination = self._destination
         destination.open = True
+        destination.frame_max = frame_max or inf
         destination.publish_window.opened(careful=bool(self._source.blame.suspects or self.trouble.refusals))
 
     def destination_blocked(self, now_s: float) -> None:
@@ -399,7 +409,9 @@ class Window:
     def take(self, max_bytes: int, now_s: float) -> list[Delivery]:
         """Move what may be published now from held to published and return it: at most some `max_bytes` bytes.
 
-        The publishes take the next sequence numbers in the order of the list.
+        The publishes take the next sequence numbers in the order of the list. What is returned fits the destination's
+        frames: where a header frame is too large, it comes without headers of the bridge's own; what is too large even
+        so is condemned before it costs a channel.
         """
         source, destination = self._source, self._destination
         published = destination.publishes
@@ -410,16 +422,40 @@ class Window:
         if source.parked.everything_returned:
             return []  # until `tick` has put the oldest in front
         batch: list[Delivery] = []
+        fitted: dict[int, Delivery] = {}
+        frame_max = destination.frame_max
         size = 0
         while held and room and size < max_bytes:
             delivery = held.popleft()
-            size += len(delivery.content)
+            length = len(delivery.content)
+            if length > frame_max < header_frame_size(delivery.content):
+                fitting = self._fit(delivery, now_s)
+                if fitting is None:
+                    continue
+                fitted[len(batch)] = fitting
+            size += length
             batch.append(delivery)
             room -= 1
+        if not batch:
+            return []
         published.add(batch, now_s, source)
         self.books.held -= len(batch)
         self.books.published += len(batch)
-        return batch
+        # The window goes on with the deliveries as they came: by them it knows their redeliveries.
+        return [fitted.get(n, delivery) for n, delivery in enumerate(batch)] if fitted else batch
+
+    def _fit(self, delivery: Delivery, now_s: float) -> Delivery | None:
+        """Return it without as many of the bridge's headers as it takes to fit; None where it cannot: condemned."""
+        frame_max = int(self._destination.frame_max)
+        fitted = fit_content(delivery.content, frame_max)
+        if fitted is None:
+            size = header_frame_size(delivery.content)
+            text = f"its headers ({size} bytes) are larger than the destination's frame_max ({frame_max})"
+            self._condemn(delivery, Verdict("too-large", 0, text), now_s)
+            return None
+        content, left_out = fitted
+        self.books.headers_left_out += left_out
+        return delivery._replace(content=content)
 
     def confirm(self, publish_seqno: int, now_s: float, *, multiple: bool, accepted: bool) -> None:
         """`basic.ack` or `basic.nack` from the destination.
@@ -530,30 +566,57 @@ class Window:
 
     # --- The quarantine ----------------------------------------------------------------------------------
 
-    def quarantine_asked(self) -> None:
-        """The first of the condemned has been published to the quarantine: its answer is to come."""
-        self._source.quarantining = True
+    def quarantine_asked(self) -> tuple[Delivery, Verdict]:
+        """The first of the condemned is published to the quarantine: return it; its answer is to come."""
+        asked = self._source.condemned.popleft()
+        self._source.quarantining[asked[0].delivery_tag] = asked
+        return asked
 
-    def quarantined(self) -> tuple[Delivery, Verdict]:
-        """The quarantine confirmed the first of the condemned: ack it."""
-        self._source.quarantining = False
-        delivery, verdict = self._source.condemned.popleft()
-        count(self.books.quarantined, verdict.reason)
-        self._note_offset(delivery)
-        self.memory.quarantined(delivery)
-        self._leave(delivery)
-        self._ack(delivery)
-        return delivery, verdict
+    def quarantined(self, delivery_tag: int) -> tuple[Delivery, Verdict] | None:
+        """The quarantine confirmed this one: ack it. None where it is not waited for, since it was given back."""
+        asked = self._source.quarantining.pop(delivery_tag, None)
+        if asked is not None:
+            delivery, verdict = asked
+            count(self.books.quarantined, verdict.reason)
+            self._note_offset(delivery)
+            self.memory.quarantined(delivery)
+            self._leave(delivery)
+            self._ack(delivery)
+        return asked
 
-    def quarantine_refused(self, now_s: float) -> None:
-        """The quarantine does not take the first of the condemned: hold it, let the others pass."""
-        self._source.quarantining = False
-        delivery, verdict = self._source.condemned.popleft()
-        if verdict.reason == "delivery-limit":
-            # Holding it would not help it, and giving it back could lose it: its best chance is to be forwarded.
-            self._hold([delivery])
-        else:
-            self._source.parked.park(delivery, verdict, now_s, RETRY_MAX_S)
+    def quarantine_refused(
+        self, delivery_tag: int, now_s: float, text: str = "", retry_in_s: float = RETRY_MAX_S
+    ) -> None:
+        """The quarantine does not accept this one, for the reason in `text`: hold it, let the others pass."""
+        asked = self._source.quarantining.pop(delivery_tag, None)
+        if asked is not None:
+            delivery, verdict = asked
+            self._stay([(delivery, verdict._replace(held_text=text))], now_s, retry_in_s)
+
+    def quarantine_interrupted(self) -> None:
+        """Of what is on its way to the quarantine no answer will come: publish it again, it may be there twice."""
+        source = self._source
+        self.books.duplicates_possible += len(source.quarantining)
+        source.condemned.extendleft(reversed(source.quarantining.values()))
+        source.quarantining.clear()
+
+    def quarantine_unavailable(self, now_s: float) -> None:
+        """The quarantine accepts nothing: hold all that is bound for it."""
+        self.quarantine_interrupted()
+        source = self._source
+        bound, source.condemned = source.condemned, deque()
+        self._stay(bound, now_s, RETRY_MAX_S)
+
+    def _stay(self, bound: Iterable[tuple[Delivery, Verdict]], now_s: float, retry_in_s: float) -> None:
+        """Keep what cannot go to the quarantine now."""
+        held: list[Delivery] = []
+        for delivery, verdict in bound:
+            if verdict.reason == "delivery-limit":
+                # Parking it would not help it, and giving it back could lose it: its best chance is to be forwarded.
+                held.append(delivery)
+            else:
+                self._source.parked.park(delivery, verdict, now_s, retry_in_s)
+        self._hold(held)
 
     def _condemn(self, delivery: Delivery, verdict: Verdict, now_s: float) -> None:
         if self.limits.quarantine:

@@ -73,7 +73,6 @@ def test_a_header_that_no_publisher_may_send_passes(
         wait_passed(this, closes=treatment == "keep")
 
 
-@pytest.mark.unmended
 @pytest.mark.parametrize("user_id", ("move", "keep", "drop"))
 def test_a_header_that_leaves_no_room_for_additions_passes(
     source: Node, destination: Node, queue_name: str, user_id: str
@@ -87,7 +86,6 @@ def test_a_header_that_leaves_no_room_for_additions_passes(
         wait_passed(this, closes=user_id == "keep")
 
 
-@pytest.mark.unmended
 def test_a_header_larger_than_the_destinations_frames_is_quarantined(
     source: Node, destination: Node, queue_name: str
 ) -> None:
@@ -101,7 +99,6 @@ def test_a_header_larger_than_the_destinations_frames_is_quarantined(
     assert done.total("bridge_messages_quarantined_total") == 1
 
 
-@pytest.mark.unmended
 def test_one_message_that_closes_the_quarantines_channel_keeps_no_other_out(
     source: Node, destination: Node, queue_name: str
 ) -> None:

@@ -23,15 +23,8 @@ DESTINATION_FAULTS = (
     *("poison", "internal-error"),
 )
 BRIDGE_FAULTS = ("bridge-stopped", "bridge-killed")
-OTHER_FAULTS = (
-    "quarantine-refused",
-    "quarantine-fails",
-    "other-takes",
-    "other-returns",
-    "purge",
-    "expiry",
-    "time-jump",
-)
+QUARANTINE_FAULTS = ("quarantine-refused", "quarantine-fails", "quarantine-spoilt")
+OTHER_FAULTS = ("other-takes", "other-returns", "purge", "expiry", "time-jump")
 
 JUMPS_S = (6.0, 31.0, 61.0, 130.0)
 JUMP_STEP_S = 1.0
@@ -63,6 +56,7 @@ class Faults:
             "bridge-stopped": self._stop,
             "bridge-killed": self._kill,
             "quarantine-refused": self._refuse_quarantine,
+            "quarantine-spoilt": self._spoil_quarantine,
             "other-takes": lambda: self._other(keep=True),
             "other-returns": lambda: self._other(keep=False),
             "purge": self._purge,
@@ -71,7 +65,7 @@ class Faults:
 
     def inject(self, name: str) -> bool:
         """Let it happen; whether there was something that it could happen to."""
-        self.no_quarantine |= name in {"quarantine-fails", "quarantine-refused"}
+        self.no_quarantine |= name in QUARANTINE_FAULTS
         if name in {"quarantine-fails", "expiry"}:
             return False  # these happen where answers are given and where messages are made
         if name in DESTINATION_FAULTS:
@@ -163,6 +157,11 @@ class Faults:
     def _refuse_quarantine(self) -> bool:
         source = self._schedule.source
         source.quarantine_refuses = not source.quarantine_refuses
+        return True
+
+    def _spoil_quarantine(self) -> bool:
+        source = self._schedule.source
+        source.quarantine_spoils = not source.quarantine_spoils
         return True
 
     # --- Bridges, others, time ---------------------------------------------------------------------------

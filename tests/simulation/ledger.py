@@ -44,6 +44,8 @@ class Ledger:
             self.in_order = False  # twins cannot be told apart
         elif message.fields:
             self.contents[message.expected(sort=True), message.body, message.route] = message
+        if message.narrow:
+            self.contents.setdefault((message.expected(left_out=True), message.body, message.route), message)
 
     def message(self, content: bytes, route: str) -> Message:
         """Return the message of which this is a copy (invariant 7): its header frame and its body frames.

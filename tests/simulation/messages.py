@@ -22,6 +22,8 @@ same. Twins share theirs on purpose."""
 
 BODY_SIZES = (0, 0, 1, 20, 20, 20, 100, 300, 900)
 ROUTING_KEYS = ("red", "green", "blue")
+NARROW_FRAME_MAX = 256
+"""The smallest `frame_max` of a destination."""
 COUNTS = {"x-delivery-count", "x-acquired-count"}
 MOVED = {"CC": "x-bridge-cc", "BCC": "x-bridge-bcc"}
 """Headers that a copy has under another name."""
@@ -47,6 +49,8 @@ class Message:
     """Whether it arrives with its routing key; otherwise copies do not show which was theirs."""
     expires_s: float = inf
     poison: bool = False
+    spoils: bool = False
+    """Whether it is poison for the quarantine, too."""
     redelivered: bool = False
     delivery_count: int = 0
     """Returns that count towards the delivery limit."""
@@ -75,18 +79,27 @@ class Message:
             self.body, self._properties(self.delivery_mode, {**self.fields, **fields}, self.properties), step=step
         )
 
+    @property
+    def narrow(self) -> bool:
+        """Whether only what the bridge adds makes its header frame larger than `NARROW_FRAME_MAX`."""
+        return "narrow" in self.fields
+
     def stands_in(self, headers: FieldTable) -> bool:
         """Whether all its headers are among these, decoded ones; `CC` and the counts, which change, need not be."""
         (_, own) = decode.field_table(frames.table(self.fields))
         return all(headers.get(name) == value for name, value in own.items() if name not in {*MOVED, *COUNTS})
 
-    def expected(self, *, sort: bool = False) -> bytes:
-        """Payload of the header frame that the destination must see (invariant 7); RabbitMQ 4.x returns it sorted."""
+    def expected(self, *, sort: bool = False, left_out: bool = False) -> bytes:
+        """Payload of the header frame that the destination must see (invariant 7); RabbitMQ 4.x returns it sorted.
+
+        `left_out`: without what the bridge moved, where that does not fit.
+        """
         fields = {MOVED.get(name, name): value for name, value in self.fields.items()}
         fields.pop("x-delivery-count", None)
         rest = dict(self.properties)
         if "user_id" in rest:
-            fields["x-bridge-user-id"] = frames.text(rest.pop("user_id").decode())
+            user = rest.pop("user_id").decode()
+            fields |= {} if left_out else {"x-bridge-user-id": frames.text(user)}
         if sort:
             fields = dict(sorted(fields.items()))
         return frames.header(len(self.body), self._properties(b"\2", fields, rest))[7:-1]
@@ -101,8 +114,12 @@ class Message:
         return properties
 
 
-def make_message(rng: Random, number: int, *, with_id: bool, keeps_key: bool) -> Message:
-    """A message of some kind; a body tells its number as far as it is long enough."""
+def make_message(rng: Random, number: int, *, with_id: bool, keeps_key: bool, kinds: frozenset[str]) -> Message:
+    """A message of some kind; a body tells its number as far as it is long enough.
+
+    Its header frame may be larger than a frame of either side where `large` is among the `kinds`; with `wide`, it is
+    larger than `NARROW_FRAME_MAX`.
+    """
     size = rng.choice(BODY_SIZES)
     body = (b"%d." % number).ljust(size, b"x")
     if size <= 1:
@@ -111,7 +128,9 @@ def make_message(rng: Random, number: int, *, with_id: bool, keeps_key: bool) ->
     fields: dict[str, bytes] = {}
     mode = b"\2"
     kind = rng.random()
-    if kind < 0.1:
+    if "wide" in kinds:
+        fields = {"wide": frames.text("w" * 260)}
+    elif kind < 0.1:
         mode = rng.choice((b"", b"\1"))
     elif kind < 0.3:
         fields = {"zone": frames.text("eu"), "attempt": b"I" + pack(">i", number)}
@@ -123,7 +142,10 @@ def make_message(rng: Random, number: int, *, with_id: bool, keeps_key: bool) ->
     elif kind < 0.43:
         # Copied by a shovel or an application: it is not this queue's, which overwrites it where it counts itself.
         fields = {"x-delivery-count": b"l" + pack(">q", 99), "zone": frames.text("us")}
-    elif kind < 0.45:
+    elif kind < 0.46:
+        properties["user_id"] = b"alice"
+        fields = {"narrow": frames.text("n" * 195)}
+    elif kind < 0.48 and "large" in kinds:
         body, fields = body[:9], {"large": frames.text("." * 600)}
     return Message(number, body, properties, fields, mode, rng.choice(ROUTING_KEYS), keeps_key)
 

@@ -322,6 +322,7 @@ class Process:
             self.steering.quarantine_unavailable(now_s)
         elif session.step == "declaring" and session.answered(DECLARE_OK) is not None:
             session.step = "quarantine"
+            self.witness.opens_quarantine()
             session.write_method(2, (20, 10), b"\0")
         elif session.step == "quarantine" and session.answered(OPEN_OK) is not None:
             session.step = "idle"

@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING
 
 from bridge.window.window import LIMIT_MARGIN, WindowLimits
 from tests.simulation.destination import Destination, DestinationConnection, Refusals
-from tests.simulation.faults import BRIDGE_FAULTS, DESTINATION_FAULTS, OTHER_FAULTS, SOURCE_FAULTS, Faults
+from tests.simulation.faults import (
+    BRIDGE_FAULTS,
+    DESTINATION_FAULTS,
+    OTHER_FAULTS,
+    QUARANTINE_FAULTS,
+    SOURCE_FAULTS,
+    Faults,
+)
 from tests.simulation.ledger import Ledger
-from tests.simulation.messages import make_message, make_retry, make_twin
+from tests.simulation.messages import NARROW_FRAME_MAX, make_message, make_retry, make_twin
 from tests.simulation.process import Process, Session, Setup
 from tests.simulation.report import Report, ScheduleError
 from tests.simulation.source import Source, SourceConnection
@@ -20,13 +27,17 @@ if TYPE_CHECKING:
 
     from tests.simulation.messages import Message
 
-ALL_FAULTS = (*SOURCE_FAULTS, *DESTINATION_FAULTS, *BRIDGE_FAULTS, *OTHER_FAULTS)
+ALL_FAULTS = (*SOURCE_FAULTS, *DESTINATION_FAULTS, *BRIDGE_FAULTS, *QUARANTINE_FAULTS, *OTHER_FAULTS)
 HEALED_WITHIN_S = 200.0
 """Of simulated time, once no more faults happen: everything is drained."""
 WARM = 0.8
 """Chance that a schedule begins with both sides up and the consumer on: getting there takes many events."""
 STOPPED_WITHIN = 6
 """Ticks of 50 ms that a healthy bridge takes to stop."""
+LATE_FAILURES = 3
+"""Answers of the quarantine that may fail after all else has healed: that is when most messages get there."""
+SPOILT_FIT_BYTES = 1 << 20
+"""More than all messages of a schedule together."""
 SETTLED_WITHIN = 60
 """Rounds in which everybody does at once what there is to do."""
 
@@ -62,7 +73,7 @@ class Schedule:
             limits,
             deduplication=rng.random() < 0.8,
             source_frame_max=rng.choice((0, 4096, 512)),
-            destination_frame_max=rng.choice((0, 4096, 256)),
+            destination_frame_max=rng.choice((0, 4096, NARROW_FRAME_MAX)),
             socket_bytes=rng.choice((300, 1 << 20)),
         )
         auto_delete = kind == "classic" and rng.random() < 0.2
@@ -78,10 +89,18 @@ class Schedule:
         """The last that were published."""
         self._faults = Faults(self)
         self._fault_rate = rng.choice((0.01, 0.03, 0.08))
+        self._failing_answers = rng.choice((5, 50)) if "quarantine-fails" in self.names else 0
+        """How many answers of the quarantine may still be others than a confirm."""
         self._whole_chunks = rng.random() < 0.5
         self._retry_rate = rng.choice((0.0, 0.1, 0.4))
         """Share of messages that have id and body of one before them."""
-        self._poison_rate = 0.15 if "poison" in self.names else 0.0
+        often = bool({*QUARANTINE_FAULTS} & {*self.names})
+        self._poison_rate = 0.0 if "poison" not in self.names else 0.3 if often else 0.15
+        self._spoiling_rate = 0.3 if "quarantine-spoilt" in self.names else 0.0
+        fits = self.setup.destination_frame_max != NARROW_FRAME_MAX
+        self._wide_rate = 0.0 if not (limits.quarantine or fits) else 0.3 if often else 0.03
+        """Of messages whose headers a destination may not be able to take."""
+        self._kinds = frozenset({"large"} if fits else ())
 
     def _draw_faults(self) -> tuple[str, ...]:
         rng = self.rng
@@ -94,11 +113,13 @@ class Schedule:
             pool = DESTINATION_FAULTS
         elif kind < 0.5:
             pool = (*BRIDGE_FAULTS, *SOURCE_FAULTS)
+        elif kind < 0.65:
+            pool = (*QUARANTINE_FAULTS, *QUARANTINE_FAULTS, *rng.sample(ALL_FAULTS, 2))
         else:
             pool = ALL_FAULTS
         names = rng.sample(pool, rng.randint(1, min(6, len(pool))))
-        if "quarantine-fails" in names or "quarantine-refused" in names:
-            names.append("poison")
+        if {*QUARANTINE_FAULTS} & {*names}:
+            names += ["poison", "too-large"]
         return tuple(names)
 
     # --- Playing -----------------------------------------------------------------------------------------
@@ -117,8 +138,9 @@ class Schedule:
         self.start_bridge()
         if self.pair:
             self.start_bridge()
-        if "quarantine-fails" in self.names:
-            self._faults.inject("poison")
+        if {*QUARANTINE_FAULTS} & {*self.names}:
+            for name in sorted({"poison", "too-large", "quarantine-spoilt"} & {*self.names}):
+                self._faults.inject(name)
         if rng.random() < WARM:
             self.publish()
             self.settle()
@@ -192,14 +214,20 @@ class Schedule:
             elif kind < self._retry_rate:
                 message = make_retry(rng, rng.choice(self._recent), self._number)
             else:
+                wide = {"wide"} if rng.random() < self._wide_rate else set()
                 message = make_message(
-                    rng, self._number, with_id=rng.random() < self.ids, keeps_key=self.setup.limits.own_keys
+                    rng,
+                    self._number,
+                    with_id=rng.random() < self.ids,
+                    keeps_key=self.setup.limits.own_keys,
+                    kinds=self._kinds | wide,
                 )
             if "expiry" in self.names and rng.random() < 0.1:
                 message.expires_s = self.now_s + rng.choice((0.0, 0.5, 5.0))
                 self.report.faults["expiry"] += 1
             # What the quarantine cannot take, since its header frame is too large there, would be held for ever.
             message.poison = rng.random() < self._poison_rate and not message.has_large_header
+            message.spoils = rng.random() < self._spoiling_rate
             self._recent.append(message)
             self.source.publish(message)
         self.report.messages = self._number
@@ -233,11 +261,23 @@ class Schedule:
         for connection in self.source.connections:
             if connection.unanswered and not connection.closed:
                 answer = "ack"
-                if "quarantine-fails" in self.names and self.rng.random() < 0.5:
+                if self._failing_answers and self.rng.random() < 0.5:
+                    self._failing_answers -= 1
                     answer = self.rng.choice(("nack", "return", "close"))
                     self.report.faults["quarantine-fails"] += 1
-                self.tell(f"the quarantine answers {answer}")
-                self.source.answer_quarantine(connection, answer)
+                self.tell(f"the quarantine answers {answer}; {len(connection.unanswered)} are on their way")
+                if answer == "close":
+                    code = self.rng.choice((404, 403, 406, 541))
+                    self.source.close_quarantine(connection, code, "closed without cause")
+                else:
+                    self.source.answer_quarantine(connection, answer)
+
+    def _quarantine_answers_all(self) -> bool:
+        active = False
+        while any(c.unanswered and not c.closed for c in self.source.connections):
+            self._quarantine_answers()
+            active = True
+        return active
 
     def _destination_receives(self) -> None:
         if self.destination.connections:
@@ -306,7 +346,7 @@ class Schedule:
         for source in list(self.source.connections):
             active |= self._source_reads(source, whole=1)
             active |= self.source.deliver(source, 1000) > 0
-        self._quarantine_answers()
+        active |= self._quarantine_answers_all()
         for destination in list(self.destination.connections):
             active |= self._destination_reads(destination, whole=1)
             while any(not p.swallowed for p in destination.pending.values()) and not destination.closed:
@@ -336,6 +376,7 @@ class Schedule:
         self.tell("all heals")
         self.names = ()
         self.source.heal()
+        self._failing_answers = min(self._failing_answers, LATE_FAILURES)
         quarantine = self.setup.limits.quarantine
         before = self.destination.refusals
         self.destination.alarm(on=False)
@@ -346,14 +387,13 @@ class Schedule:
             self.publish()
 
     def _drain(self) -> None:
-        deadline_s = self.now_s + HEALED_WITHIN_S
-        step_s = 0.1
-        self.settle()
-        while not self._drained:
-            assert self.now_s < deadline_s, f"stuck: {self._state()}"
-            self.advance(step_s)
-            self.settle()
-            step_s = min(2.0, step_s * 1.2)
+        limits = self.setup.limits
+        has_room = self.source.spoilt < limits.prefetch and limits.max_in_flight_bytes > SPOILT_FIT_BYTES
+        if self.source.quarantine_spoils and has_room:
+            # What the quarantine refuses, too, keeps out nothing else as long as the window has room for both.
+            self._settle_until(lambda: self.source.only_spoilt_left)
+        self.source.quarantine_spoils = False
+        self._settle_until(lambda: self._drained)
         for process in self.processes:
             process.stop(self.now_s)
         for _ in range(STOPPED_WITHIN):
@@ -362,6 +402,16 @@ class Schedule:
         assert not any(process.stopping for process in self.processes), "a healthy bridge does not stop"
         for connection in self.source.connections:
             assert not connection.unsettled
+
+    def _settle_until(self, done: Callable[[], bool]) -> None:
+        deadline_s = self.now_s + HEALED_WITHIN_S
+        step_s = 0.1
+        self.settle()
+        while not done():
+            assert self.now_s < deadline_s, f"stuck: {self._state()}"
+            self.advance(step_s)
+            self.settle()
+            step_s = min(2.0, step_s * 1.2)
 
     @property
     def _drained(self) -> bool:
@@ -417,5 +467,5 @@ EVENTS: tuple[Callable[[Schedule], None], ...] = (
     Schedule._steer,
     Schedule._time_passes,
 )
-WEIGHTS = (2, 6, 6, 1, 6, 5, 12, 8, 5)
+WEIGHTS = (2, 6, 6, 2, 6, 5, 12, 8, 5)
 CUMULATIVE_WEIGHTS = [sum(WEIGHTS[: n + 1]) for n in range(len(WEIGHTS))]

@@ -56,10 +56,12 @@ class SourceConnection:
     """Delivery tags that were requeued by a consumer timeout: to settle them is of no effect."""
     closed: bool = False
     """The broker has closed the channel or the connection: nothing that comes counts."""
+    quarantine_open: bool = False
+    """Whether channel 2 is open: what is published to a closed one vanishes."""
     assembly: list[Frame] = field(default_factory=list)
     seqno: int = 0
-    unanswered: deque[tuple[int, Key]] = field(default_factory=deque)
-    """What was published to the quarantine and is not answered."""
+    unanswered: dict[int, Key] = field(default_factory=dict)
+    """What was published to the quarantine and is not answered, by publish_seqno."""
 
     def room(self) -> bytes | None:
         """Return a consumer that may be sent another message; None when there is none."""
@@ -89,6 +91,10 @@ class Source:
         self.ready: list[Message] = []
         self._acked: deque[tuple[float, Message, SourceConnection]] = deque()
         self.quarantine_refuses = False
+        """Whether its queue cannot be declared."""
+        self.quarantine_spoils = False
+        """Whether some messages close its channel."""
+        self._spoiling: set[Key] = set()
         self.limit_drops = 0
 
     @property
@@ -101,6 +107,17 @@ class Source:
         """Messages delivered and not settled, as far as the broker knows."""
         return sum(len(c.unsettled) for c in self.connections)
 
+    @property
+    def only_spoilt_left(self) -> bool:
+        """Whether the quarantine refuses, too, whatever is not settled."""
+        unsettled = [message for c in self.connections for message, _ in c.unsettled.values()]
+        return all(message.key in self._spoiling for message in (*self.returned, *self.ready, *unsettled))
+
+    @property
+    def spoilt(self) -> int:
+        """How many messages there have been that the quarantine refuses, too."""
+        return sum(self._ledger.sent[key] for key in self._spoiling)
+
     def connect(self, owner: Owner, frame_max: int) -> Link:
         """A bridge connects."""
         connection = SourceConnection(Link(), owner, frame_max)
@@ -111,6 +128,8 @@ class Source:
         """Somebody publishes a message."""
         self._ledger.send(message)
         self.ready.append(message)
+        if message.spoils:
+            self._spoiling.add(message.key)
 
     # --- Deliveries --------------------------------------------------------------------------------------
 
@@ -202,6 +221,7 @@ class Source:
         """Read and obey the next bytes; at their end, take back what is unsettled."""
         pipe = connection.link.to_broker
         for frame in connection.reader.feed(pipe.read(size)):
+            assert len(frame.payload) + 8 <= (connection.frame_max or 1 << 30), "frame_max"
             if not connection.closed:
                 self._obey(connection, frame)
         if pipe.at_end:
@@ -209,8 +229,7 @@ class Source:
 
     def _obey(self, connection: SourceConnection, frame: Frame) -> None:
         if frame.kind != 1:
-            connection.assembly.append(frame)
-            self._quarantine(connection)
+            self._quarantine(connection, frame)
             return
         called = unpack_from(">HH", frame.payload)
         arguments = frame.payload[4:]
@@ -221,7 +240,7 @@ class Source:
             assert arguments[8] & 2, "a nack without requeue loses the message"
             self._settle(connection, arguments, acked=False)
         elif called == (60, 40):
-            connection.assembly = [frame]
+            connection.assembly = [frame] if connection.quarantine_open else []
         elif called == (60, 20):
             self._consume(connection, arguments)
         elif called == (60, 30):
@@ -233,7 +252,8 @@ class Source:
             if called == (60, 10):
                 (connection.prefetch,) = unpack_from(">H", arguments, 4)
             if called == (20, 10) and frame.channel == 2:
-                connection.seqno = 0
+                self._shut_quarantine(connection)
+                connection.quarantine_open, connection.seqno = True, 0
             method, values = CONTROL_ANSWERS[called]
             answer.write(frames.method(frame.channel, called[0], method, values))
 
@@ -276,8 +296,11 @@ class Source:
             self._ledger.ack(message)
             self._acked.append((self.now_s, message, connection))
 
-    def _quarantine(self, connection: SourceConnection) -> None:
+    def _quarantine(self, connection: SourceConnection, frame: Frame) -> None:
         """A content frame of a publish to the quarantine; answered by `answer_quarantine` when it is complete."""
+        if not connection.assembly:
+            return  # its channel is closed
+        connection.assembly.append(frame)
         _, header, *body_frames = connection.assembly
         body = b"".join(frame.payload for frame in body_frames)
         properties = ContentHeader()
@@ -286,24 +309,41 @@ class Source:
             connection.seqno += 1
             headers = properties.properties.headers or {}
             assert "x-bridge-reason" in headers
-            message = self._ledger.quarantined(properties.properties.message_id or "", body, headers)
-            connection.unanswered.append((connection.seqno, message.key))
+            assert "x-delivery-count" not in headers, "who moves it back would have it condemned again"
+            key = self._ledger.quarantined(properties.properties.message_id or "", body, headers).key
+            connection.assembly = []
+            if self.quarantine_spoils and key in self._spoiling:
+                self.close_quarantine(connection, 406, "PRECONDITION_FAILED - spoilt")
+            else:
+                connection.unanswered[connection.seqno] = key
 
     def answer_quarantine(self, connection: SourceConnection, answer: str) -> None:
-        """Confirm (`ack`), `nack` or `return` the oldest publish to the quarantine, or `close` its channel."""
+        """Confirm (`ack`), `nack` or `return` some publish to the quarantine, alone or with all before it."""
         link = connection.link.to_bridge
-        if answer == "close":
-            connection.unanswered.clear()
-            link.write(frames.close(2, 404, "NOT_FOUND"))
-            return
-        seqno, key = connection.unanswered.popleft()
-        if answer == "ack":
-            self._ledger.stored[key] += 1
+        seqnos = [*connection.unanswered]
+        seqno = self._rng.choice((seqnos[0], seqnos[-1], self._rng.choice(seqnos)))
+        multiple = self._rng.random() < 0.5
+        answered = [n for n in seqnos if n == seqno or (multiple and n < seqno)]
+        keys = {n: connection.unanswered.pop(n) for n in answered}
         if answer == "return":
+            # It alone has no route: those before it that the same confirm covers arrived.
             step = connection.frame_max - 8 if connection.frame_max else 1 << 20
-            content = frames.content(key[1], channel=2, step=step)
+            content = frames.content(keys.pop(seqno)[1], channel=2, step=step)
             link.write(frames.returned(content, routing_key="sq.quarantine", channel=2))
-        link.write(frames.confirm(seqno, accepted=answer != "nack", channel=2))
+        if answer != "nack":
+            self._ledger.stored.update(keys.values())
+        link.write(frames.confirm(seqno, multiple=multiple, accepted=answer != "nack", channel=2))
+
+    def close_quarantine(self, connection: SourceConnection, code: int, text: str) -> None:
+        """Close the channel that publishes to the quarantine: what is not confirmed may have arrived or not."""
+        self._shut_quarantine(connection)
+        connection.link.to_bridge.write(frames.close(2, code, text))
+
+    @staticmethod
+    def _shut_quarantine(connection: SourceConnection) -> None:
+        connection.quarantine_open = False
+        connection.unanswered.clear()
+        connection.assembly = []
 
     # --- Ends --------------------------------------------------------------------------------------------
 

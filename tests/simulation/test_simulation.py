@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bridge.amqp.content import body_payloads, message_id
+from bridge.amqp.events import Confirm, Return
+from bridge.relay.quarantine import Quarantine
 from bridge.relay.steering import Steering
 from bridge.window.memory import Memory
 from bridge.window.publishes import Publishes
@@ -56,6 +58,35 @@ def ignore_returns(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Publishes, "was_returned", lambda *_: False)
 
 
+def ignore_returns_of_the_quarantine(patch: pytest.MonkeyPatch) -> None:
+    answered = Quarantine.answered
+
+    def ignoring(self: Quarantine, event: Confirm | Return, now_s: float) -> None:
+        if isinstance(event, Confirm):
+            answered(self, event, now_s)
+
+    patch.setattr(Quarantine, "answered", ignoring)
+
+
+def number_on_with_each_channel(patch: pytest.MonkeyPatch) -> None:
+    opened = Quarantine.opened
+
+    def going_on(self: Quarantine) -> None:
+        number = self._next_seqno
+        opened(self)
+        self._next_seqno = number
+
+    patch.setattr(Quarantine, "opened", going_on)
+
+
+def blame_nobody(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Quarantine, "closed", lambda self, _, now_s: self._fails(now_s))
+
+
+def leave_nothing_out(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("bridge.window.window.fit_content", lambda content, _: (content, 0))
+
+
 def keep_stale(patch: pytest.MonkeyPatch) -> None:
     source_lost = Window.source_lost
 
@@ -101,6 +132,10 @@ def pause_for_ever(patch: pytest.MonkeyPatch) -> None:
     (
         (believe_nacks, "invariant 1"),
         (ignore_returns, "invariant 1"),
+        (ignore_returns_of_the_quarantine, "invariant 1"),
+        (number_on_with_each_channel, "stuck"),
+        (blame_nobody, "stuck"),
+        (leave_nothing_out, "frame_max"),
         (keep_stale, "invariant 2"),
         (hold_in_any_order, "invariant 5"),
         (wait_for_ever, "stuck"),

@@ -63,6 +63,7 @@ class Bridge:
         self.open_destination()
         if consuming:
             self.consume()
+        self.wait(0.0)
 
     def open_source(self) -> None:
         """A source generation begins."""
@@ -151,7 +152,7 @@ class Bridge:
     def wait(self, seconds: float) -> None:
         """Time passes."""
         self.now_s += seconds
-        self.relay.tick(self.now_s, 1_700_000_000.0)
+        self.relay.tick(self.now_s, UNIX_S)
 
 
 def publish(to: str = "dq", exchange: str = "", channel: int = 1) -> bytes:
@@ -178,30 +179,36 @@ CANCEL = cancel("ct")
 M = content(b"m")
 
 
-def reasons(reason: str = "delivery-limit", code: int = 0, why: str = "", key: str = "key") -> dict[str, bytes]:
-    """Headers that the quarantine gets on top."""
+UNIX_S = 1_700_000_000.0
+
+
+def reasons(
+    reason: str = "delivery-limit", code: int = 0, why: str = "", key: str = "key", count: int = 17
+) -> dict[str, bytes]:
+    """Headers that the quarantine gets on top, from the most to the least useful."""
     return {
         "x-bridge-reason": text(reason),
-        "x-bridge-reply-code": b"I" + pack(">I", code),
-        "x-bridge-reply-text": text(why),
-        "x-bridge-exchange": text("ex"),
         "x-bridge-routing-key": text(key),
-        "x-bridge-time": b"T" + pack(">Q", 1_700_000_000),
+        "x-bridge-exchange": text("ex"),
+        "x-bridge-reply-code": b"I" + pack(">I", code),
+        **({"x-bridge-delivery-count": b"l" + pack(">q", count)} if reason == "delivery-limit" else {}),
+        "x-bridge-time": b"T" + pack(">Q", int(UNIX_S)),
+        "x-bridge-reply-text": text(why),
     }
 
 
 def condemned(bridge: Bridge, *delivery_tags: int) -> bytes:
-    """Deliveries that came back too often; what the quarantine gets for the first of them."""
+    """Deliveries that came back too often; what the quarantine gets for each of them."""
     bridge.source(*(deliver(tag, counted(17), redelivered=1) for tag in delivery_tags))
     message = content(b"m", PERSISTENT | {"headers": table({"k": b"V"} | reasons())}, channel=2)
     return publish("sq.quarantine", channel=2) + message
 
 
 def quarantining(*delivery_tags: int) -> Bridge:
-    """The first of some condemned deliveries has been published to the quarantine."""
+    """Some condemned deliveries have been published to the quarantine."""
     bridge = Bridge()
     expected = condemned(bridge, *delivery_tags)
     bridge.open_quarantine()
     bridge.wait(0.1)
-    assert bridge.to_source() == expected
+    assert bridge.to_source() == expected * len(delivery_tags)
     return bridge

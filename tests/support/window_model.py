@@ -78,6 +78,8 @@ class Source:
     """Confirmed copies that allow an ack, by content: a return cannot tell equal contents apart."""
     may_ack: set[int] = field(default_factory=set)
     """Delivery tags that may be acked without a copy of this generation: suppressed or quarantined."""
+    quarantining: set[int] = field(default_factory=set)
+    """Delivery tags that were published to the quarantine and are not answered."""
     in_quarantine: set[int] = field(default_factory=set)
     may_requeue: set[int] = field(default_factory=set)
     retry_tags: set[int] = field(default_factory=set)
@@ -276,8 +278,7 @@ class WindowMachine(RuleBasedStateMachine):
         assert source is not None
         source.releasing = "hold-timeout"
         waiting = {p.delivery.delivery_tag for p in self._live()}
-        if self.window.quarantining:
-            waiting.add(self.window.condemned[0][0].delivery_tag)
+        waiting |= source.quarantining
         source.may_requeue |= source.unsettled.keys() - waiting
         self.window.release("hold-timeout")
         assert {*self.window.settlement.requeues} == source.unsettled.keys() - waiting
@@ -291,12 +292,13 @@ class WindowMachine(RuleBasedStateMachine):
         self.source.consuming = False
         self.window.released()
 
-    @precondition(lambda self: self.source and self.source.releasing and self.pending)
+    @precondition(lambda self: self.source and self.source.releasing and (self.pending or self.source.quarantining))
     @rule()
     def published_messages_are_given_back(self) -> None:
         """Time is up for a shutdown: what the destination still says is not heard."""
         assert self.source is not None
         self.source.may_requeue |= self.source.unsettled.keys()
+        self.source.quarantining.clear()
         for publish in self._live():
             publish.stale = True
         self.window.release_published("shutdown")
@@ -407,27 +409,51 @@ class WindowMachine(RuleBasedStateMachine):
 
     # --- The quarantine and time ---------------------------------------------------------------------------
 
-    @precondition(lambda self: self.window.condemned and not self.window.quarantining)
-    @rule()
-    def quarantine_is_asked(self) -> None:
-        """The first of the condemned has been published to it."""
-        self.window.quarantine_asked()
-
-    @precondition(lambda self: self.window.quarantining)
-    @rule(taken=st.booleans())
-    def quarantine_answers(self, *, taken: bool) -> None:
-        """For the first of the condemned."""
+    @precondition(lambda self: self.window.condemned)
+    @rule(number=st.integers(1, 5))
+    def quarantine_is_asked(self, number: int) -> None:
+        """The first of the condemned are published to it, whatever else is on its way."""
         assert self.source is not None
-        tag = self.window.condemned[0][0].delivery_tag
-        self.source.passed.add(tag)
-        if taken:
-            self.source.may_ack.add(tag)
-            self.source.in_quarantine.add(tag)
-            self.quarantined += 1
-            self.arrived[self._kind(self.window.condemned[0][0])] += 1
-            assert self.window.quarantined()[0].delivery_tag == tag
+        for asked in [*self.window.condemned][:number]:
+            assert self.window.quarantine_asked() is asked
+            self.source.quarantining.add(asked[0].delivery_tag)
+            self.source.passed.add(asked[0].delivery_tag)
+
+    @precondition(lambda self: self.source and self.source.quarantining)
+    @rule(data=st.data(), taken=st.booleans())
+    def quarantine_answers(self, data: st.DataObject, *, taken: bool) -> None:
+        """For any that is on its way."""
+        assert self.source is not None
+        self._quarantine_answers(data.draw(st.sampled_from(sorted(self.source.quarantining))), taken=taken)
+
+    def _quarantine_answers(self, tag: int, *, taken: bool) -> None:
+        source = self.source
+        assert source is not None
+        source.quarantining.remove(tag)
+        if not taken:
+            self.window.quarantine_refused(tag, self.now_s)
+            return
+        source.may_ack.add(tag)
+        source.in_quarantine.add(tag)
+        self.quarantined += 1
+        self.arrived[self._kind(source.unsettled[tag][1])] += 1
+        found = self.window.quarantined(tag)
+        assert found is not None
+        assert found[0].delivery_tag == tag
+        assert self.window.quarantined(tag) is None, "an answer counts once"
+
+    @precondition(lambda self: self.source and (self.source.quarantining or self.window.condemned))
+    @rule(available=st.booleans())
+    def quarantine_is_closed(self, *, available: bool) -> None:
+        """What is on its way gets no answer; where it cannot be opened again, what waits for it is held, too."""
+        assert self.source is not None
+        self.source.quarantining.clear()
+        self.source.passed |= {d.delivery_tag for d, _ in self.window.condemned}
+        if available:
+            self.window.quarantine_interrupted()
         else:
-            self.window.quarantine_refused(self.now_s)
+            self.window.quarantine_unavailable(self.now_s)
+            assert not self.window.condemned
 
     @rule(seconds=st.sampled_from((0.1, 0.5, 3.0, 10.0, 61.0, 301.0)))
     def time_passes(self, seconds: float) -> None:
@@ -495,7 +521,8 @@ class WindowMachine(RuleBasedStateMachine):
         unsettled = {} if self.source is None else self.source.unsettled
         size_bytes = sum(len(d.content) for _, d in unsettled.values())
         assert self.books.bytes_in_flight == size_bytes
-        waits = self.window.quarantining or (self.source is not None and self.source.releasing)
+        waits = self.source is not None and bool(self.source.releasing or self.source.quarantining)
+        assert self.window.quarantining == (0 if self.source is None else len(self.source.quarantining))
         assert self.window.full == (size_bytes >= self.limits.max_in_flight_bytes and not waits)
         assert len(unsettled) <= self.limits.prefetch
         assert self.window.oldest_received_s == min((d.received_s for _, d in unsettled.values()), default=None)
@@ -530,10 +557,10 @@ class WindowMachine(RuleBasedStateMachine):
         self.settles_only_what_it_may()
         if self.source.consuming and self.queue:
             self.source_delivers(40, 0)
-        while self.window.condemned:
-            self.settles_only_what_it_may()
-            self.quarantine_is_asked()
-            self.quarantine_answers(taken=True)
+        if self.window.condemned:
+            self.quarantine_is_asked(len(self.window.condemned))
+        for tag in sorted(self.source.quarantining):
+            self._quarantine_answers(tag, taken=True)
         self.settles_only_what_it_may()
         self.publishes_are_taken(1 << 20)
         self.all_invariants_hold()

@@ -56,6 +56,11 @@ class Scene:
         self.returned(b"%d" % delivery_tag)
         self.confirm(publish_seqno)
 
+    def refuse_quarantine(self) -> None:
+        """The first that is bound for the quarantine is not accepted there."""
+        delivery, _ = self.window.quarantine_asked()
+        self.window.quarantine_refused(delivery.delivery_tag, self.now_s)
+
     def lose_destination(self, code: int = 0, why: str = "") -> None:
         """Its generation ends, with the broker's word or without."""
         self.window.destination_lost(Close(1, code, why) if code else None, self.now_s)

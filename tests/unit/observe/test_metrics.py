@@ -31,6 +31,7 @@ INTERFACE: dict[str, dict[str, set[str]]] = {
     "bridge_messages_quarantined_total": {"reason": set(metrics.QUARANTINE_REASONS)},
     "bridge_publish_retries_total": {"reason": set(metrics.RETRY_REASONS)},
     "bridge_duplicates_possible_total": {},
+    "bridge_headers_left_out_total": {},
     "bridge_forwarded_bytes_total": {},
     "bridge_messages_in_flight": {"state": {"held", "published"}},
     "bridge_bytes_in_flight": {},
@@ -80,6 +81,7 @@ def busy() -> tuple[Books, Status]:
     count(books.requeued, "of-tomorrow")
     count(books.publish_retries, "nack", 9)
     books.duplicates_possible = 4
+    books.headers_left_out = 6
     status = Status(publish_window=64, oldest_received_s=97.5, last_forward_s=1700000000.25)
     status.source.up, status.source.generation = True, 2
     status.destination.blocked = True
@@ -130,6 +132,7 @@ def test_the_samples_are_what_books_and_status_say() -> None:
         'bridge_messages_requeued_total{reason="of-tomorrow"}': 1,
         'bridge_publish_retries_total{reason="nack"}': 9,
         "bridge_duplicates_possible_total": 4,
+        "bridge_headers_left_out_total": 6,
         "bridge_publish_window": 64,
         "bridge_oldest_in_flight_seconds": 2.5,
         "bridge_last_forward_timestamp_seconds": 1700000000.25,

@@ -9,7 +9,7 @@ from bridge.errors import MalformedFrameError
 from bridge.relay.relay import JOIN_BYTES
 from bridge.window.window import WindowLimits
 from tests.support import frames
-from tests.support.frames import PERSISTENT, confirm, content, deliver, returned
+from tests.support.frames import PERSISTENT, confirm, content, deliver, returned, table, text
 from tests.support.relay_scene import CANCEL, Bridge, M, ack, publish, quarantining, requeue
 
 # --- Forwarding ----------------------------------------------------------------------------------------------
@@ -55,6 +55,24 @@ def test_bodies_are_cut_anew_only_for_a_smaller_frame_max(source: int, destinati
     bridge.source(deliver(1, small), deliver(2, large))
     expected = content(b"x" * 300, step=92) if cut else large
     assert bridge.to_destination() == publish() + small + publish() + expected
+
+
+def test_a_header_too_large_for_the_destination_goes_to_the_quarantine_within_the_call_that_finds_it() -> None:
+    """It costs no channel, and stops none of the others."""
+    bridge = quarantining(1)
+    bridge.source(confirm(1, channel=2))
+    bridge.to_source()
+    bridge.relay.destination_lost(bridge.now_s)
+    bridge.connect_destination()
+    bridge.relay.destination_opened(200, bridge.now_s)
+    wide = content(b"wide", PERSISTENT | {"headers": table({"o": text("o" * 200)})})
+    user = content(b"user", PERSISTENT | {"headers": table({"o": text("o" * 150)}), "user_id": b"alice"})
+    bridge.source(deliver(2, wide), deliver(3, user), deliver(4, M))
+    small = content(b"user", PERSISTENT | {"headers": table({"o": text("o" * 150)})})
+    assert bridge.to_destination() == publish() + small + publish() + M
+    assert bridge.to_source().startswith(publish("sq.quarantine", channel=2) + frames.header(4, {}, 2)[:1])
+    assert bridge.window.quarantining == 1
+    assert bridge.books.headers_left_out == 1
 
 
 def test_a_redelivery_that_has_arrived_is_acked_and_not_published() -> None:

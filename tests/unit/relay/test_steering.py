@@ -218,6 +218,21 @@ def test_a_publish_that_was_under_way_when_the_broker_cancelled_is_an_orphan() -
     assert bridge.wanted_prefetch == 0, "until its redelivery can be known"
 
 
+def test_a_source_that_ends_for_another_reason_leaves_the_quarantine_as_it_was() -> None:
+    bridge = Bridge()
+    bridge.stop()
+    bridge.wait(0.05)
+    bridge.wait(0.05)
+    bridge.steering._stop_at_s += 100.0
+    assert bridge.relay.decide(bridge.now_s) is None
+    bridge.wait(bridge.window.limits.confirm_timeout_s)
+    ending = bridge.relay.decide(bridge.now_s)
+    assert isinstance(ending, EndGeneration)
+    assert ending.reason == "cancel-timeout"
+    condemned(bridge, 1)
+    assert bridge.relay.quarantine.wanted(bridge.now_s)
+
+
 @pytest.mark.parametrize("drained", (True, False))
 def test_a_deleted_queue_ends_its_generation_when_what_is_held_is_forwarded_or_after_the_hold_timeout(
     *, drained: bool
@@ -271,6 +286,17 @@ def test_a_lost_consumer_of_which_the_start_is_answered_afterwards_stays_lost() 
 
 
 # --- Being started while it is no longer wanted --------------------------------------------------------------
+
+
+def test_a_consumer_that_is_lost_while_it_begins_needs_no_cancel() -> None:
+    bridge = Bridge()
+    bridge.relay.source_lost(bridge.now_s)
+    bridge.open_source()
+    bridge.start()
+    bridge.source(frames.CANCEL)
+    bridge.stop()
+    bridge.relay.started(EMPTY_QUEUE, bridge.now_s)
+    assert bridge.to_source() == b""
 
 
 def test_giving_back_while_consuming_begins_cancels_when_it_has_begun() -> None:

@@ -252,6 +252,7 @@ def test_when_time_is_up_the_quarantine_is_not_waited_for() -> None:
     bridge.to_source()
     bridge.time_is_up()
     assert bridge.to_source() == requeue(1, multiple=True)
+    assert bridge.books.duplicates_possible == 1
     bridge.source(confirm(1, channel=2))
     assert bridge.to_source() == b""
 

@@ -215,6 +215,7 @@ def test_a_quarantine_that_does_not_answer_ends_the_source() -> None:
         PERSISTENT | {"headers": table(RETURNED_OFTEN)},
     )
     scene.source(deliver(1, often, redelivered=1), deliver(2, often, redelivered=1))
+    scene.relay.quarantine.open()
     scene.relay.quarantine.opened()
     scene.watch(TIMEOUT_S - 1)
     scene.source(confirm(1, channel=2))

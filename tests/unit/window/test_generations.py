@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 
 from bridge.errors import MalformedFrameError
@@ -46,11 +48,11 @@ def test_a_source_generation_begins_with_nothing() -> None:
     generation = source()
     assert not generation.held
     assert not generation.condemned
-    assert (generation.quarantining, generation.releasing) == (False, "")
+    assert (generation.quarantining, generation.releasing) == ({}, "")
 
 
 def test_a_destination_generation_is_closed_until_its_channel_is_open() -> None:
     generation = DestinationGeneration(10, Histogram(), own_keys=False)
-    assert (generation.open, generation.blocked) == (False, False)
+    assert (generation.open, generation.blocked, generation.frame_max) == (False, False, inf)
     assert generation.publish_window.size == 0
     assert not generation.publishes

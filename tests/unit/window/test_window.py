@@ -266,7 +266,7 @@ def test_a_delivery_near_the_limit_goes_to_the_quarantine(delivery_count: int, l
 def test_near_the_limit_and_refused_by_the_quarantine_its_best_chance_is_to_be_forwarded() -> None:
     scene = Scene()
     scene.receive_each(delivery(1, redelivered=1, delivery_count=17))
-    scene.window.quarantine_refused(scene.now_s)
+    scene.refuse_quarantine()
     assert scene.take() == [1]
 
 
@@ -413,7 +413,7 @@ def test_release_leaves_what_is_on_its_way_to_the_quarantine() -> None:
     scene.window.quarantine_asked()
     scene.window.release("shutdown")
     assert scene.window.settlement.requeues == [2]
-    scene.window.quarantined()
+    scene.window.quarantined(1)
     assert scene.acks() == [(1, False)]
 
 
@@ -551,7 +551,7 @@ def test_what_of_a_stream_is_in_the_quarantine_is_not_read_again() -> None:
     scene.take()
     scene.lose_destination(406, "poison")
     scene.window.quarantine_asked()
-    scene.window.quarantined()
+    scene.window.quarantined(1)
     assert scene.window.resume_offset == 102
 
 
@@ -589,7 +589,7 @@ def test_full_at_so_many_bytes_and_not_while_what_comes_is_given_back_or_an_answ
     scene = Scene(max_in_flight_bytes=2 * len(delivery(1).content))
     scene.receive(1)
     assert not scene.window.full
-    scene.receive(2)
+    scene.receive_each(delivery(2, redelivered=1, delivery_count=19))
     assert scene.window.full, "invariant 4"
     scene.window.quarantine_asked()
     assert not scene.window.full

@@ -194,7 +194,8 @@ def test_poison_is_found_one_by_one_and_the_others_are_forwarded() -> None:
     scene.confirm(1)
     assert scene.acks() == [(1, False), (3, False)]
     assert scene.window.oldest_received_s == scene.now_s
-    assert scene.window.quarantined()[1].reply_text == "why"
+    assert scene.window.quarantine_asked()[1].reply_text == "why"
+    scene.window.quarantined(2)
     assert scene.acks() == [(2, False)]
     assert scene.books.quarantined == {"poison": 1}
 
@@ -300,8 +301,8 @@ def test_a_cumulative_ack_covers_nothing_that_is_not_confirmed_though_the_number
     near_the_limit = delivery(3, redelivered=1, delivery_count=17)
     scene.receive_each(delivery(1), delivery(2, b"1234"), near_the_limit, delivery(4))
     assert scene.take() == [1, 4]
-    scene.window.quarantine_refused(scene.now_s)
-    scene.window.quarantine_refused(scene.now_s)
+    scene.refuse_quarantine()
+    scene.refuse_quarantine()
     assert scene.take() == [3]
     scene.confirm(3, multiple=True)
     assert scene.acks() == [(1, False), (4, False), (3, False)]
@@ -338,7 +339,7 @@ def test_what_the_quarantine_refuses_is_held_and_offered_again() -> None:
     scene.take()
     scene.lose_destination(406)
     scene.reopen_destination()
-    scene.window.quarantine_refused(scene.now_s)
+    scene.refuse_quarantine()
     assert scene.verdicts() == []
     assert scene.window.hindrance == "rejects 1 message (poison); holding them, no quarantine accepts them"
     scene.wait(RETRY_MAX_S)
@@ -354,10 +355,10 @@ def test_what_the_quarantine_refuses_for_long_is_given_back_though_it_is_offered
     scene.reopen_destination()
     for _ in range(3):
         assert scene.window.settlement.requeues == []
-        scene.window.quarantine_refused(scene.now_s)
+        scene.refuse_quarantine()
         scene.wait(RETRY_MAX_S)
         assert "no quarantine accepts" in scene.window.hindrance, "also while it is offered"
-    scene.window.quarantine_refused(scene.now_s)
+    scene.refuse_quarantine()
     scene.wait(0.1)
     assert scene.window.settlement.requeues == [1]
     assert scene.books.requeued == {"poison": 1}
