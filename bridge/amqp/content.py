@@ -317,15 +317,6 @@ class ContentPreparer:
         return max(0, delivered) if self._counts == "any" else 0
 
 
-class Parts(NamedTuple):
-    """What two copies of one message have in common, whatever brokers did to the order of its headers."""
-
-    properties: bytes
-    """All properties but the headers, their flags first."""
-    headers: frozenset[tuple[bytes, bytes]]
-    body: bytes
-
-
 def table_place(content: bytes) -> tuple[int, int]:
     """Return from where to where the header table lies in the content, its length first; an empty place without one."""
     (flags,) = _u16.unpack_from(content, FLAGS_AT)
@@ -374,18 +365,6 @@ def body_payloads(content: bytes) -> Iterator[memoryview]:
         (size,) = _u32.unpack_from(content, position + 3)
         yield view[position + 7 : position + 7 + size]
         position += FRAME_OVERHEAD + size
-
-
-def _without_headers(properties: dict[int, bytes]) -> bytes:
-    rest = {flag: value for flag, value in properties.items() if flag != HEADERS}
-    return _u16.pack(sum(rest)) + b"".join(rest.values())
-
-
-def parts(content: bytes) -> Parts:
-    """Return what a returned message is compared by: RabbitMQ 4.x returns its header table sorted."""
-    properties = split_properties(header_frame(content))
-    table = properties.get(HEADERS, EMPTY_TABLE)
-    return Parts(_without_headers(properties), frozenset(table_fields(table)), b"".join(body_payloads(content)))
 
 
 def message_id(content: bytes) -> str:

@@ -75,15 +75,16 @@ def identity(route: bytes, content: bytes) -> bytes | None:
             fields = b"".join(raw)
     properties = content[PROPERTIES_AT:start] + content[stop:end]
     head = _head.pack(flags, len(properties))
-    body = _hash.pack(_body_hash(content, end + 1))
+    body = _hash.pack(body_hash(content))
     return blake2b(b"".join((head, route, properties, fields, body))).digest()[:IDENTITY_BYTES]
 
 
-def _body_hash(content: bytes, at: int) -> int:
-    """Return the hash of the body whose frames begin there, the same however it is cut.
+def body_hash(content: bytes) -> int:
+    """Return a hash of the body, keyed and the same within this process however the body is cut into frames.
 
     A body of one frame, as most are, is hashed as it stands.
     """
+    at = header_frame_size(content)
     if len(content) - at <= BLOCK_BYTES:
         whole = content[at + 7 : -1]
         if not whole or len(whole) == int.from_bytes(content[at + 3 : at + 7], "big"):

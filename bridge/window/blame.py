@@ -91,7 +91,7 @@ class Blame:
         self._own_keys = own_keys
         self._quarantine = quarantine
         self.suspects = 0
-        """Publishes to go one by one, since one of them closed the channel."""
+        """Publishes to go one by one, since one of them closed the channel or was returned."""
         self.strikes: dict[int, int] = {}
         """By delivery tag: how often it closed the channel alone without being convicted."""
 
@@ -126,6 +126,10 @@ class Blame:
     def names_a_message(close: Close) -> bool:
         """Whether the close is about one of the messages that were published, and not about where they went."""
         return close.reply_code in POISON_AT_ONCE or close.reply_code in POISON_AFTER
+
+    def suspect(self, publishes: int) -> None:
+        """So many that are published next are to go one by one: which of them was returned is in doubt."""
+        self.suspects = max(self.suspects, publishes)
 
     def judged(self, delivery_tag: int) -> None:
         """What there was to find out about this one is known: it was confirmed, nacked or convicted."""

@@ -1,8 +1,19 @@
 """The publishes of one destination generation that wait for their confirms, sans-I/O.
 
 They stand in the order of their publish_seqno, which starts at 1 in each generation. A confirm may come for one
-of them or, with `multiple`, for all up to it, and in any order; a return comes before the confirm of the same
-publish (protocol order) and carries no number: it is matched by what it says of the message.
+of them or, with `multiple`, for all up to it, and in any order.
+
+A return comes before the confirm of the same publish (protocol order) and carries no number, and the broker may have
+changed the message (see `likeness`). So it is matched by what brokers leave alone, and where that leaves a doubt, no
+message is lost by it: the confirms of *all* that it may be about count for nothing, and those messages are published
+again, one at a time, so that the next return can only be about one. Each that had arrived has then arrived twice.
+
+1. Candidates are those unconfirmed whose routing key (where each message keeps its own), `message_id` and body agree.
+2. Of several, those remain that a broker is known to make into what came back; if there are none such, all.
+3. If nothing fits, all that is unconfirmed is a candidate. This broker changes more than any is known to, and messages
+   are published one at a time as long as the generation lasts.
+4. Publishes with the same content (and key) are one candidate: the first of them that is confirmed is taken for the
+   returned one, since it does not matter which of them it was.
 
 What it does not do: judge what a confirm means for a delivery, which is `window`'s.
 """
@@ -11,11 +22,11 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from dataclasses import dataclass
-from itertools import chain
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Literal
 
-from bridge.amqp.content import parts
+from bridge.amqp.likeness import Traits, Unchanged, required, traits, unchanged
 from bridge.errors import MalformedFrameError
 
 if TYPE_CHECKING:
@@ -23,6 +34,16 @@ if TYPE_CHECKING:
 
     from bridge.amqp.events import Delivery, Return
     from bridge.window.books import Histogram
+
+
+COMPARED = 1000
+"""So many different messages with the same key, id and body are compared with a return; of more, all are candidates. A
+thousand returns before their confirms then take 0.2 s."""
+
+Key = tuple[bytes, bytes]
+"""Routing key, where each message keeps its own, and content: publishes that agree in it are alike."""
+Fate = Literal["taken", "returned", "doubtful"]
+"""What the confirm of a publish means, as far as returns tell."""
 
 
 @dataclass(slots=True)
@@ -38,6 +59,40 @@ class Batch:
     """When it was published, less the time blocked before."""
     source: object
     """The source's generation that it is of."""
+
+
+@dataclass(slots=True)
+class Alike:
+    """Unconfirmed publishes with the same content."""
+
+    key: Key
+    unchanged: Unchanged | None
+    """What no broker changes in them."""
+    delivery_tags: set[int] = field(default_factory=set)
+    returned: int = 0
+    """Returns that are about one of them each, and of which the confirm is still to come."""
+    required: Traits | None = None
+    """See `likeness`; worked out when it is needed."""
+
+    @property
+    def may_be_returned(self) -> bool:
+        """Whether there is one among them that was not."""
+        return len(self.delivery_tags) > self.returned
+
+    def may_have_become(self, returned: Traits) -> bool:
+        """Whether the destination can have made them into a message with these traits."""
+        if self.required is None:
+            self.required = required(self.key[1])
+        return self.required <= returned
+
+
+@dataclass(slots=True)
+class Candidates:
+    """Different publishes that agree in what no broker changes."""
+
+    alike: dict[Key, Alike] = field(default_factory=dict)
+    doubtful: bool = False
+    """All of them are, and none was published since."""
 
 
 def _end_seqno(batch: Batch) -> int:
@@ -64,12 +119,19 @@ class Publishes:
         """The publish_seqno from which on delivery tags only rise."""
         self._batches: deque[Batch] = deque()
         """Those that are not wholly confirmed, or stand after one that is not."""
-        self.returns: dict[tuple[bytes, bytes], int] = {}
-        """By what makes publishes alike (see `_alike`): returns of which the confirm is still to come. Which of several
-        that are alike was returned nobody can tell: each return counts for the first of them that is confirmed."""
-        self._returned_until = 1
-        """The publish_seqno after the last that was found for a return: brokers return in the order of publishing, so
-        the next is looked for from there. From the first each time, 8,000 returns before their confirms took 17 s."""
+        # What follows is of the publishes that were unconfirmed when a return came, and of them only: without returns
+        # nothing is looked at, and with them each publish once.
+        self._alike: dict[Key, Alike] = {}
+        self._candidates: dict[tuple[bytes, Unchanged | None], Candidates] = {}
+        """By the routing key, where each message keeps its own, and what no broker changes."""
+        self._looked_until = 1
+        """The publish_seqno after the last that was looked at."""
+        self._returned = 0
+        """Returns of which the confirm is still to come, but for those that leave a doubt."""
+        self._doubtful: set[int] = set()
+        """Delivery tags of publishes that a return may be about."""
+        self.unrecognised = False
+        """Whether a return came that fits none of several: the destination changes more than brokers do."""
         self._blocked_s = 0.0
         """How long the destination has been blocked in all, up to the last time that it was unblocked."""
         self._blocked_since_s: float | None = None
@@ -142,6 +204,8 @@ class Publishes:
             first = publish_seqno
             if confirmed[0] is not None:
                 self._time_one(publish_seqno, now_s)
+        if self._alike:
+            self._forget(confirmed)
         return first, confirmed
 
     def rise_from(self, publish_seqno: int) -> bool:
@@ -178,42 +242,93 @@ class Publishes:
 
     # --- Returns -----------------------------------------------------------------------------------------
 
-    def returned(self, event: Return) -> None:
-        """`basic.return`: mark the publish that it is about; its confirm follows (protocol order).
+    @property
+    def unresolved(self) -> bool:
+        """Whether there were returns of which the confirm is still to come."""
+        return bool(self._returned or self._doubtful)
 
-        Raises `MalformedFrameError` when it is none of ours: one unknown message may then have no route, and
-        to ack it would lose it.
+    def returned(self, event: Return) -> None:
+        """`basic.return`: mark the publishes that it may be about; their confirms follow (protocol order).
+
+        Raises `MalformedFrameError` when nothing is published that it can be about.
         """
-        alike = self._find(event)
-        if alike is None:
+        self._look()
+        key = self._own_key(event.route)
+        candidates = [
+            found
+            for what in {unchanged(event.content), None}  # None: of those that cannot be read, anything may be
+            if (found := self._candidates.get((key, what))) is not None
+        ]
+        if candidates and all(found.doubtful for found in candidates):
+            return
+        alike = [a for found in candidates for a in found.alike.values() if a.may_be_returned]
+        if 1 < len(alike) <= COMPARED:
+            returned = traits(event.content)
+            alike = [a for a in alike if a.may_have_become(returned)] or alike
+        if not alike:
+            alike = [a for a in self._alike.values() if a.may_be_returned]
+            self.unrecognised |= len(alike) > 1
+        if not alike:
             message = f"a returned message ({event.reply_code} {event.reply_text}) that was not published"
             raise MalformedFrameError(message)
-        self.returns[alike] = self.returns.get(alike, 0) + 1
+        if len(alike) == 1:
+            alike[0].returned += 1
+            self._returned += 1
+        else:
+            self._doubtful.update(*(a.delivery_tags for a in alike))
+            for found in candidates:
+                found.doubtful = all(a.delivery_tags <= self._doubtful for a in found.alike.values())
 
-    def was_returned(self, delivery: Delivery) -> bool:
-        """Whether the confirm is that of a returned message, or may be; uses the return up."""
-        alike = self._alike(delivery)
-        returns = self.returns.pop(alike, 0)
-        if returns > 1:
-            self.returns[alike] = returns - 1
-        return returns > 0
+    def fate(self, delivery: Delivery, *, accepted: bool) -> Fate:
+        """Return what the confirm of this one means, and use up the return; to be asked once for each."""
+        doubtful = delivery.delivery_tag in self._doubtful
+        self._doubtful.discard(delivery.delivery_tag)
+        alike = self._alike.get(self._key(delivery))
+        if alike is not None and alike.returned:
+            # One that was refused was not returned: another of them was, or none.
+            used_up = 1 if accepted else max(0, alike.returned - len(alike.delivery_tags))
+            alike.returned -= used_up
+            self._returned -= used_up
+            self._drop_empty(alike)
+            if accepted:
+                return "returned"
+        return "doubtful" if doubtful else "taken"
 
-    def _find(self, event: Return) -> tuple[bytes, bytes] | None:
-        """Return which publishes the returned message may be one of; None when there are none."""
-        key = event.route[1 + event.route[0] :] if self._own_keys else b""
-        wanted = parts(event.content)
-        places, start = self._places, max(0, self._returned_until - self._first_seqno)
-        for index in chain(range(start, len(places)), range(start)):
-            delivery = places[index]
-            if delivery is None or delivery.body_size != event.body_size:
+    def _look(self) -> None:
+        """Look at what was published since the last return and is unconfirmed."""
+        number = self.next_seqno - max(self._looked_until, self._first_seqno)
+        self._looked_until = self.next_seqno
+        for delivery in islice(reversed(self._places), number):
+            if delivery is None:
                 continue
-            alike = self._alike(delivery)
-            # From `start` on none has been found for a return; before it, one that was is not to be found again.
-            if alike[0] == key and (index >= start or alike not in self.returns) and parts(delivery.content) == wanted:
-                self._returned_until = max(self._returned_until, self._first_seqno + index + 1)
-                return alike
-        return next((alike for alike in self.returns if alike[0] == key and parts(alike[1]) == wanted), None)
+            key = self._key(delivery)
+            alike = self._alike.get(key)
+            if alike is None:
+                alike = self._alike[key] = Alike(key, unchanged(delivery.content))
+            alike.delivery_tags.add(delivery.delivery_tag)
+            candidates = self._candidates.setdefault((key[0], alike.unchanged), Candidates())
+            candidates.alike[key] = alike
+            candidates.doubtful = False
 
-    def _alike(self, delivery: Delivery) -> tuple[bytes, bytes]:
-        """Return what publishes of one message have in common: the routing key where it is their own, the content."""
-        return delivery.route[1 + delivery.route[0] :] if self._own_keys else b"", delivery.content
+    def _forget(self, confirmed: list[Delivery | None]) -> None:
+        """These are no longer unconfirmed."""
+        for delivery in confirmed:
+            if delivery is not None and (alike := self._alike.get(self._key(delivery))) is not None:
+                alike.delivery_tags.discard(delivery.delivery_tag)
+                self._drop_empty(alike)
+
+    def _drop_empty(self, alike: Alike) -> None:
+        if alike.delivery_tags or alike.returned:
+            return
+        del self._alike[alike.key]
+        where = alike.key[0], alike.unchanged
+        candidates = self._candidates[where]
+        del candidates.alike[alike.key]
+        if not candidates.alike:
+            del self._candidates[where]
+
+    def _key(self, delivery: Delivery) -> Key:
+        return self._own_key(delivery.route), delivery.content
+
+    def _own_key(self, route: bytes) -> bytes:
+        return route[1 + route[0] :] if self._own_keys else b""

@@ -469,7 +469,7 @@ class Window:
         if not confirmed:
             return
         blame, parked = source.blame, source.parked
-        unusual = orphaned or published.returns or parked.retried or blame.suspects or blame.strikes
+        unusual = orphaned or published.unresolved or parked.retried or blame.suspects or blame.strikes
         if accepted and not unusual and published.rise_from(first) and None not in confirmed:
             self._forwarded(confirmed, now_s)  # type: ignore[arg-type]  # no None is in it
             source.settlement.ack_rising(confirmed)  # type: ignore[arg-type]
@@ -477,7 +477,7 @@ class Window:
             self._resolve_orphans(confirmed, accepted=accepted)
         else:
             self._confirm_one_by_one(confirmed, now_s, accepted=accepted)
-        hindered = blame.suspects or parked.returns_in_a_row or self.trouble.resting(now_s)
+        hindered = blame.suspects or parked.returns_in_a_row or self.trouble.resting(now_s) or published.unrecognised
         if accepted and not hindered:
             destination.publish_window.confirmed(first + len(confirmed), published.next_seqno)
 
@@ -521,28 +521,41 @@ class Window:
         for delivery in confirmed:
             if delivery is None:
                 continue
-            if accepted and not self._destination.publishes.was_returned(delivery):
+            fate = self._destination.publishes.fate(delivery, accepted=accepted)
+            if accepted and fate == "taken":
                 # Without an id its redelivery cannot be told from another message; `receive` counts it.
                 self.memory.remember(delivery)
                 self.accepted += 1
                 self._note_offset(delivery)
             else:
+                self.books.duplicates_possible += fate == "doubtful" and accepted
                 self.memory.given_back(delivery)
 
     def _confirm_one_by_one(self, confirmed: Iterable[Delivery | None], now_s: float, *, accepted: bool) -> None:
+        publishes, blame = self._destination.publishes, self._source.blame
         refused: list[Delivery] = []
+        doubtful: list[Delivery] = []
         for delivery in confirmed:
             if delivery is None:
                 continue
-            self._source.blame.judged(delivery.delivery_tag)
-            if accepted and self._destination.publishes.was_returned(delivery):
+            blame.judged(delivery.delivery_tag)
+            fate = publishes.fate(delivery, accepted=accepted)
+            if not accepted:
+                refused.append(delivery)
+            elif fate == "returned":
                 self._unpublish()
                 self._set_aside(delivery, now_s)
-            elif accepted:
+            elif fate == "doubtful":
+                doubtful.append(delivery)
+            else:
                 self._forwarded([delivery], now_s)
                 self._ack(delivery)
-            else:
-                refused.append(delivery)
+        if doubtful:
+            count(self.books.publish_retries, "returned", len(doubtful))
+            self.books.duplicates_possible += len(doubtful)
+            self._unpublish(len(doubtful))
+            self._hold(doubtful)
+            blame.suspect(len(doubtful) + publishes.waiting)
         if refused:
             count(self.books.publish_retries, "nack", len(refused))
             if self.limits.fans_out:
@@ -552,10 +565,9 @@ class Window:
             self._refused("nack", "its queue may be full (reject-publish)", now_s)
 
     def returned(self, event: Return) -> None:
-        """`basic.return`: mark the publish that it is about; its confirm follows (protocol order).
+        """`basic.return`: mark the publishes that it may be about; their confirms follow (protocol order).
 
-        Raises `MalformedFrameError` when it is none of ours: one unknown message may then have no route, and
-        to ack it would lose it.
+        Raises `MalformedFrameError` when nothing is published that it can be about.
         """
         publishes = self._destination.publishes
         publishes.returned(event)

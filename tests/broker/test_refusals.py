@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tests.rig.raw import RawMessage
 
 LIMIT = 20
+INTERCEPTORS = ("set_header_timestamp", "set_header_routing_node")
 
 
 def to_exchange(this: Scene, exchange: str) -> None:
@@ -142,6 +143,32 @@ def test_a_message_without_a_route_is_overtaken_until_it_has_one(
         this.wait_done()
     audit = this.audit()
     assert (audit.lost, audit.duplicates, audit.out_of_order) == ([], 0, 1), audit
+
+
+@pytest.mark.parametrize("broker_version", ("4.3",), indirect=True)
+def test_a_return_that_an_interceptor_has_changed_costs_no_generation_and_no_copy(
+    broker_version: str, source: Node, queue_name: str
+) -> None:
+    """The destination adds headers and a timestamp before it returns the one message without a route."""
+    interceptors = {f"message_interceptors.incoming.{name}.overwrite": "true" for name in INTERCEPTORS}
+    with Node(broker_version, config=interceptors) as destination:
+        this = scene(source, destination, name=queue_name)
+        declare_exchange(source, queue_name, (this.queue_in, "#"))
+        declare_exchange(destination, queue_name, (this.queue_out, "good.#"))
+        to_exchange(this, queue_name)
+        for first in range(401):
+            key = "bad" if first == 200 else f"good.{first}"
+            publish_numbered(source.url, key, 1, first=first, exchange=queue_name)
+        this.sent = 401
+        with this.bridge:
+            this.wait_forwarded(400)
+            wait_until(lambda: in_flight(this.metrics()) == 1, "the others to be done")
+            assert this.metrics().total("bridge_generation", side="destination") == 1
+            assert this.metrics().total("bridge_duplicates_possible_total") == 0
+            declare_exchange(destination, queue_name, (this.queue_out, "bad"))
+            this.wait_done()
+        audit = this.audit()
+        assert (audit.lost, audit.duplicates) == ([], 0), audit
 
 
 def test_a_missing_exchange_is_waited_for(source: Node, destination: Node, queue_name: str) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from tests.simulation.ledger import Ledger
-    from tests.simulation.messages import Message
+    from tests.simulation.messages import Changes, Message
 
 QUEUE, EXCHANGE = "dq", "dx"
 """Where the bridge publishes to: the queue by the default exchange, or the exchange by each message's own key."""
@@ -73,10 +73,11 @@ class Refusals:
 class Destination:
     """The broker."""
 
-    def __init__(self, rng: Random, ledger: Ledger, *, sorts_headers: bool, own_keys: bool) -> None:
+    def __init__(self, rng: Random, ledger: Ledger, changes: Changes, *, own_keys: bool) -> None:
         self._rng = rng
         self._ledger = ledger
-        self._sorts_headers = sorts_headers
+        self._changes = changes
+        self.now_s = 0.0
         self._own_keys = own_keys
         self.refusals = Refusals()
         self.connections: list[DestinationConnection] = []
@@ -140,18 +141,19 @@ class Destination:
             exchange, key = (part.decode() for part in split_route(to))
             assert exchange == EXCHANGE if self._own_keys else (exchange, key) == ("", QUEUE)
             message = self._ledger.copied(header.payload, body, key if self._own_keys else "")
-            self._publish(connection, message, to)
+            left_out = message.narrow and header.payload != message.expected()
+            self._publish(connection, message, to, left_out=left_out)
 
-    def _publish(self, connection: DestinationConnection, message: Message, to: bytes) -> None:
+    def _publish(self, connection: DestinationConnection, message: Message, to: bytes, *, left_out: bool) -> None:
         refusals, rng = self.refusals, self._rng
         key = to[2 + to[0] :].decode()
         if self._closes(connection, message, key):
             return
         publish = Publish(message, stored=False, swallowed=rng.random() < refusals.swallow)
         connection.pending[connection.seqno] = publish
-        # The window matches a return by the headers, of which a narrow message's may have been left out.
-        if (refusals.routeless or key in refusals.dead_keys) and not message.narrow:
-            raw = message.expected(sort=self._sorts_headers)
+        if refusals.routeless or key in refusals.dead_keys:
+            connection.link.returned.append(connection.seqno)
+            raw = message.returned(self._changes, self.now_s, left_out=left_out)
             step = connection.frame_max - 8 if connection.frame_max else 1 << 20
             pieces = [message.body[start : start + step] for start in range(0, len(message.body), step)]
             content = [frames.frame(2, 1, raw), *(frames.frame(3, 1, piece) for piece in pieces)]

@@ -42,8 +42,6 @@ class Ledger:
         self._alike.setdefault(message.key[:2], []).append(message)
         if self.contents.setdefault((message.expected(), message.body, message.route), message) is not message:
             self.in_order = False  # twins cannot be told apart
-        elif message.fields:
-            self.contents[message.expected(sort=True), message.body, message.route] = message
         if message.narrow:
             self.contents.setdefault((message.expected(left_out=True), message.body, message.route), message)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
@@ -85,6 +86,8 @@ class Link:
     to_bridge: Pipe = field(default_factory=Pipe)
     frozen: bool = False
     """Nothing moves, and nobody is told."""
+    returned: deque[int] = field(default_factory=deque)
+    """What the broker knows and does not say: the publish_seqno of each return that is under way."""
     drained: bool = False
     """The bridge left it with everything settled: if what it wrote arrives, nothing is to be taken back."""
 

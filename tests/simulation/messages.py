@@ -29,6 +29,20 @@ MOVED = {"CC": "x-bridge-cc", "BCC": "x-bridge-bcc"}
 """Headers that a copy has under another name."""
 
 
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What the destination's broker does to a message before it returns it."""
+
+    sorts: bool = False
+    """The header table, as RabbitMQ 4.x does."""
+    normalises: bool = False
+    """One form for integers, booleans and the expiration, one of two headers of a name, no `BCC`: 4.x, too."""
+    stamps: bool = False
+    """An interceptor adds or overwrites headers and the timestamp."""
+    mangles: bool = False
+    """More than any broker is known to change."""
+
+
 FRESH: dict[str, Any] = {"redelivered": False, "delivery_count": 0, "acquired_count": 0, "expires_s": inf}
 """What has happened to a message that was published just now."""
 
@@ -42,7 +56,7 @@ class Message:
     properties: frames.Properties
     """All but the headers and the delivery mode that a copy must have."""
     fields: dict[str, bytes]
-    """The header table's raw values."""
+    """The header table's raw values; of a name that stands twice, the second has an apostrophe after it."""
     delivery_mode: bytes
     routing_key: str
     keeps_key: bool = False
@@ -64,7 +78,7 @@ class Message:
     @property
     def key(self) -> Key:
         """What copies of it are known by."""
-        headers = frames.table(dict(sorted(self.fields.items())))
+        headers = _table(dict(sorted(self.fields.items())))
         return self.properties.get("message_id", b""), self.body, headers, self.route
 
     @property
@@ -86,23 +100,41 @@ class Message:
 
     def stands_in(self, headers: FieldTable) -> bool:
         """Whether all its headers are among these, decoded ones; `CC` and the counts, which change, need not be."""
-        (_, own) = decode.field_table(frames.table(self.fields))
+        (_, own) = decode.field_table(_table(self.fields))
         return all(headers.get(name) == value for name, value in own.items() if name not in {*MOVED, *COUNTS})
 
-    def expected(self, *, sort: bool = False, left_out: bool = False) -> bytes:
-        """Payload of the header frame that the destination must see (invariant 7); RabbitMQ 4.x returns it sorted.
+    def expected(self, *, left_out: bool = False) -> bytes:
+        """Payload of the header frame that the destination must see (invariant 7).
 
         `left_out`: without what the bridge moved, where that does not fit.
         """
-        fields = {MOVED.get(name, name): value for name, value in self.fields.items()}
-        fields.pop("x-delivery-count", None)
+        fields, rest = self._expected(left_out=left_out)
+        return frames.header(len(self.body), self._properties(b"\2", fields, rest))[7:-1]
+
+    def returned(self, changes: Changes, now_s: float, *, left_out: bool) -> bytes:
+        """Payload of the header frame that comes back."""
+        fields, rest = self._expected(left_out=left_out)
+        if changes.normalises:
+            fields = {name: _normal(value) for name, value in fields.items() if not name.endswith("'")}
+            if "expiration" in rest:
+                rest["expiration"] = b"%d" % int(rest["expiration"])
+        if changes.stamps:
+            fields |= {"timestamp_in_ms": b"l" + pack(">q", int(now_s * 1000)), "x-routed-by": frames.text("node")}
+            rest["timestamp"] = pack(">Q", int(now_s))
+        if changes.sorts:
+            fields = dict(sorted(fields.items()))
+        if changes.mangles:
+            rest["message_id"] = b"mangled"
+        return frames.header(len(self.body), self._properties(b"\2", fields, rest))[7:-1]
+
+    def _expected(self, *, left_out: bool) -> tuple[dict[str, bytes], frames.Properties]:
+        """The headers and the other properties that the destination must see."""
+        fields = {MOVED.get(name, name): value for name, value in self.fields.items() if name not in COUNTS}
         rest = dict(self.properties)
         if "user_id" in rest:
             user = rest.pop("user_id").decode()
             fields |= {} if left_out else {"x-bridge-user-id": frames.text(user)}
-        if sort:
-            fields = dict(sorted(fields.items()))
-        return frames.header(len(self.body), self._properties(b"\2", fields, rest))[7:-1]
+        return fields, rest
 
     @staticmethod
     def _properties(mode: bytes, fields: dict[str, bytes], rest: frames.Properties) -> frames.Properties:
@@ -110,8 +142,24 @@ class Message:
         if mode:
             properties["delivery_mode"] = mode
         if fields:
-            properties["headers"] = frames.table(fields)
+            properties["headers"] = _table(fields)
         return properties
+
+
+def _table(fields: dict[str, bytes]) -> bytes:
+    body = b"".join(frames.short(name.rstrip("'")) + value for name, value in fields.items())
+    return pack(">I", len(body)) + body
+
+
+def _normal(value: bytes) -> bytes:
+    if value[:1] == b"t":
+        return b"t" + bytes([value[1] > 0])
+    return b"l" + value[1:] if value[:1] == b"L" else value
+
+
+def _body(number: int, size: int) -> bytes:
+    body = (b"%d." % number).ljust(size, b"x")
+    return body[:size] if size <= 1 else body
 
 
 def make_message(rng: Random, number: int, *, with_id: bool, keeps_key: bool, kinds: frozenset[str]) -> Message:
@@ -120,10 +168,7 @@ def make_message(rng: Random, number: int, *, with_id: bool, keeps_key: bool, ki
     Its header frame may be larger than a frame of either side where `large` is among the `kinds`; with `wide`, it is
     larger than `NARROW_FRAME_MAX`.
     """
-    size = rng.choice(BODY_SIZES)
-    body = (b"%d." % number).ljust(size, b"x")
-    if size <= 1:
-        body = body[:size]
+    body = _body(number, rng.choice(BODY_SIZES))
     properties: frames.Properties = {"message_id": b"id-%d" % number} if with_id else {}
     fields: dict[str, bytes] = {}
     mode = b"\2"
@@ -145,7 +190,12 @@ def make_message(rng: Random, number: int, *, with_id: bool, keeps_key: bool, ki
     elif kind < 0.46:
         properties["user_id"] = b"alice"
         fields = {"narrow": frames.text("n" * 195)}
-    elif kind < 0.48 and "large" in kinds:
+    elif kind < 0.5:
+        # In other forms than RabbitMQ 4.x has them, and as a broker with an interceptor has stamped it.
+        fields = {"big": b"L" + pack(">Q", number), "flag": b"t\5", "zone": frames.text("a"), "zone'": frames.text("b")}
+        fields |= {"timestamp_in_ms": b"l" + pack(">q", number)} if kind < 0.48 else {}
+        properties["expiration"] = b"00600000"
+    elif kind < 0.52 and "large" in kinds:
         body, fields = body[:9], {"large": frames.text("." * 600)}
     return Message(number, body, properties, fields, mode, rng.choice(ROUTING_KEYS), keeps_key)
 
@@ -162,10 +212,12 @@ def make_retry(rng: Random, message: Message, number: int) -> Message:
     """
     other = f"retry-{number}"
     retry = b"I" + pack(">i", number)
+    own = {name: value for name, value in message.fields.items() if name != "narrow"}  # which one more would not fit
     fields, routing_key = rng.choice(
         (
-            ({**message.fields, "x-retry": retry}, message.routing_key),
-            (message.fields, other),
+            ({**own, "x-retry": retry}, message.routing_key),
+            ({**own, "timestamp_in_ms": b"l" + pack(">q", number)}, message.routing_key),
+            (own, other),
             ({"x-retry": retry}, other),
         )
     )

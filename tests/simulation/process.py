@@ -184,7 +184,7 @@ class Process:
                 self.relay.source_events(events, now_s)
             elif events and session is self.destination:
                 if not self.steering.abandoned:
-                    self.witness.hears_destination(events)
+                    self.witness.hears_destination(events, session.link.returned)
                 self.relay.destination_events(events, now_s)
             close = self.relay.source_close if session is self.source else self.relay.destination_close
             if close is not None:

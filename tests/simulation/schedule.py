@@ -17,7 +17,7 @@ from tests.simulation.faults import (
     Faults,
 )
 from tests.simulation.ledger import Ledger
-from tests.simulation.messages import NARROW_FRAME_MAX, make_message, make_retry, make_twin
+from tests.simulation.messages import NARROW_FRAME_MAX, Changes, make_message, make_retry, make_twin
 from tests.simulation.process import Process, Session, Setup
 from tests.simulation.report import Report, ScheduleError
 from tests.simulation.source import Source, SourceConnection
@@ -78,7 +78,11 @@ class Schedule:
         )
         auto_delete = kind == "classic" and rng.random() < 0.2
         self.source = Source(rng, self.ledger, kind, delivery_limit, auto_delete=auto_delete)
-        self.destination = Destination(rng, self.ledger, sorts_headers=rng.random() < 0.5, own_keys=own_keys)
+        newer = rng.random() < 0.5
+        changes = Changes(
+            sorts=newer, normalises=newer, stamps=newer and rng.random() < 0.5, mangles=rng.random() < 0.05
+        )
+        self.destination = Destination(rng, self.ledger, changes, own_keys=own_keys)
         self.processes: list[Process] = []
         self.counted = 0
         """Duplicates that the bridges which have ended held possible."""
@@ -287,6 +291,7 @@ class Schedule:
         pipe = connection.link.to_broker
         if connection.link.frozen or not (pipe.data or pipe.ended) or connection.told_blocked:
             return False
+        self.destination.now_s = self.now_s
         size = len(pipe.data)
         self.destination.receive(connection, size if whole else self._amount(size))
         return True

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from pamqp.header import ContentHeader
 
+from bridge.amqp.content import message_id
 from bridge.amqp.events import Close, Confirm, Deliveries, Delivery, Dropped, Event, Return
 from bridge.amqp.frames import QUARANTINE_CHANNEL, split_route
 from tests.simulation.link import Frame, FrameReader
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Iterable
 
     from bridge.window.window import Window
@@ -38,6 +40,10 @@ class Witness:
         """What was in the window when the consumer began: not given back, since it was published."""
         self._returned: Counter[Message] = Counter()
         """Returns of which the confirm is still to come."""
+        self._in_doubt: set[int] = set()
+        """Publish_seqnos that a return may have been about, as far as the bridge can know: their confirms may count."""
+        self._may_ack: set[int] = set()
+        """Delivery tags of those that were confirmed."""
         self._confirmed: set[int] = set()
         """Delivery tags of which the destination has a copy: each must be acked at once."""
         self._next_seqno = 1
@@ -118,6 +124,9 @@ class Witness:
         if tag in self._confirmed:
             assert acks, f"gives back {tag}, of which there is a copy"
             self._confirmed.discard(tag)
+            self._may_ack.discard(tag)
+        elif tag in self._may_ack:
+            self._may_ack.discard(tag)
         elif acks:
             key = self._message(delivery).key
             if self._quarantined[key]:
@@ -131,6 +140,7 @@ class Witness:
         self.unsettled.clear()
         self._dropped.clear()
         self._confirmed.clear()
+        self._may_ack.clear()
         self._quarantined.clear()
         self._to_quarantine.clear()
         self.give_up_published()
@@ -161,23 +171,39 @@ class Witness:
         overtaken = [t for t, d in before.items() if not window.passed(d)]
         assert not overtaken, f"invariant 5: {overtaken} overtaken"
 
-    def hears_destination(self, events: Iterable[Event]) -> None:
-        """Confirms and returns have come."""
+    def hears_destination(self, events: Iterable[Event], returned: deque[int]) -> None:
+        """Confirms and returns have come; `returned` says what the returns are about."""
         for event in events:
             if isinstance(event, Return):
-                self._returned[self._message(event)] += 1
+                self._hears_return(event, returned.popleft())
             elif isinstance(event, Confirm):
                 number, multiple = event.publish_seqno, event.multiple
                 for covered in [n for n in self.published if n == number or (multiple and n < number)]:
-                    tag, delivery = self.published.pop(covered)
-                    if not event.accepted:
-                        continue
-                    # Of several that are alike, the first confirm is taken for that of the returned one.
-                    message = self._message(delivery)
-                    if self._returned[message]:
-                        self._returned[message] -= 1
-                    elif tag:
-                        self._confirmed.add(tag)
+                    self._hears_confirm(covered, accepted=event.accepted)
+
+    def _hears_return(self, event: Return, publish_seqno: int) -> None:
+        it = self._message(self.published[publish_seqno][1])
+        self._returned[it] += 1
+        mangled = message_id(event.content) != it.properties.get("message_id", b"").decode()
+        others = {n: self._message(d) for n, (_, d) in self.published.items()}
+        like = {n: m for n, m in others.items() if mangled or (m.key[:2], m.route) == (it.key[:2], it.route)}
+        if any(message is not it for message in like.values()):
+            self._in_doubt |= like.keys()
+
+    def _hears_confirm(self, publish_seqno: int, *, accepted: bool) -> None:
+        tag, delivery = self.published.pop(publish_seqno)
+        in_doubt = publish_seqno in self._in_doubt
+        self._in_doubt.discard(publish_seqno)
+        if not accepted:
+            return
+        # Of several that are alike, the first confirm is taken for that of the returned one.
+        message = self._message(delivery)
+        if self._returned[message]:
+            self._returned[message] -= 1
+        elif tag and in_doubt:
+            self._may_ack.add(tag)
+        elif tag:
+            self._confirmed.add(tag)
 
     def _message(self, of: Delivery | Return) -> Message:
         route = split_route(of.route)[1].decode() if self._window.limits.own_keys else ""
@@ -187,6 +213,7 @@ class Witness:
         """What was published is held again."""
         self.published.clear()
         self._returned.clear()
+        self._in_doubt.clear()
         self._next_seqno = 1
 
     # --- The books ---------------------------------------------------------------------------------------

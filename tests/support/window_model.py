@@ -19,7 +19,7 @@ from bridge.amqp.identity import identity
 from bridge.window.books import Books
 from bridge.window.memory import ACKED_S, PAUSE_S, REMEMBERED_S, Memory
 from bridge.window.window import Window, WindowLimits
-from tests.support.frames import PERSISTENT, delivery, table, text
+from tests.support.frames import PERSISTENT, content, delivery, table, text
 
 LIMITS = WindowLimits(
     prefetch=40, max_in_flight_bytes=2000, confirm_timeout_s=30.0, hold_timeout_s=60.0, delivery_limit=20
@@ -62,6 +62,10 @@ class Publish:
     """Of a source generation that has ended, or given back: no ack may follow."""
     orphan: bool = False
     returned: bool = False
+    doubtful: bool = False
+    """A return may be about it: it counts for nothing."""
+    back: bool = False
+    """The return that left a doubt was about it."""
 
 
 @dataclass
@@ -385,7 +389,7 @@ class WindowMachine(RuleBasedStateMachine):
         """In any order, one or several, taken or refused; what was returned is always taken."""
         seqno = data.draw(st.sampled_from(sorted(self.pending)))
         covered = [s for s in self.pending if s == seqno or (multiple and s < seqno)]
-        if any(self.pending[s].returned for s in covered):
+        if any(self.pending[s].returned or self.pending[s].back for s in covered):
             accepted = True
         self._confirm(seqno, covered, multiple=multiple, accepted=accepted)
 
@@ -396,16 +400,35 @@ class WindowMachine(RuleBasedStateMachine):
         self._confirm(0, list(self.pending), multiple=True, accepted=True)
 
     @precondition(lambda self: self.pending)
-    @rule(data=st.data())
-    def destination_returns(self, data: st.DataObject) -> None:
-        """No route; of several that are alike, the window takes the first for it."""
-        candidates = [seqno for seqno, publish in self.pending.items() if not publish.returned]
+    @rule(data=st.data(), recognisable=st.sampled_from((True, True, True, False)))
+    def destination_returns(self, data: st.DataObject, *, recognisable: bool) -> None:
+        """No route; of several that are alike, the window takes the first for it, and any of those that are not."""
+        candidates = [seqno for seqno, publish in self.pending.items() if not (publish.returned or publish.back)]
         if not candidates:
             return
-        wanted = self.pending[data.draw(st.sampled_from(candidates))].delivery
-        self.window.returned(Return(1, 312, "NO_ROUTE", wanted.route, wanted.content, wanted.body_size))
-        alike = next(s for s in candidates if self.pending[s].delivery.content == wanted.content)
-        self.pending[alike].returned = True
+        wanted = self.pending[data.draw(st.sampled_from(candidates))]
+        d = wanted.delivery
+        returned = d.content if recognisable else content(b"beyond recognition")
+        self.window.returned(Return(1, 312, "NO_ROUTE", d.route, returned, d.body_size))
+        may_be = [p for p in self.pending.values() if not recognisable or self._fits(p.delivery, d)]
+        classes = {self._looks(p.delivery) for p in may_be if not p.returned}
+        if len(classes) == 1:
+            alike = (p for p in self.pending.values() if {self._looks(p.delivery)} == classes)
+            next(p for p in alike if not (p.returned or p.back)).returned = True
+        else:
+            wanted.back = True
+            for p in self.pending.values():
+                p.doubtful |= self._looks(p.delivery) in classes
+
+    def _fits(self, published: Delivery, returned: Delivery) -> bool:
+        """Whether the one may have become the other: a broker adds headers, and takes none."""
+        keys = published.route == returned.route or not self.limits.own_keys
+        (body, message_id, variant), other = self._kind(published), self._kind(returned)
+        return keys and (body, message_id) == other[:2] and (variant != 1 or other[2] == 1)
+
+    def _looks(self, d: Delivery) -> tuple[bytes, bytes]:
+        """What a return cannot tell apart."""
+        return d.route if self.limits.own_keys else b"", d.content
 
     # --- The quarantine and time ---------------------------------------------------------------------------
 
@@ -616,24 +639,27 @@ class WindowMachine(RuleBasedStateMachine):
 
     def _confirm(self, seqno: int, covered: list[int], *, multiple: bool, accepted: bool) -> None:
         for s in sorted(covered):
-            alike = [p for p in self.pending.values() if p.delivery.content == self.pending[s].delivery.content]
+            looks = self._looks(self.pending[s].delivery)
+            alike = [p for p in self.pending.values() if self._looks(p.delivery) == looks]
             publish = self.pending.pop(s)
             d = publish.delivery
             if accepted and any(p.returned for p in alike):
                 # Which of them was returned cannot be told: the first confirm is taken for its.
-                next(p for p in alike if p.returned).returned = publish.returned
-                publish.returned = True
+                other = next(p for p in alike if p.returned)
+                other.returned, other.back = publish.returned, publish.back
+                publish.returned, publish.back = True, False
             key = identity(d.route, d.content)
-            arrived = accepted and not publish.returned
+            arrived = accepted and not (publish.returned or publish.back)
             self.arrived[self._kind(d)] += arrived
+            taken = arrived and not publish.doubtful
             if publish.orphan:
-                if arrived and key is not None:
+                if taken and key is not None:
                     self.copies[key] += 1
                 elif key is not None:
                     self._uncover(key)
             elif publish.stale:
                 continue
-            elif arrived:
+            elif taken:
                 assert self.source is not None
                 self.source.credits[d.content] += 1
             elif publish.returned:

@@ -363,8 +363,6 @@ def test_whatever_a_header_holds_only_malformed_is_raised(flags: int, rest: byte
     with suppress(MalformedFrameError):
         ContentPreparer(HeaderPolicy()).prepare(raw)
     with suppress(MalformedFrameError):
-        content.parts(raw)
-    with suppress(MalformedFrameError):
         content.message_id(raw)
 
 
@@ -373,27 +371,6 @@ def test_whatever_a_header_holds_only_malformed_is_raised(flags: int, rest: byte
 
 def whole(changes: Properties | None = None, body: bytes = b"the body", step: int = 1 << 20) -> bytes:
     return frames.content(body, EVERY_PROPERTY | (changes or {}), step=step)
-
-
-def test_a_returned_message_is_known_by_its_parts_though_its_headers_are_sorted() -> None:
-    """RabbitMQ 4 sorts the top level of the table, and may cut the body otherwise."""
-    unsorted = dict(sorted(FIELD_TYPES.items(), reverse=True))
-    returned = frames.content(b"the body", EVERY_PROPERTY | {"headers": table(dict(sorted(unsorted.items())))}, step=3)
-    assert content.parts(whole({"headers": table(unsorted)})) == content.parts(returned)
-
-
-@pytest.mark.parametrize(
-    "other",
-    (
-        whole(body=b"another!"),
-        whole({"headers": table(FIELD_TYPES | {"more": b"V"})}),
-        whole({"headers": table({})}),
-        whole({"message_id": b"m-2"}),
-        whole({"type": b"order", "app_id": b"", "cluster_id": b"app"}),
-    ),
-)
-def test_another_message_has_other_parts(other: bytes) -> None:
-    assert content.parts(whole()) != content.parts(other)
 
 
 def test_a_message_id_for_the_log() -> None:

@@ -469,8 +469,20 @@ async def test_a_confirm_for_a_publish_that_never_was_ends_the_destinations_gene
 
 
 @on_both_loops
-async def test_a_return_that_matches_nothing_published_ends_the_destinations_generation() -> None:
-    """Which message has no route is then unknown, and none may be acked for having been confirmed."""
+async def test_a_return_while_nothing_is_published_ends_the_destinations_generation() -> None:
+    """What it is about was confirmed before, and the order of the two is all that an ack stands on."""
+    async with ScriptedBroker() as source, ScriptedBroker() as destination, bridge(source, destination) as running:
+        await source.consumed()
+        destination.peer.send(
+            commands.Basic.Return(312, "NO_ROUTE", "", "elsewhere"),
+            ContentHeader(0, 3, commands.Basic.Properties()),
+            ContentBody(b"???"),
+        )
+        await eventually(lambda: running.status.destination.generations_ended == {"malformed": 1})
+
+
+@on_both_loops
+async def test_a_return_is_about_the_only_one_published_whatever_it_says() -> None:
     async with ScriptedBroker() as source, ScriptedBroker() as destination, bridge(source, destination) as running:
         destination.published = keep
         peer = await source.consumed()
@@ -481,8 +493,10 @@ async def test_a_return_that_matches_nothing_published_ends_the_destinations_gen
             ContentHeader(0, 3, commands.Basic.Properties()),
             ContentBody(b"???"),
         )
-        await eventually(lambda: running.status.destination.generations_ended == {"malformed": 1})
+        confirm(destination.peer, 1)
+        await eventually(lambda: running.books.publish_retries == {"returned": 1} and running.books.held == 1)
         assert not peer.got(commands.Basic.Ack)
+        assert running.status.destination.generations_ended == {}
 
 
 @on_both_loops

@@ -93,3 +93,12 @@ def test_without_a_quarantine_no_size_limit_is_learned() -> None:
     blame = Blame(limit, own_keys=False, quarantine=False)
     assert blame.convict([ONE, THREE], Close(1, 406, TOO_LARGE), 0.0) == Ruling([ONE, THREE])
     assert limit.size_bytes == inf
+
+
+def test_publishes_of_which_one_was_returned_are_suspects_until_they_are_judged() -> None:
+    blame = judge()
+    blame.suspect(3)
+    blame.suspect(2)
+    for left in (2, 1, 0, 0):
+        blame.judged(1)
+        assert blame.suspects == left

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from struct import pack
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.amqp.events import Delivery, Return
+from bridge.amqp.likeness import traits, unchanged
 from bridge.errors import MalformedFrameError
+from bridge.window import publishes as module
 from bridge.window.books import Histogram
 from bridge.window.publishes import Publishes
-from tests.support.frames import PERSISTENT, Properties, content, delivery, table, text
+from tests.support.frames import PERSISTENT, Properties, content, delivery, frame, table, text
 
 SOURCE = object()
 """A source generation."""
@@ -24,6 +28,22 @@ class Scene:
         self.publishes = Publishes(self.seconds, own_keys=own_keys)
         if delivery_tags:
             self.publishes.add([delivery(tag) for tag in delivery_tags], 0.0, SOURCE)
+
+    def publish(self, *deliveries: Delivery) -> None:
+        """Some more."""
+        self.publishes.add(list(deliveries), 0.0, SOURCE)
+
+    def fate(self, of: Delivery, *, accepted: bool = True) -> str:
+        """Confirm one, wherever it stands, and ask what that means."""
+        waiting = self.publishes
+        seqno = waiting.next_seqno - len(waiting) + list(waiting._places).index(of)
+        waiting.confirm(seqno, 0.0, multiple=False)
+        return waiting.fate(of, accepted=accepted)
+
+    def fates(self) -> list[str]:
+        """Confirm all at once, and ask what that means for each."""
+        _, confirmed = self.publishes.confirm(0, 0.0, multiple=True)
+        return [self.publishes.fate(d, accepted=True) for d in confirmed if d is not None]
 
     def confirm(self, publish_seqno: int, now_s: float = 0.0, *, multiple: bool = False) -> tuple[int, list[int]]:
         """The first publish_seqno, and delivery tags; 0 for what was confirmed before."""
@@ -185,65 +205,245 @@ def test_what_waits_is_orphaned_for_every_other_source_generation() -> None:
 # --- Returns ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("other", (b"", b"2", b"22", b"x"))
-def test_a_return_of_none_of_ours_is_malformed(other: bytes) -> None:
-    scene = Scene(1, 33)
+def headers(**fields: str) -> Properties:
+    return PERSISTENT | {"headers": table({name: text(value) for name, value in fields.items()})}
+
+
+def test_a_return_with_nothing_published_is_malformed() -> None:
+    scene = Scene()
     with pytest.raises(MalformedFrameError, match="that was not published"):
-        scene.returned(other)
+        scene.returned(b"1")
+    scene.publish(delivery(1))
+    scene.returned(b"1")
+    with pytest.raises(MalformedFrameError, match="that was not published"):
+        scene.returned(b"1")
+
+
+def test_a_return_is_about_the_one_whose_body_it_has() -> None:
+    scene = Scene(1, 2, 3)
+    assert not scene.publishes.unresolved
+    scene.returned(b"2")
+    assert scene.publishes.unresolved
+    assert scene.fates() == ["taken", "returned", "taken"]
+    assert not scene.publishes.unresolved
 
 
 def test_each_return_counts_for_one_confirm_of_those_that_are_alike() -> None:
     scene = Scene()
     alike = [delivery(tag, b"same") for tag in range(1, 5)]
-    scene.publishes.add(alike, 0.0, SOURCE)
-    scene.confirm(1)
+    scene.publish(*alike)
+    scene.confirm(2)
     scene.returned(b"same")
     scene.returned(b"same")
-    assert [scene.publishes.was_returned(d) for d in alike[1:]] == [True, True, False]
+    assert [scene.fate(d) for d in (alike[0], *alike[2:])] == ["returned", "returned", "taken"]
 
 
-def test_returns_in_the_order_of_the_publishes_are_found_right_after_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thousands may come before their confirms: a search from the first each time stops the bridge for seconds."""
-    looked_at: list[Delivery] = []
-    alike = Publishes._alike
+def test_a_return_counts_for_one_that_was_published_later_and_is_like_it() -> None:
+    """Which of the two it was does not matter."""
+    scene = Scene()
+    one, other = delivery(1, b"same"), delivery(2, b"same")
+    scene.publish(one)
+    scene.returned(b"same")
+    scene.publish(other)
+    assert [scene.fate(other), scene.fate(one)] == ["returned", "taken"]
 
-    def noted(publishes: Publishes, delivery: Delivery) -> tuple[bytes, bytes]:
-        looked_at.append(delivery)
-        return alike(publishes, delivery)
 
-    monkeypatch.setattr(Publishes, "_alike", noted)
-    scene = Scene(*range(101, 200))
-    scene.confirm(10, multiple=True)
-    for tag in range(111, 200):
-        scene.returned(b"%d" % tag)
-    assert [d.delivery_tag for d in looked_at] == [*range(111, 200)]
+def test_what_is_refused_was_not_returned() -> None:
+    scene = Scene()
+    alike = [delivery(tag, b"same") for tag in (1, 2, 3)]
+    scene.publish(*alike)
+    scene.returned(b"same")
+    assert scene.fate(alike[0], accepted=False) == "taken"
+    assert scene.publishes.unresolved
+    assert scene.fate(alike[1], accepted=False) == "taken"
+    assert scene.fate(alike[2], accepted=False) == "taken"
+    assert not scene.publishes.unresolved, "none of them is left that it could be about"
 
 
 def test_returns_in_another_order_are_found_too() -> None:
     scene = Scene()
     several = [delivery(1, b"same"), delivery(2, b"same"), delivery(3, b"other"), delivery(4, b"same")]
-    scene.publishes.add(several, 0.0, SOURCE)
+    scene.publish(*several)
     scene.returned(b"other")
     scene.publishes.confirm(4, 0.0, multiple=False)
+    scene.publishes.fate(several[3], accepted=True)
     scene.returned(b"same")
     scene.returned(b"same")
-    assert [scene.publishes.was_returned(d) for d in several] == [True, True, True, False]
-
-
-def test_a_return_is_matched_by_properties_and_the_set_of_headers() -> None:
-    """RabbitMQ 4 returns the header table sorted."""
-    scene = Scene()
-    ordered = {"b": text("1"), "a": text("2")}
-    properties = [{"type": b"t"}, {"headers": table(ordered)}, {"headers": table(ordered | {"c": b"V"})}]
-    several = [delivery(tag, b"same", PERSISTENT | p) for tag, p in enumerate(properties, 1)]
-    scene.publishes.add(several, 0.0, SOURCE)
-    scene.returned(b"same", PERSISTENT | {"headers": table(dict(sorted(ordered.items())))})
-    assert [scene.publishes.was_returned(d) for d in several] == [False, True, False]
+    assert [scene.fate(d) for d in several[:3]] == ["returned", "returned", "returned"]
 
 
 def test_with_keys_of_their_own_a_return_is_matched_by_key_too() -> None:
     scene = Scene(own_keys=True)
     several = [delivery(tag, b"same", routing_key=key) for tag, key in ((1, "a"), (2, "b"))]
-    scene.publishes.add(several, 0.0, SOURCE)
+    scene.publish(*several)
     scene.returned(b"same", key="b")
-    assert [scene.publishes.was_returned(d) for d in several] == [False, True]
+    assert scene.fates() == ["taken", "returned"]
+
+
+STAMPED = {"timestamp_in_ms": text("1"), "x-routed-by": text("node")}
+
+
+def test_whatever_the_broker_changed_the_id_tells_which_it_is() -> None:
+    """As a destination with an interceptor does, and any of RabbitMQ 4.x with a header that it has in another form."""
+    scene = Scene()
+    scene.publish(*(delivery(tag, b"same", headers(k="v") | {"message_id": b"m-%d" % tag}) for tag in range(1, 9)))
+    scene.returned(b"same", headers(other="form") | {"message_id": b"m-5", "timestamp": bytes(8)})
+    assert scene.fates() == [*["taken"] * 4, "returned", *["taken"] * 3]
+
+
+def test_of_those_with_one_id_and_body_the_headers_tell_which_it_is_as_far_as_they_can() -> None:
+    scene = Scene()
+    scene.publish(*(delivery(number, b"same", headers(n=str(number))) for number in (1, 2, 3)))
+    scene.returned(b"same", PERSISTENT | {"headers": table({"n": text("2")} | STAMPED)})
+    assert scene.fates() == ["taken", "returned", "taken"]
+
+
+def test_where_they_cannot_tell_all_that_it_may_be_are_in_doubt() -> None:
+    """The second may have got its header from an interceptor of the destination, for all that is known here."""
+    scene = Scene()
+    first, second, third, other = (headers(), headers(x="1"), headers(x="2"), headers(x="1", y="1"))
+    scene.publish(*(delivery(tag, b"same", p) for tag, p in enumerate((first, second, third, other), 1)))
+    scene.returned(b"same", second)
+    assert scene.publishes.unresolved
+    scene.returned(b"same", third)
+    assert scene.fates() == ["doubtful", "doubtful", "doubtful", "taken"]
+    assert not scene.publishes.unresolved
+    assert not scene.publishes.unrecognised
+
+
+def test_where_no_broker_is_known_to_do_that_all_of_the_id_and_body_are_in_doubt() -> None:
+    scene = Scene()
+    scene.publish(*(delivery(tag, b"same", headers(x=str(tag))) for tag in (1, 2)), delivery(3, b"other"))
+    scene.returned(b"same", headers(x="rewritten"))
+    assert scene.fates() == ["doubtful", "doubtful", "taken"]
+    assert not scene.publishes.unrecognised
+
+
+def test_what_was_returned_already_is_not_in_doubt() -> None:
+    """So the last of several is known, though it was changed beyond recognition."""
+    scene = Scene(1, 2, 3)
+    scene.returned(b"1")
+    scene.returned(b"3")
+    scene.returned(b"changed beyond recognition")
+    assert scene.fates() == ["returned", "returned", "returned"]
+    assert not scene.publishes.unrecognised
+
+
+def test_if_nothing_fits_all_are_in_doubt_and_the_destination_is_known_for_it() -> None:
+    scene = Scene(1, 2, 3)
+    scene.returned(b"2")
+    scene.returned(b"changed beyond recognition")
+    assert scene.fates() == ["doubtful", "returned", "doubtful"]
+    assert scene.publishes.unrecognised
+
+
+def test_what_is_published_after_a_return_is_not_in_doubt() -> None:
+    scene = Scene(1, 2)
+    scene.returned(b"changed beyond recognition")
+    scene.publish(delivery(3))
+    assert scene.fates() == ["doubtful", "doubtful", "taken"]
+
+
+def test_a_doubt_ends_with_a_refusal() -> None:
+    scene = Scene()
+    several = [delivery(1), delivery(2)]
+    scene.publish(*several)
+    scene.returned(b"changed beyond recognition")
+    assert [scene.fate(d, accepted=False) for d in several] == ["doubtful", "doubtful"]
+    assert not scene.publishes.unresolved
+    scene.publish(*several)
+    assert [scene.fate(d) for d in several] == ["taken", "taken"]
+
+
+def test_what_cannot_be_read_may_be_what_came_back() -> None:
+    unreadable = frame(2, 1, pack(">HHQH", 60, 0, 0, 0x8000) + b"\xffshort")
+    scene = Scene()
+    scene.publish(delivery(1), delivery(2)._replace(content=unreadable), delivery(3))
+    scene.returned(b"3")
+    assert scene.fates() == ["taken", "doubtful", "doubtful"]
+    scene.publish(delivery(4), delivery(5)._replace(content=unreadable))
+    scene.publishes.returned(Return(1, 312, "NO_ROUTE", b"\x02ex\x03key", unreadable, 0))
+    assert scene.fates() == ["taken", "returned"]
+
+
+def test_what_is_in_doubt_already_is_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until another of them is published."""
+    compared: list[bytes] = []
+
+    def noted(content: bytes) -> object:
+        compared.append(content)
+        return traits(content)
+
+    monkeypatch.setattr(module, "traits", noted)
+    scene = Scene()
+    several = [delivery(tag, b"same", headers(x=str(tag))) for tag in (1, 2, 3)]
+    scene.publish(*several[:2])
+    scene.returned(b"same", headers(x="rewritten"))
+    scene.returned(b"same", headers(x="rewritten"))
+    assert len(compared) == 1
+    scene.publish(several[2])
+    scene.returned(b"same", headers(x="rewritten"))
+    assert len(compared) == 2
+    assert scene.fates() == ["doubtful"] * 3
+
+
+def test_of_too_many_with_one_id_and_body_all_are_in_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "COMPARED", 2)
+    scene = Scene()
+    scene.publish(*(delivery(tag, b"same", headers(x=str(tag))) for tag in (1, 2, 3)))
+    scene.returned(b"same", headers(x="2"))
+    assert scene.fates() == ["doubtful"] * 3
+
+
+def test_each_publish_is_looked_at_once_however_many_are_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands may be returned before their confirms: a search among all each time stops the bridge for seconds."""
+    looked_at: list[bytes] = []
+
+    def noted(content: bytes) -> object:
+        looked_at.append(content)
+        return unchanged(content)
+
+    monkeypatch.setattr(module, "unchanged", noted)
+    scene = Scene(*range(101, 200))
+    scene.confirm(10, multiple=True)
+    for tag in range(111, 200):
+        scene.returned(b"%d" % tag)
+    assert len(looked_at) == 2 * 89, "each publish, and each return"
+    assert scene.fates() == ["returned"] * 89
+    assert not scene.publishes._alike
+    assert not scene.publishes._candidates
+
+
+contents = st.lists(
+    st.tuples(st.sampled_from((b"a", b"b")), st.sets(st.sampled_from(("x", "y", "z")))), min_size=1, max_size=6
+)
+
+
+@given(
+    messages=contents,
+    data=st.data(),
+    added=st.sets(st.sampled_from(("x", "y", "stamp"))),
+    mangled=st.booleans(),
+)
+def test_whatever_is_returned_and_however_it_is_changed_nothing_that_came_back_is_taken(
+    messages: list[tuple[bytes, set[str]]], data: st.DataObject, added: set[str], *, mangled: bool
+) -> None:
+    """Of the publishes with one content, as many are taken as arrived; those in doubt count for nothing."""
+
+    def properties(names: set[str]) -> Properties:
+        return headers(**dict.fromkeys(sorted(names), "1"))
+
+    scene = Scene()
+    several = [delivery(tag, body, properties(names)) for tag, (body, names) in enumerate(messages, 1)]
+    scene.publish(*several)
+    back = data.draw(st.sets(st.integers(0, len(several) - 1)))
+    for index in sorted(back):
+        body, names = messages[index]
+        scene.returned(b"mangled" if mangled else body, properties(names | added))
+    fates = scene.fates()
+    for content_ in {d.content for d in several}:
+        alike = [index for index, d in enumerate(several) if d.content == content_]
+        taken = sum(fates[index] == "taken" for index in alike)
+        assert taken <= len(alike) - len(back.intersection(alike))
+    if not (mangled or added) and len({body for body, _ in messages}) == len(messages):
+        assert [fate != "taken" for fate in fates] == [index in back for index in range(len(several))]

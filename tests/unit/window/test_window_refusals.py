@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from bridge.window.blame import LIMIT_TTL_S
 from bridge.window.pace import RETRY_MAX_S
 from bridge.window.parked import ASIDE_RETRY_MAX_S, RETURNS_IN_A_ROW
-from tests.support.frames import delivery
+from tests.support.frames import PERSISTENT, Properties, delivery, table, text
 from tests.support.window_scene import Scene
 
 # --- Returns ----------------------------------------------------------------------------------------------------
@@ -69,6 +70,103 @@ def test_with_keys_of_their_own_messages_of_different_keys_are_not_alike() -> No
     scene.returned(b"same", key="b")
     scene.confirm(2, multiple=True)
     assert scene.acks() == [(1, False)]
+
+
+STAMPED = {"timestamp_in_ms": b"l" + bytes(8), "x-routed-by": text("node")}
+"""What an interceptor of the destination adds before it returns a message."""
+
+
+def test_one_without_a_route_among_401_of_which_the_broker_changes_the_headers() -> None:
+    """With keys of their own: the others are forwarded once, whatever comes back of that one."""
+    scene = Scene(own_keys=True)
+    messages = [
+        delivery(tag, b"body", {**PERSISTENT, "message_id": b"m-%d" % tag}, routing_key=f"key.{tag}")
+        for tag in range(1, 402)
+    ]
+    scene.receive_each(*messages)
+    published, seqno, tries = Counter[int](), 0, 0
+    while scene.window.in_flight > 1 or not tries:
+        taken = scene.take()
+        published.update(taken)
+        for tag in taken:
+            if tag == 201:
+                tries += 1
+                changed = {**PERSISTENT, "message_id": b"m-201", "headers": table(STAMPED), "timestamp": bytes(8)}
+                scene.returned(b"body", key="key.201", properties=changed)
+        seqno += len(taken)
+        scene.confirm(seqno, multiple=True)
+        scene.wait(0.05)
+    assert scene.books.forwarded == 400
+    assert scene.books.duplicates_possible == 0
+    assert [tag for tag, times in published.items() if times > 1] in ([], [201])
+    assert (scene.window.in_flight, tries > 0) == (1, True)
+
+
+def headers(**fields: str) -> Properties:
+    return PERSISTENT | {"headers": table({name: text(value) for name, value in fields.items()})}
+
+
+def test_what_a_return_may_be_about_is_published_again_one_at_a_time_and_counted() -> None:
+    """None of it is acked before it is known which one has no route; the others may have arrived twice then."""
+    scene = Scene()
+    retried = [delivery(tag, b"same", headers(**{f"retry-{n}": "1" for n in range(tag)})) for tag in (1, 2, 3)]
+    scene.receive_each(*retried, delivery(4), delivery(5))
+    assert scene.take() == [1, 2, 3, 4, 5]
+    scene.returned(b"same", properties=headers(**{"retry-0": "1", "retry-1": "1"}))
+    scene.confirm(1)
+    assert scene.acks() == [], "it may be this one, stamped by an interceptor"
+    scene.confirm(3)
+    assert scene.acks() == [(3, False)], "this one has a header more than came back"
+    assert scene.take() == [], "the others come first"
+    scene.confirm(5, multiple=True)
+    assert scene.acks() == [(4, False), (5, False)]
+    assert scene.books.duplicates_possible == 2
+    assert scene.take() == [1]
+    scene.confirm(6)
+    assert scene.take() == [2]
+    scene.returned(b"same", properties=headers(stamped="beyond recognition"))
+    scene.confirm(7)
+    assert scene.acks() == [(1, False)]
+    assert scene.window.hindrance == "has no route for 1 message; trying again"
+    scene.receive(6)
+    assert scene.take() == [6]
+    scene.confirm(8)
+    scene.receive(7, 8)
+    assert scene.take() == [7, 8], "all is known: no longer one at a time"
+    assert scene.books.duplicates_possible == 2
+
+
+def test_a_destination_whose_returns_are_not_recognised_is_published_to_one_at_a_time() -> None:
+    scene = Scene()
+    scene.receive(*range(1, 9))
+    assert len(scene.take()) == 8
+    scene.returned(b"beyond recognition")
+    scene.confirm(8, multiple=True)
+    assert scene.acks() == []
+    for seqno in range(1, 9):
+        assert scene.take() == [seqno]
+        scene.confirm(8 + seqno)
+    assert scene.acks() == [(tag, False) for tag in range(1, 9)]
+    assert scene.books.duplicates_possible == 8
+    scene.receive(9, 10)
+    assert scene.take() == [9]
+    scene.lose_destination()
+    scene.reopen_destination()
+    assert scene.take() == [9, 10], "until its generation ends"
+
+
+def test_an_orphan_in_doubt_is_forgotten_and_counted() -> None:
+    """It may have arrived, and is forwarded again."""
+    scene = Scene()
+    named = [delivery(tag, properties={**PERSISTENT, "message_id": b"m-%d" % tag}) for tag in (1, 2, 3)]
+    scene.receive_each(*named)
+    scene.take()
+    scene.window.source_lost()
+    scene.returned(b"beyond recognition")
+    scene.confirm(2, multiple=True)
+    scene.confirm(3, accepted=False)
+    assert scene.books.duplicates_possible == 2
+    assert len(scene.window.memory) == 0
 
 
 def test_the_oldest_in_flight_is_told_also_when_it_was_published_last() -> None:
