@@ -58,8 +58,10 @@ MOST_BYTES = 4 << 20
 """How much is on its way at once: so many messages, and contents of so many bytes together (one more at the most)."""
 REFUSED_AGAIN_S = 60.0
 """How long a message that closed the channel alone is left alone: each try costs a channel."""
-UNANSWERED_AGAIN_S = 300.0
-"""How long a quarantine that did not answer is left alone: a publish to a broker with an alarm stops the connection."""
+UNANSWERED_AGAIN_S = (30.0, 300.0)
+"""How long a quarantine that did not answer is left alone: twice as long each time, within these bounds. A publish to a
+broker with an alarm stops the whole connection, and each try then costs a generation; but it may have been the broker
+that froze, which says nothing of the quarantine."""
 REPLY_TEXT_BYTES = 255
 """Of a reply text this much is kept: what a broker's own can have at the most."""
 MOST_COUNTED = (1 << 63) - 1
@@ -122,6 +124,8 @@ class Quarantine:
         self._backoff = backoff
         self._open_at_s = -inf
         """Before then the channel is not to be opened."""
+        self._unanswered = 0
+        """How often in a row it did not answer in time."""
         self._confirmed: list[Quarantined] = []
         """What it confirmed since somebody last looked."""
 
@@ -172,7 +176,9 @@ class Quarantine:
 
     def unanswered(self, now_s: float) -> None:
         """No answer has come in time, and the source's generation ends for it: leave the quarantine alone."""
-        self._open_at_s = now_s + UNANSWERED_AGAIN_S
+        shortest_s, longest_s = UNANSWERED_AGAIN_S
+        self._open_at_s = now_s + min(longest_s, shortest_s * 2.0 ** min(self._unanswered, 8))
+        self._unanswered += 1
 
     def source_lost(self) -> None:
         """The connection is gone; the window forgets what was bound for the quarantine by itself."""
@@ -290,6 +296,7 @@ class Quarantine:
             self._window.quarantine_refused(tag, now_s)
             return
         self._of_use = True
+        self._unanswered = 0
         self._guilty.discard(tag)
         if (quarantined := self._window.quarantined(tag)) is not None:
             self._confirmed.append(Quarantined(*quarantined))

@@ -26,8 +26,9 @@ ASIDE_RETRY_MAX_S = 30.0
 """The longest backoff of a message that was returned."""
 RETURNS_IN_A_ROW = 3
 """So many returned and none accepted: it is the destination that has no route."""
-OWN_KEYS_IN_A_ROW = 64
-"""The same, of messages with keys of their own: that many different ones, or a quarter of the window."""
+EXCHANGE_IN_A_ROW = 64
+"""The same of an exchange, where a route may be a matter of the message's key or headers: that many different ones, or
+a quarter of the window."""
 RETRIES_AT_ONCE = 8
 """So many are tried again at a time at most: each of them makes the others' confirms dearer."""
 
@@ -47,12 +48,15 @@ class Waiting:
 class Parked:
     """The deliveries of one source generation that are set aside, by delivery tag."""
 
-    def __init__(self, trouble: Trouble, *, most: int, own_keys: bool) -> None:
-        """`trouble` knows how long to wait; at most `most` returned messages wait; `own_keys` as in `WindowLimits`."""
+    def __init__(self, trouble: Trouble, *, most: int, routes_differ: bool) -> None:
+        """`trouble` knows how long to wait; at most `most` returned messages wait.
+
+        `routes_differ` as in `WindowLimits`.
+        """
         self._trouble = trouble
         self._most = most
-        self._own_keys = own_keys
-        self._in_a_row = min(OWN_KEYS_IN_A_ROW, max(RETURNS_IN_A_ROW, most)) if own_keys else RETURNS_IN_A_ROW
+        self._routes_differ = routes_differ
+        self._in_a_row = min(EXCHANGE_IN_A_ROW, max(RETURNS_IN_A_ROW, most)) if routes_differ else RETURNS_IN_A_ROW
         self.waiting: dict[int, Waiting] = {}
         self.retried: dict[int, Waiting] = {}
         """Those that were aside and are being tried again, until they are settled."""
@@ -90,8 +94,8 @@ class Parked:
         since_s = before.since_s if before else now_s
         retry_at_s = now_s + self._trouble.delay_s(attempts, ASIDE_RETRY_MAX_S)
         self.waiting[delivery.delivery_tag] = Waiting(delivery, since_s, retry_at_s, attempts)
-        if before is None or self._routeless or not self._own_keys:
-            # Else it says the same again of a key of its own, and nothing of the destination.
+        if before is None or self._routeless or not self._routes_differ:
+            # Else it says the same again of this message's route, and nothing of the destination.
             self.returns_in_a_row += 1
         self._routeless |= self.returns_in_a_row >= self._in_a_row
         return self.returns_in_a_row >= self._in_a_row
@@ -152,7 +156,7 @@ class Parked:
             if now_s - w.since_s >= hold_timeout_s and (returned or w.verdict is not None)
         ]
         gone = [self.waiting.pop(tag) for tag in late]
-        if self._own_keys and not self._routeless:
+        if self._routes_differ and not self._routeless:
             # Given back, they come again with other delivery tags, and would be taken for different messages.
             self.returns_in_a_row = max(0, self.returns_in_a_row - sum(w.verdict is None for w in gone))
         return [(w.delivery, "unroutable" if w.verdict is None else w.verdict.reason) for w in gone]

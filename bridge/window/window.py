@@ -75,9 +75,14 @@ class WindowLimits:
     delivery_limit: int = 20
     quarantine: bool = True
     own_keys: bool = False
-    """Each message keeps its own routing key: a route is then a matter of the message."""
+    """Each message keeps its own routing key."""
     fans_out: bool = False
     """An exchange may bring a message to several queues: when one of them refuses it, others may have taken it."""
+
+    @property
+    def routes_differ(self) -> bool:
+        """Whether there is a route is a matter of the message: of its key, or of its headers."""
+        return self.own_keys or self.fans_out
 
 
 class Window:
@@ -104,7 +109,7 @@ class Window:
     def _source_generation(self) -> SourceGeneration:
         limits = self.limits
         return SourceGeneration(
-            Parked(self.trouble, most=max(1, limits.prefetch // 4), own_keys=limits.own_keys),
+            Parked(self.trouble, most=max(1, limits.prefetch // 4), routes_differ=limits.routes_differ),
             Blame(self._size_limit, own_keys=limits.own_keys, quarantine=limits.quarantine),
         )
 
@@ -573,7 +578,7 @@ class Window:
         publishes.returned(event)
         if not self._orphaned:
             count(self.books.publish_retries, "returned")
-        if not self.limits.own_keys:
+        if not self.limits.routes_differ:
             self._destination.publish_window.narrow(publishes.next_seqno)
 
     # --- The quarantine ----------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pika
-import pytest
 
 from tests.broker.scene import Scene, scene
 from tests.broker.test_refusals import quarantined
@@ -55,7 +54,6 @@ def test_a_copied_delivery_count_is_no_delivery_count(
     assert (audit.lost, audit.duplicates) == ([], 0), audit
 
 
-@pytest.mark.unmended
 def test_what_was_quarantined_and_is_moved_back_is_forwarded(source: Node, destination: Node, queue_name: str) -> None:
     """An operator mended its consumer, and moved the message back: it begins again at no delivery."""
     this = scene(source, destination, name=queue_name, declare=False, extra={"BRIDGE_DELIVERY_COUNT": "keep"})

@@ -88,7 +88,6 @@ def wait_all_but_one(this: Scene) -> Metrics:
     return metrics
 
 
-@pytest.mark.unmended
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_a_return_that_the_broker_has_changed_sets_one_message_aside(
     source: Node, newer: Node, queue_name: str, change: Change
@@ -116,7 +115,6 @@ def test_a_return_that_the_broker_has_changed_sets_one_message_aside(
     assert (audit.lost, audit.duplicates, audit.out_of_order) == ([], 0, 1), audit
 
 
-@pytest.mark.unmended
 def test_a_return_that_fits_many_messages_loses_none_of_them(source: Node, newer: Node, queue_name: str) -> None:
     """Same key, same body, no id: which of them has no route is found out, at the cost of counted duplicates."""
     this = scene(source, newer, name=queue_name)

@@ -74,7 +74,6 @@ def arrived(this: Scene) -> list[int]:
     return [number_of(message) for message in drain(this.destination.url, this.queue_out)]
 
 
-@pytest.mark.unmended
 @pytest.mark.parametrize("distinguished", (by_key, by_header))
 def test_more_unroutable_messages_than_the_window_holds_starve_nobody(
     source: Node, destination: Node, queue_name: str, distinguished: Callable[[Scene], Callable[[range], None]]

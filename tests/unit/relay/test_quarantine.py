@@ -164,15 +164,24 @@ def test_opening_backs_off_while_it_fails_and_not_after_a_channel_that_was_of_us
     assert quarantine.wanted(bridge.now_s)
 
 
-def test_a_quarantine_that_did_not_answer_is_left_alone_in_the_next_generation() -> None:
+def test_a_quarantine_that_does_not_answer_is_left_alone_for_longer_each_time_until_it_does() -> None:
     bridge = quarantining(1)
-    bridge.relay.quarantine.unanswered(bridge.now_s)
-    bridge.relay.source_lost(bridge.now_s)
-    bridge.open_source()
-    bridge.consume()
-    condemned(bridge, 1)
-    assert not bridge.relay.quarantine.wanted(bridge.now_s + 299.0)
-    assert bridge.relay.quarantine.wanted(bridge.now_s + 300.0)
+    quarantine = bridge.relay.quarantine
+
+    def rest_s() -> float:
+        """Have it not answer, and return for how long it is then left alone."""
+        quarantine.unanswered(bridge.now_s)
+        bridge.relay.source_lost(bridge.now_s)
+        bridge.open_source()
+        bridge.consume()
+        condemned(bridge, 1)
+        return next(s for s in range(1000) if quarantine.wanted(bridge.now_s + s))
+
+    assert [rest_s() for _ in range(6)] == [30, 60, 120, 240, 300, 300]
+    bridge.now_s += 300.0
+    open_quarantine(bridge)
+    bridge.source(answer(1))
+    assert rest_s() == 30
 
 
 # --- What is published ---------------------------------------------------------------------------------------

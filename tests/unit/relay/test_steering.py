@@ -144,8 +144,8 @@ def test_a_quarantine_that_does_not_answer_ends_the_source_and_is_left_alone_for
     bridge.lose_source()
     bridge.consume()
     condemned(bridge, 1)
-    assert bridge.relay.decide(bridge.now_s + 299.0) is None
-    assert bridge.relay.decide(bridge.now_s + 300.0) == OpenQuarantine()
+    assert bridge.relay.decide(bridge.now_s + 29.0) is None
+    assert bridge.relay.decide(bridge.now_s + 30.0) == OpenQuarantine()
 
 
 # --- Generations that must end -------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from bridge.window.parked import Parked
 def source() -> SourceGeneration:
     """A generation that has just begun."""
     return SourceGeneration(
-        Parked(Trouble(lambda: 1.0), most=250, own_keys=False), Blame(SizeLimit(), own_keys=False, quarantine=True)
+        Parked(Trouble(lambda: 1.0), most=250, routes_differ=False), Blame(SizeLimit(), own_keys=False, quarantine=True)
     )
 
 

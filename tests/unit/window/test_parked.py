@@ -15,8 +15,8 @@ POISON = Verdict("poison", 406, "why")
 class Scene:
     """Nothing is aside yet; shorthands by delivery tag."""
 
-    def __init__(self, *, own_keys: bool = False, most: int = 3) -> None:
-        self.parked = Parked(Trouble(lambda: 1.0), most=most, own_keys=own_keys)
+    def __init__(self, *, routes_differ: bool = False, most: int = 3) -> None:
+        self.parked = Parked(Trouble(lambda: 1.0), most=most, routes_differ=routes_differ)
 
     def returned(self, *delivery_tags: int, now_s: float = 0.0) -> list[bool]:
         """What each return says of the destination."""
@@ -111,8 +111,8 @@ def test_a_message_taken_between_returns_says_that_there_is_a_route() -> None:
     assert scene.returned(3, 4) == [False, False]
 
 
-def test_one_message_with_a_key_of_its_own_that_is_returned_again_and_again_says_nothing_of_the_destination() -> None:
-    scene = Scene(own_keys=True)
+def test_one_message_to_an_exchange_that_is_returned_again_and_again_says_nothing_of_the_destination() -> None:
+    scene = Scene(routes_differ=True)
     for number in range(10):
         assert scene.returned(1, now_s=100.0 * number) == [False]
         assert scene.due(100.0 * number + 50.0) == [1]
@@ -129,8 +129,8 @@ def test_a_message_to_the_one_queue_that_is_returned_again_and_again_tells_that_
     assert found == [False, False, True]
 
 
-def test_probes_with_keys_of_their_own_that_are_returned_again_keep_the_others_back() -> None:
-    scene = Scene(own_keys=True)
+def test_probes_to_an_exchange_that_are_returned_again_keep_the_others_back() -> None:
+    scene = Scene(routes_differ=True)
     scene.returned(3, 2, 1)
     for now_s, other in ((10.0, 3), (20.0, 2), (30.0, 3)):
         scene.parked.waiting[other].retry_at_s = 0.0
@@ -139,8 +139,8 @@ def test_probes_with_keys_of_their_own_that_are_returned_again_keep_the_others_b
     assert sorted(scene.taken()) == [1, 2, 3]
 
 
-def test_a_message_with_a_key_of_its_own_that_was_given_up_may_come_back_as_another() -> None:
-    scene = Scene(own_keys=True)
+def test_a_message_to_an_exchange_that_was_given_up_may_come_back_as_another() -> None:
+    scene = Scene(routes_differ=True)
     for tag in range(1, 10):
         assert scene.returned(tag, now_s=1000.0 * tag) == [False]
         assert scene.given_up(1000.0 * tag + 100.0) == [(tag, "unroutable")]
@@ -187,7 +187,7 @@ def test_released_nothing_waits() -> None:
 
 
 def test_too_many_without_a_route_are_unroutable_the_longest_waiting_first_once_another_was_accepted() -> None:
-    scene = Scene(own_keys=True, most=3)
+    scene = Scene(routes_differ=True, most=3)
     for tag in range(1, 6):
         scene.returned(tag, now_s=float(tag))
         scene.taken()
@@ -206,7 +206,7 @@ def test_while_nothing_has_a_route_nothing_is_unroutable() -> None:
 
 
 def test_only_a_few_are_tried_again_at_a_time() -> None:
-    scene = Scene(own_keys=True, most=100)
+    scene = Scene(routes_differ=True, most=100)
     scene.returned(*range(1, 21))
     scene.taken()
     scene.returned(*range(21, 41))
