@@ -54,6 +54,11 @@ def split_route(value: bytes) -> tuple[bytes, bytes]:
     return value[1:key_at], value[key_at + 1 :]
 
 
+def own_key(value: bytes) -> bytes:
+    """Return the routing key of a route as a short string."""
+    return value[1 + value[0] :]
+
+
 def method_frame(channel: int, method: int, arguments: bytes) -> bytes:
     """Encode a method frame."""
     return b"".join(

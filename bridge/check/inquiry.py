@@ -32,6 +32,7 @@ from bridge.relay.queue import QueueState
 
 if TYPE_CHECKING:
     from bridge.amqp.events import Event
+    from bridge.amqp.target import Target
     from bridge.connection.supervisor import Supervisor
     from bridge.settings.sides import SideSettings
 
@@ -162,11 +163,11 @@ class Inquiry(Session):
             if error.result != "mismatch":
                 raise
 
-    async def may_publish(self, exchange: str, key: str) -> None:
-        """Ask whether the user may publish so, to an exchange that must be there."""
+    async def may_publish(self, target: Target) -> None:
+        """Ask whether the user may publish to a target whose exchange must be there."""
         async with self._question() as channel:
             await channel.tx_select()
-            await channel.basic_publish(b"", exchange=exchange, routing_key=key)
+            await channel.basic_publish(b"", exchange=target.exchange, routing_key=target.routing_key or "")
             await channel.tx_rollback()
 
     async def is_to_broker_of(self, other: Inquiry) -> bool | None:

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from bridge.amqp.target import Target
 from bridge.check.inquiry import Inquiry
 from bridge.connection.kind import Queue
 from bridge.errors import BridgeError, ConnectError
@@ -137,19 +138,20 @@ class Inspection:
             self._look_at_stream(queue)
             if queue is not None:
                 text = f'publishing to queue "{settings.destination_queue}" is allowed'
-                await self._look_at_publishing("route", "", settings.destination_queue, text)
+                await self._look_at_publishing("route", settings.target, text)
             return
-        exchange, key = settings.destination_exchange or "", settings.destination_routing_key
+        target = settings.target
+        exchange = target.exchange
         try:
             await self.inquiry.find_exchange(exchange)
         except ConnectError as error:
             self.found("error", "exchange", str(error))
             return
-        which = "each message's key" if key is None else f'key "{key}"'
+        which = "each message's key" if target.keeps_keys else f'key "{target.routing_key}"'
         text = (
             f'exchange "{exchange}" is there; publishing is allowed; whether {which} has a route, a publish will show'
         )
-        await self._look_at_publishing("route", exchange, key or "", text, own_keys=key is None)
+        await self._look_at_publishing("route", target, text)
 
     def _look_at_stream(self, queue: Queue | None) -> None:
         """`queue` is None where it is missing, or cannot be used."""
@@ -208,17 +210,15 @@ class Inspection:
                 )
                 self.found("warning", "exclusive", text)
 
-    async def _look_at_publishing(
-        self, subject: str, exchange: str, key: str, text: str, *, own_keys: bool = False
-    ) -> None:
+    async def _look_at_publishing(self, subject: str, target: Target, text: str) -> None:
         if not self.inquiry.broker.version:
             return
         try:
-            await self.inquiry.may_publish(exchange, key)
+            await self.inquiry.may_publish(target)
         except ConnectError as error:
-            if own_keys and TOPIC in str(error):
-                text = f'the user has topic permissions on exchange "{exchange}", and each message has its own key: '
-                text += "one with a key that they do not cover closes the channel; see that they cover them all"
+            if target.keeps_keys and TOPIC in str(error):
+                text = f'the user has topic permissions on exchange "{target.exchange}", and each message has its own '
+                text += "key: one with a key that they do not cover closes the channel; see that they cover them all"
                 self.found("warning", subject, text)
                 return
             # An alarm is not the configuration's fault, and a quarantine is not needed to forward.
@@ -282,7 +282,7 @@ class Inspection:
             text = f'queue "{name}" is missing and will be declared when it is needed; publishing to it is allowed'
         else:
             text = f'queue "{name}" is there; publishing to it is allowed'
-        await self._look_at_publishing("quarantine", "", name, text)
+        await self._look_at_publishing("quarantine", Target.queue(name), text)
         if self.inquiry.broker.version:
             command = f'`rabbitmqctl list_policies --vhost "{self.inquiry.vhost[1:] or "/"}"`'
             text = f'AMQP shows no policies: one with message-ttl, expires or max-length could empty "{name}"; '

@@ -16,7 +16,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from bridge.amqp.content import HeaderPolicy, message_id
-from bridge.amqp.frames import route
 from bridge.connection.keeper import Keeper, News
 from bridge.connection.session import DestinationSession, SourceSession
 from bridge.connection.tap import Pump
@@ -51,7 +50,6 @@ class Supervisor:
         self.settings = settings
         self.books = Books()
         self.status = Status()
-        own_keys = settings.destination_queue is None and settings.destination_routing_key is None
         limits = WindowLimits(
             prefetch=settings.source_prefetch,
             max_in_flight_bytes=settings.max_in_flight_bytes,
@@ -60,23 +58,16 @@ class Supervisor:
             unroutable_timeout_s=settings.unroutable_timeout,
             delivery_limit=settings.delivery_limit,
             quarantine=bool(settings.quarantine_queue_name),
-            own_keys=own_keys,
-            fans_out=settings.destination_queue is None,
         )
-        self.window = Window(limits, self.books, Memory(enabled=settings.deduplication == "message-id"), random.random)
+        memory = Memory(enabled=settings.deduplication == "message-id")
+        self.window = Window(limits, settings.target, self.books, memory, random.random)
         policy = HeaderPolicy(
             destination_user=settings.destination.username.encode(),
             user_id=settings.user_id,
             cc=settings.cc,
             delivery_count=settings.delivery_count,
         )
-        if settings.destination_queue is not None:
-            to = route("", settings.destination_queue)
-        else:
-            to = route(settings.destination_exchange or "", settings.destination_routing_key or "")
         plan = Plan(
-            destination=to,
-            own_keys=own_keys,
             quarantine_queue=settings.quarantine_queue_name,
             policy=policy,
             queue_type=settings.stated_source_type,

@@ -12,10 +12,6 @@ from bridge.relay.queue import QueueType  # noqa: TC001 - a dataclass names its 
 class Plan:
     """What a bridge is set up to do; see the settings of the same names."""
 
-    destination: bytes
-    """The route to publish to (see `frames.route`); with `own_keys` only its exchange counts."""
-    own_keys: bool = False
-    """Each message keeps its own routing key."""
     quarantine_queue: str = ""
     """Empty for none."""
     policy: HeaderPolicy = field(default_factory=HeaderPolicy)

@@ -44,7 +44,8 @@ from bridge.amqp.content import (
 )
 from bridge.amqp.events import Close, Confirm, Delivery, Return
 from bridge.amqp.fitting import clipped, fit
-from bridge.amqp.frames import QUARANTINE_CHANNEL, publish_frame, route, split_route
+from bridge.amqp.frames import QUARANTINE_CHANNEL, publish_frame, split_route
+from bridge.amqp.target import Target
 from bridge.errors import MalformedFrameError
 from bridge.window.blame import Blame, SizeLimit
 
@@ -120,7 +121,8 @@ class Quarantine:
     def __init__(self, window: Window, queue: str, backoff: Backoff) -> None:
         """`backoff` tells when to open a channel again that keeps failing."""
         self._window = window
-        self._publish = publish_frame(QUARANTINE_CHANNEL, route("", queue))
+        self._target = Target.queue(queue)
+        self._publish = publish_frame(QUARANTINE_CHANNEL, self._target.route)
         self._backoff = backoff
         self._open_at_s = -inf
         """Before then the channel is not to be opened."""
@@ -139,9 +141,13 @@ class Quarantine:
         """Whether it has confirmed anything since it was opened, or told which message it does not accept."""
 
         # What a close said of deliveries of this source generation.
-        self._blame = _blame()
+        self._blame = self._new_blame()
         self._guilty: set[int] = set()
         """Delivery tags of those that closed the channel alone: each is published with no other beside it."""
+
+    def _new_blame(self) -> Blame:
+        """What the quarantine refuses is held: it has no quarantine of its own."""
+        return Blame(SizeLimit(), self._target, quarantine=False)
 
     # --- The channel -------------------------------------------------------------------------------------
 
@@ -184,7 +190,7 @@ class Quarantine:
         """The connection is gone; the window forgets what was bound for the quarantine by itself."""
         self._channel = self._channel.after(ChannelEvent.SOURCE_LOST)
         self._forget_published()
-        self._blame = _blame()
+        self._blame = self._new_blame()
         self._guilty.clear()
 
     def closed(self, close: Close, now_s: float) -> None:
@@ -305,11 +311,6 @@ class Quarantine:
         """Hand over what it has confirmed."""
         confirmed, self._confirmed = self._confirmed, []
         return confirmed
-
-
-def _blame() -> Blame:
-    """What the quarantine refuses is held: it has no quarantine of its own."""
-    return Blame(SizeLimit(), own_keys=False, quarantine=False)
 
 
 def _with_reasons(delivery: Delivery, verdict: Verdict, frame_max: int, unix_s: float) -> tuple[bytes, int] | None:

@@ -52,9 +52,7 @@ class Relay:
         self._preparer = ContentPreparer(plan.policy)
         self._source_cutter = Cutter(self._preparer)
 
-        self._own_keys = plan.own_keys
-        self._destination = plan.destination
-        self._publish = publish_frame(DATA_CHANNEL, plan.destination)
+        self._publish = publish_frame(DATA_CHANNEL, window.target.route)
         self._destination_frame_max = 0
         self._destination_cutter = Cutter(ContentPreparer(HeaderPolicy()))
         self.destination_close: Close | None = None
@@ -169,9 +167,9 @@ class Relay:
         limit = self._destination_frame_max
         if limit and not 0 < self._source_frame_max <= limit:
             contents = [reframe(c, DATA_CHANNEL, limit) if len(c) > limit else c for c in contents]
-        if self._own_keys:
-            exchange = self._destination[: 1 + self._destination[0]]
-            methods = [publish_frame(DATA_CHANNEL, exchange + d.route[1 + d.route[0] :]) for d in batch]
+        target = self.window.target
+        if target.keeps_keys:
+            methods = [publish_frame(DATA_CHANNEL, route) for route in target.routes([d.route for d in batch])]
             return [part for pair in zip(methods, contents, strict=True) for part in pair]
         if len(contents[0]) > JOIN_BYTES or len(contents[-1]) > JOIN_BYTES:
             return [part for content in contents for part in (self._publish, content)]

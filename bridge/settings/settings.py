@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from yarl import URL
 
 from bridge.amqp.content import Treatment
+from bridge.amqp.target import Target
 from bridge.settings import parsers
 from bridge.settings.sides import EXAMPLE, Auth, Credentials, QueueType, SideSettings, Tls, parse_urls
 from bridge.words import SideName  # noqa: TC001 - beside types that pydantic reads
@@ -315,6 +316,13 @@ class Settings(BaseSettings):
     def quarantine_queue_name(self) -> str:
         """The quarantine's queue; empty when there is none."""
         return f"{self.source_queue}.quarantine" if self.quarantine_queue is None else self.quarantine_queue
+
+    @property
+    def target(self) -> Target:
+        """What is published to."""
+        if self.destination_queue is not None:
+            return Target.queue(self.destination_queue)
+        return Target(self.destination_exchange or "", self.destination_routing_key)
 
     @property
     def stated_source_type(self) -> QueueType | None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bridge.amqp.events import Close, Delivery
+    from bridge.amqp.target import Target
 
 LIMIT_TTL_S = 600.0
 """A size limit that the destination taught is believed for so long: an operator may have raised it."""
@@ -85,10 +86,10 @@ class SizeLimit:
 class Blame:
     """What the closes of the destination, or of the quarantine, say of the deliveries of one source generation."""
 
-    def __init__(self, size_limit: SizeLimit, *, own_keys: bool, quarantine: bool) -> None:
-        """`own_keys` as in `WindowLimits`; without a quarantine no size limit is learned: its messages are held."""
+    def __init__(self, size_limit: SizeLimit, target: Target, *, quarantine: bool) -> None:
+        """Messages went to the `target`. Without a quarantine no size limit is learned: its messages are held."""
         self._size_limit = size_limit
-        self._own_keys = own_keys
+        self._target = target
         self._quarantine = quarantine
         self.suspects = 0
         """Publishes to go one by one, since one of them closed the channel or was returned."""
@@ -105,7 +106,7 @@ class Blame:
                 innocent = [d for d in published if d.body_size <= int(limit[2])]
                 return Ruling(innocent, large, Verdict("too-large", close.reply_code, close.reply_text))
         code = close.reply_code
-        aside = code in ASIDE_REPLIES and self._own_keys
+        aside = code in ASIDE_REPLIES and self._target.keeps_keys
         if not aside and not self.names_a_message(close):
             return Ruling(published, destination=bool(published) and code in DESTINATION_REPLIES)
         if len(published) != 1:

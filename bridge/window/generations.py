@@ -17,6 +17,7 @@ from bridge.window.settlement import Settlement
 
 if TYPE_CHECKING:
     from bridge.amqp.events import Delivery
+    from bridge.amqp.target import Target
     from bridge.window.blame import Blame, Verdict
     from bridge.window.books import Histogram
     from bridge.window.parked import Parked
@@ -54,13 +55,13 @@ class SourceGeneration:
 class DestinationGeneration:
     """The publishes of one life of the destination's channel, from connecting on."""
 
-    def __init__(self, most: int, confirm_seconds: Histogram, *, own_keys: bool) -> None:
-        """At most `most` messages are published at once; `own_keys` as in `WindowLimits`."""
+    def __init__(self, most: int, confirm_seconds: Histogram, target: Target) -> None:
+        """At most `most` messages are published to the `target` at once."""
         self.open = False
         """The channel is open and publishes."""
         self.blocked = False
         """The broker said `connection.blocked`, perhaps before the channel was open."""
         self.frame_max = inf
         """The largest frame that the connection agreed on, in bytes."""
-        self.publishes = Publishes(confirm_seconds, own_keys=own_keys)
+        self.publishes = Publishes(confirm_seconds, target)
         self.publish_window = PublishWindow(most)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from bridge.amqp.events import Delivery
+    from bridge.amqp.target import Target
     from bridge.window.blame import Verdict
     from bridge.window.pace import Trouble
 
@@ -48,15 +49,14 @@ class Waiting:
 class Parked:
     """The deliveries of one source generation that are set aside, by delivery tag."""
 
-    def __init__(self, trouble: Trouble, *, most: int, routes_differ: bool) -> None:
-        """`trouble` knows how long to wait; at most `most` returned messages wait.
-
-        `routes_differ` as in `WindowLimits`.
-        """
+    def __init__(self, trouble: Trouble, target: Target, *, most: int) -> None:
+        """`trouble` knows how long to wait; at most `most` messages that the `target` returned wait."""
         self._trouble = trouble
         self._most = most
-        self._routes_differ = routes_differ
-        self._in_a_row = min(EXCHANGE_IN_A_ROW, max(RETURNS_IN_A_ROW, most)) if routes_differ else RETURNS_IN_A_ROW
+        self._routes_differ = target.routes_differ
+        self._in_a_row = RETURNS_IN_A_ROW
+        if target.routes_differ:
+            self._in_a_row = min(EXCHANGE_IN_A_ROW, max(RETURNS_IN_A_ROW, most))
         self.waiting: dict[int, Waiting] = {}
         self.retried: dict[int, Waiting] = {}
         """Those that were aside and are being tried again, until they are settled."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bridge.amqp.events import Delivery, Return
+    from bridge.amqp.target import Target
     from bridge.window.books import Histogram
 
 
@@ -105,10 +106,10 @@ class Publishes:
     Its length counts places: one that is confirmed out of turn keeps its place until those before it are confirmed.
     """
 
-    def __init__(self, confirm_seconds: Histogram, *, own_keys: bool) -> None:
-        """`own_keys` as in `WindowLimits`; confirms are timed in `confirm_seconds`."""
+    def __init__(self, confirm_seconds: Histogram, target: Target) -> None:
+        """Publishes go to the `target`; confirms are timed in `confirm_seconds`."""
         self._confirm_seconds = confirm_seconds
-        self._own_keys = own_keys
+        self._target = target
         self._places: deque[Delivery | None] = deque()
         """From `_first_seqno` on; None where a confirm came out of turn."""
         self._first_seqno = 1
@@ -253,7 +254,7 @@ class Publishes:
         Raises `MalformedFrameError` when nothing is published that it can be about.
         """
         self._look()
-        key = self._own_key(event.route)
+        key = self._target.distinguishing_key(event.route)
         candidates = [
             found
             for what in {unchanged(event.content), None}  # None: of those that cannot be read, anything may be
@@ -328,7 +329,4 @@ class Publishes:
             del self._candidates[where]
 
     def _key(self, delivery: Delivery) -> Key:
-        return self._own_key(delivery.route), delivery.content
-
-    def _own_key(self, route: bytes) -> bytes:
-        return route[1 + route[0] :] if self._own_keys else b""
+        return self._target.distinguishing_key(delivery.route), delivery.content

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from bridge.amqp.events import Close, Delivery, Return
+    from bridge.amqp.target import Target
     from bridge.window.memory import Memory
     from bridge.window.settlement import Settlement
 
@@ -74,22 +75,16 @@ class WindowLimits:
     """0 for never."""
     delivery_limit: int = 20
     quarantine: bool = True
-    own_keys: bool = False
-    """Each message keeps its own routing key."""
-    fans_out: bool = False
-    """An exchange may bring a message to several queues: when one of them refuses it, others may have taken it."""
-
-    @property
-    def routes_differ(self) -> bool:
-        """Whether there is a route is a matter of the message: of its key, or of its headers."""
-        return self.own_keys or self.fans_out
 
 
 class Window:
     """Deliveries in flight. Every public method is one event; `take` and `settlement` are what comes of them."""
 
-    def __init__(self, limits: WindowLimits, books: Books, memory: Memory, chance: Callable[[], float]) -> None:
-        self.limits, self.books, self.memory = limits, books, memory
+    def __init__(
+        self, limits: WindowLimits, target: Target, books: Books, memory: Memory, chance: Callable[[], float]
+    ) -> None:
+        """`target` is what is published to; `chance` returns a number from 0 to 1, for the jitter of backoffs."""
+        self.limits, self.target, self.books, self.memory = limits, target, books, memory
 
         # What the destination has taught: it outlives the generations.
         self.trouble = Trouble(chance)
@@ -109,13 +104,12 @@ class Window:
     def _source_generation(self) -> SourceGeneration:
         limits = self.limits
         return SourceGeneration(
-            Parked(self.trouble, most=max(1, limits.prefetch // 4), routes_differ=limits.routes_differ),
-            Blame(self._size_limit, own_keys=limits.own_keys, quarantine=limits.quarantine),
+            Parked(self.trouble, self.target, most=max(1, limits.prefetch // 4)),
+            Blame(self._size_limit, self.target, quarantine=limits.quarantine),
         )
 
     def _destination_generation(self) -> DestinationGeneration:
-        limits = self.limits
-        return DestinationGeneration(limits.prefetch, self.books.confirm_seconds, own_keys=limits.own_keys)
+        return DestinationGeneration(self.limits.prefetch, self.books.confirm_seconds, self.target)
 
     # --- What can be asked -------------------------------------------------------------------------------
 
@@ -348,7 +342,7 @@ class Window:
             self.books.duplicates_possible += 1
             self._unpublish()
             self._requeue(delivery, reason)
-        self._destination.publishes = Publishes(self.books.confirm_seconds, own_keys=self.limits.own_keys)
+        self._destination.publishes = Publishes(self.books.confirm_seconds, self.target)
 
     # --- The destination ---------------------------------------------------------------------------------
 
@@ -563,7 +557,7 @@ class Window:
             blame.suspect(len(doubtful) + publishes.waiting)
         if refused:
             count(self.books.publish_retries, "nack", len(refused))
-            if self.limits.fans_out:
+            if self.target.may_fan_out:
                 self.books.duplicates_possible += len(refused)
             self._unpublish(len(refused))
             self._hold(refused)
@@ -578,7 +572,7 @@ class Window:
         publishes.returned(event)
         if not self._orphaned:
             count(self.books.publish_retries, "returned")
-        if not self.limits.routes_differ:
+        if not self.target.routes_differ:
             self._destination.publish_window.narrow(publishes.next_seqno)
 
     # --- The quarantine ----------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from bridge.amqp.content import HeaderPolicy
-from bridge.amqp.frames import route
+from bridge.amqp.target import Target
 from bridge.relay.plan import Plan
 from bridge.relay.queue import QueueFacts, QueueState
 from bridge.relay.relay import Relay
@@ -35,11 +35,10 @@ class Planes:
     def __init__(self, *, own_keys: bool) -> None:
         """Connect the destination; `own_keys`: to an exchange, each message with its own routing key."""
         self._memory = Memory(enabled=True)
+        target = Target("out") if own_keys else Target.queue("out")
         self._relay = Relay(
-            Window(WindowLimits(own_keys=own_keys), Books(), self._memory, lambda: 0.5),
+            Window(WindowLimits(), target, Books(), self._memory, lambda: 0.5),
             Plan(
-                destination=route("out", "") if own_keys else route("", "out"),
-                own_keys=own_keys,
                 quarantine_queue="in.quarantine",
                 policy=HeaderPolicy(destination_user=b"bridge"),
             ),

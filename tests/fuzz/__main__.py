@@ -12,7 +12,8 @@ import random
 import sys
 import time
 
-from bridge.amqp.frames import BASIC_ACK, BASIC_NACK, route
+from bridge.amqp.frames import BASIC_ACK, BASIC_NACK
+from bridge.amqp.target import Target
 from bridge.errors import MalformedFrameError
 from bridge.relay.plan import Plan
 from bridge.relay.queue import QueueState
@@ -59,8 +60,8 @@ def schedule(seed: int) -> str:
     """Run one stream; return what came of it. Raises what must not happen."""
     chance = random.Random(seed)
     books = Books()
-    window = Window(WindowLimits(prefetch=SAMPLES), books, Memory(enabled=True), chance.random)
-    relay = Relay(window, Plan(destination=route("", "out"), quarantine_queue="q"), chance.random)
+    window = Window(WindowLimits(prefetch=SAMPLES), Target.queue("out"), books, Memory(enabled=True), chance.random)
+    relay = Relay(window, Plan(quarantine_queue="q"), chance.random)
     cutter = relay.source_connecting()
     relay.source_opened(131_072)
     relay.destination_connecting()

@@ -12,7 +12,6 @@ from struct import unpack_from
 from typing import TYPE_CHECKING
 
 from bridge.amqp.content import HeaderPolicy
-from bridge.amqp.frames import route
 from bridge.relay.plan import Plan
 from bridge.relay.queue import QueueFacts, QueueState
 from bridge.relay.relay import Relay
@@ -20,7 +19,6 @@ from bridge.relay.steering import Action, AskQueue, Consume, EndGeneration, Open
 from bridge.window.books import Books
 from bridge.window.memory import Memory
 from bridge.window.window import Window, WindowLimits
-from tests.simulation.destination import EXCHANGE, QUEUE
 from tests.simulation.witness import Witness
 from tests.support import frames
 
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
 
     from bridge.amqp.cutter import Cutter
     from bridge.amqp.events import Delivery
+    from bridge.amqp.target import Target
     from bridge.relay.queue import QueueType
     from tests.simulation.destination import Destination
     from tests.simulation.ledger import Ledger
@@ -97,6 +96,7 @@ class Setup:
     """How a bridge is set up."""
 
     limits: WindowLimits
+    target: Target
     deduplication: bool = True
     source_frame_max: int = 0
     destination_frame_max: int = 0
@@ -112,11 +112,10 @@ class Process:
         self._rng = rng
         self._source_broker, self._destination_broker = source, destination
         self.books = Books()
-        limits = setup.limits
-        self.window = TracedWindow(limits, self.books, Memory(enabled=setup.deduplication), rng.random)
+        self.window = TracedWindow(
+            setup.limits, setup.target, self.books, Memory(enabled=setup.deduplication), rng.random
+        )
         plan = Plan(
-            destination=route(EXCHANGE, "") if limits.own_keys else route("", QUEUE),
-            own_keys=limits.own_keys,
             quarantine_queue="sq.quarantine",
             policy=HeaderPolicy(destination_user=b"bridge"),
         )

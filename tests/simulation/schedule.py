@@ -6,8 +6,9 @@ from collections import deque
 from random import Random
 from typing import TYPE_CHECKING
 
+from bridge.amqp.target import Target
 from bridge.window.window import LIMIT_MARGIN, WindowLimits
-from tests.simulation.destination import Destination, DestinationConnection, Refusals
+from tests.simulation.destination import EXCHANGE, QUEUE, Destination, DestinationConnection, Refusals
 from tests.simulation.faults import (
     BRIDGE_FAULTS,
     DESTINATION_FAULTS,
@@ -67,10 +68,10 @@ class Schedule:
             hold_timeout_s=60.0,
             delivery_limit=delivery_limit,
             quarantine=rng.random() < 0.8,
-            own_keys=own_keys,
         )
         self.setup = Setup(
             limits,
+            Target(EXCHANGE) if own_keys else Target.queue(QUEUE),
             deduplication=rng.random() < 0.8,
             source_frame_max=rng.choice((0, 4096, 512)),
             destination_frame_max=rng.choice((0, 4096, NARROW_FRAME_MAX)),
@@ -223,7 +224,7 @@ class Schedule:
                     rng,
                     self._number,
                     with_id=rng.random() < self.ids,
-                    keeps_key=self.setup.limits.own_keys,
+                    keeps_key=self.setup.target.keeps_keys,
                     kinds=self._kinds | wide,
                 )
             if "expiry" in self.names and rng.random() < 0.1:

@@ -206,7 +206,7 @@ class Witness:
             self._confirmed.add(tag)
 
     def _message(self, of: Delivery | Return) -> Message:
-        route = split_route(of.route)[1].decode() if self._window.limits.own_keys else ""
+        route = split_route(of.route)[1].decode() if self._window.target.keeps_keys else ""
         return self._ledger.message(of.content, route)
 
     def destination_lost(self) -> None:

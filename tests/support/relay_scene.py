@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from struct import pack
+from typing import TYPE_CHECKING
 
-from bridge.amqp.frames import route
 from bridge.relay.plan import Plan
 from bridge.relay.queue import QueueFacts, QueueState
 from bridge.relay.relay import Relay
@@ -14,6 +14,10 @@ from bridge.window.books import Books
 from bridge.window.memory import Memory
 from bridge.window.window import Window, WindowLimits
 from tests.support.frames import CANCEL_OK, PERSISTENT, close, content, deliver, method, short, table, text
+from tests.support.targets import QUEUE
+
+if TYPE_CHECKING:
+    from bridge.amqp.target import Target
 
 EMPTY_QUEUE = QueueState(ready=0, consumers=0)
 
@@ -42,7 +46,7 @@ class Bridge:
         self,
         limits: WindowLimits | None = None,
         *,
-        own_keys: bool = False,
+        target: Target = QUEUE,
         frame_max: tuple[int, int] = (0, 0),
         probing: bool = False,
         consuming: bool = True,
@@ -50,9 +54,8 @@ class Bridge:
     ) -> None:
         self.now_s = 1000.0
         self.books = Books()
-        limits = limits or WindowLimits(own_keys=own_keys)
-        self.window = Window(limits, self.books, Memory(enabled=True), lambda: 0.5)
-        plan = Plan(destination=route("", "dq"), own_keys=own_keys, quarantine_queue="sq.quarantine")
+        self.window = Window(limits or WindowLimits(), target, self.books, Memory(enabled=True), lambda: 0.5)
+        plan = Plan(quarantine_queue="sq.quarantine")
         self.relay = Relay(self.window, plan, lambda: 0.5)
         self.steering = self.relay.steering
         # As after a message that was seen through; `probing` begins as a new process does.

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import count
+from typing import TYPE_CHECKING
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -20,6 +21,10 @@ from bridge.window.books import Books
 from bridge.window.memory import ACKED_S, PAUSE_S, REMEMBERED_S, Memory
 from bridge.window.window import Window, WindowLimits
 from tests.support.frames import PERSISTENT, content, delivery, table, text
+from tests.support.targets import QUEUE
+
+if TYPE_CHECKING:
+    from bridge.amqp.target import Target
 
 LIMITS = WindowLimits(
     prefetch=40, max_in_flight_bytes=2000, confirm_timeout_s=30.0, hold_timeout_s=60.0, delivery_limit=20
@@ -93,12 +98,13 @@ class WindowMachine(RuleBasedStateMachine):
     """Both brokers and time, around one window."""
 
     limits = LIMITS
+    target: Target = QUEUE
 
     def __init__(self) -> None:
         super().__init__()
         self.now_s = 1000.0
         self.books = Books()
-        self.window = Window(self.limits, self.books, Memory(enabled=True), lambda: 0.5)
+        self.window = Window(self.limits, self.target, self.books, Memory(enabled=True), lambda: 0.5)
         self.queue: list[Message] = []
         self.numbers = count(1)
         self.source: Source | None = None
@@ -422,13 +428,13 @@ class WindowMachine(RuleBasedStateMachine):
 
     def _fits(self, published: Delivery, returned: Delivery) -> bool:
         """Whether the one may have become the other: a broker adds headers, and takes none."""
-        keys = published.route == returned.route or not self.limits.own_keys
+        keys = published.route == returned.route or not self.target.keeps_keys
         (body, message_id, variant), other = self._kind(published), self._kind(returned)
         return keys and (body, message_id) == other[:2] and (variant != 1 or other[2] == 1)
 
     def _looks(self, d: Delivery) -> tuple[bytes, bytes]:
         """What a return cannot tell apart."""
-        return d.route if self.limits.own_keys else b"", d.content
+        return d.route if self.target.keeps_keys else b"", d.content
 
     # --- The quarantine and time ---------------------------------------------------------------------------
 

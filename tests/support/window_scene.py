@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from bridge.amqp.events import Close, Delivery, Return
 from bridge.window.books import Books
@@ -12,16 +13,21 @@ from bridge.window.window import (
     WindowLimits,
 )
 from tests.support.frames import PERSISTENT, Properties, content, delivery
+from tests.support.targets import QUEUE
+
+if TYPE_CHECKING:
+    from bridge.amqp.target import Target
 
 
 class Scene:
     """A window with both sides open, and shorthands by delivery tag."""
 
-    def __init__(self, chance: float = 1.0, **limits: float) -> None:
+    def __init__(self, chance: float = 1.0, target: Target = QUEUE, **limits: float) -> None:
         self.now_s = 1000.0
         self.books = Books()
         self.window = Window(
             replace(WindowLimits(), **limits),  # type: ignore[arg-type]  # numbers and booleans by name
+            target,
             self.books,
             Memory(enabled=True),
             lambda: chance,

@@ -11,6 +11,7 @@ from bridge.window.window import WindowLimits
 from tests.support import frames
 from tests.support.frames import PERSISTENT, confirm, content, deliver, returned, table, text
 from tests.support.relay_scene import CANCEL, Bridge, M, ack, publish, quarantining, requeue
+from tests.support.targets import OWN_KEYS
 
 # --- Forwarding ----------------------------------------------------------------------------------------------
 
@@ -39,9 +40,9 @@ def test_large_contents_go_out_uncopied(sizes: tuple[int, int]) -> None:
 
 
 def test_with_an_exchange_alone_each_message_keeps_its_own_key() -> None:
-    bridge = Bridge(own_keys=True)
+    bridge = Bridge(target=OWN_KEYS)
     bridge.source(deliver(1, M, routing_key="a"), deliver(2, M, routing_key="", exchange=""))
-    assert bridge.to_destination() == publish("a") + M + publish("") + M
+    assert bridge.to_destination() == publish("a", "out") + M + publish("", "out") + M
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.amqp.frames import route
 from bridge.relay.plan import Plan
 from bridge.relay.queue import QueueFacts
 from bridge.relay.relay import Relay
@@ -88,7 +87,7 @@ def test_a_generation_of_which_the_broker_said_nothing_keeps_what_was_known() ->
 
 def test_at_the_start_the_settings_say_what_the_queue_is() -> None:
     window = Bridge().window
-    plan = Plan(destination=route("", "dq"), queue_type="stream")
+    plan = Plan(queue_type="stream")
     assert Relay(window, plan, lambda: 0.5).steering.stream
 
 

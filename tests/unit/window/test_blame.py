@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from math import inf
+from typing import TYPE_CHECKING
 
 import pytest
 
 from bridge.amqp.events import Close
 from bridge.window.blame import DESTINATION_REPLIES, LIMIT_TTL_S, POISON_AT_ONCE, Blame, Ruling, SizeLimit, Verdict
 from tests.support.frames import delivery
+from tests.support.targets import OWN_KEYS, QUEUE
+
+if TYPE_CHECKING:
+    from bridge.amqp.target import Target
 
 ONE, TWO, THREE = (delivery(tag, b"x" * tag) for tag in (1, 2, 3))
 TOO_LARGE = "PRECONDITION_FAILED - message size 3 is larger than configured max size 2"
 
 
-def judge(*, own_keys: bool = False, quarantine: bool = True) -> Blame:
-    return Blame(SizeLimit(), own_keys=own_keys, quarantine=quarantine)
+def judge(target: Target = QUEUE, *, quarantine: bool = True) -> Blame:
+    return Blame(SizeLimit(), target, quarantine=quarantine)
 
 
 def test_a_close_by_force_blames_nobody() -> None:
@@ -61,7 +66,7 @@ def test_an_internal_error_convicts_at_the_third_time_in_a_row() -> None:
 def test_a_refused_permission_is_the_messages_only_with_keys_of_their_own() -> None:
     close = Close(1, 403, "ACCESS_REFUSED")
     assert judge().convict([ONE], close, 0.0).destination
-    blame = judge(own_keys=True)
+    blame = judge(OWN_KEYS)
     assert blame.convict([ONE, TWO], close, 0.0) == Ruling([ONE, TWO])
     assert blame.suspects == 2
     assert blame.convict([ONE], close, 0.0) == Ruling([], [ONE]), "set aside, not condemned"
@@ -69,7 +74,7 @@ def test_a_refused_permission_is_the_messages_only_with_keys_of_their_own() -> N
 
 def test_a_size_limit_convicts_all_above_it_at_once_and_is_believed_for_a_while() -> None:
     limit = SizeLimit()
-    blame = Blame(limit, own_keys=False, quarantine=True)
+    blame = Blame(limit, QUEUE, quarantine=True)
     verdict = Verdict("too-large", 406, TOO_LARGE)
     assert limit.too_large(THREE, 0.0) is None
     assert blame.convict([ONE, THREE, TWO], Close(1, 406, TOO_LARGE), 5.0) == Ruling([ONE, TWO], [THREE], verdict)
@@ -90,7 +95,7 @@ def test_a_size_limit_that_none_of_them_exceeds_means_a_search() -> None:
 
 def test_without_a_quarantine_no_size_limit_is_learned() -> None:
     limit = SizeLimit()
-    blame = Blame(limit, own_keys=False, quarantine=False)
+    blame = Blame(limit, QUEUE, quarantine=False)
     assert blame.convict([ONE, THREE], Close(1, 406, TOO_LARGE), 0.0) == Ruling([ONE, THREE])
     assert limit.size_bytes == inf
 

@@ -12,13 +12,12 @@ from bridge.window.books import Histogram
 from bridge.window.generations import DestinationGeneration, SourceGeneration
 from bridge.window.pace import Trouble
 from bridge.window.parked import Parked
+from tests.support.targets import QUEUE
 
 
 def source() -> SourceGeneration:
     """A generation that has just begun."""
-    return SourceGeneration(
-        Parked(Trouble(lambda: 1.0), most=250, routes_differ=False), Blame(SizeLimit(), own_keys=False, quarantine=True)
-    )
+    return SourceGeneration(Parked(Trouble(lambda: 1.0), QUEUE, most=250), Blame(SizeLimit(), QUEUE, quarantine=True))
 
 
 def test_delivery_tags_follow_one_upon_the_other_from_1_on() -> None:
@@ -52,7 +51,7 @@ def test_a_source_generation_begins_with_nothing() -> None:
 
 
 def test_a_destination_generation_is_closed_until_its_channel_is_open() -> None:
-    generation = DestinationGeneration(10, Histogram(), own_keys=False)
+    generation = DestinationGeneration(10, Histogram(), QUEUE)
     assert (generation.open, generation.blocked, generation.frame_max) == (False, False, inf)
     assert generation.publish_window.size == 0
     assert not generation.publishes

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from bridge.window.blame import Verdict
 from bridge.window.pace import Trouble
 from bridge.window.parked import ASIDE_RETRY_MAX_S, RETRIES_AT_ONCE, RETURNS_IN_A_ROW, Parked
 from tests.support.frames import delivery
+from tests.support.targets import OWN_KEYS, QUEUE
+
+if TYPE_CHECKING:
+    from bridge.amqp.target import Target
 
 POISON = Verdict("poison", 406, "why")
 
@@ -15,8 +21,8 @@ POISON = Verdict("poison", 406, "why")
 class Scene:
     """Nothing is aside yet; shorthands by delivery tag."""
 
-    def __init__(self, *, routes_differ: bool = False, most: int = 3) -> None:
-        self.parked = Parked(Trouble(lambda: 1.0), most=most, routes_differ=routes_differ)
+    def __init__(self, *, target: Target = QUEUE, most: int = 3) -> None:
+        self.parked = Parked(Trouble(lambda: 1.0), target, most=most)
 
     def returned(self, *delivery_tags: int, now_s: float = 0.0) -> list[bool]:
         """What each return says of the destination."""
@@ -112,7 +118,7 @@ def test_a_message_taken_between_returns_says_that_there_is_a_route() -> None:
 
 
 def test_one_message_to_an_exchange_that_is_returned_again_and_again_says_nothing_of_the_destination() -> None:
-    scene = Scene(routes_differ=True)
+    scene = Scene(target=OWN_KEYS)
     for number in range(10):
         assert scene.returned(1, now_s=100.0 * number) == [False]
         assert scene.due(100.0 * number + 50.0) == [1]
@@ -130,7 +136,7 @@ def test_a_message_to_the_one_queue_that_is_returned_again_and_again_tells_that_
 
 
 def test_probes_to_an_exchange_that_are_returned_again_keep_the_others_back() -> None:
-    scene = Scene(routes_differ=True)
+    scene = Scene(target=OWN_KEYS)
     scene.returned(3, 2, 1)
     for now_s, other in ((10.0, 3), (20.0, 2), (30.0, 3)):
         scene.parked.waiting[other].retry_at_s = 0.0
@@ -140,7 +146,7 @@ def test_probes_to_an_exchange_that_are_returned_again_keep_the_others_back() ->
 
 
 def test_a_message_to_an_exchange_that_was_given_up_may_come_back_as_another() -> None:
-    scene = Scene(routes_differ=True)
+    scene = Scene(target=OWN_KEYS)
     for tag in range(1, 10):
         assert scene.returned(tag, now_s=1000.0 * tag) == [False]
         assert scene.given_up(1000.0 * tag + 100.0) == [(tag, "unroutable")]
@@ -187,7 +193,7 @@ def test_released_nothing_waits() -> None:
 
 
 def test_too_many_without_a_route_are_unroutable_the_longest_waiting_first_once_another_was_accepted() -> None:
-    scene = Scene(routes_differ=True, most=3)
+    scene = Scene(target=OWN_KEYS, most=3)
     for tag in range(1, 6):
         scene.returned(tag, now_s=float(tag))
         scene.taken()
@@ -206,7 +212,7 @@ def test_while_nothing_has_a_route_nothing_is_unroutable() -> None:
 
 
 def test_only_a_few_are_tried_again_at_a_time() -> None:
-    scene = Scene(routes_differ=True, most=100)
+    scene = Scene(target=OWN_KEYS, most=100)
     scene.returned(*range(1, 21))
     scene.taken()
     scene.returned(*range(21, 41))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from struct import pack
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,10 @@ from bridge.window import publishes as module
 from bridge.window.books import Histogram
 from bridge.window.publishes import Publishes
 from tests.support.frames import PERSISTENT, Properties, content, delivery, frame, table, text
+from tests.support.targets import OWN_KEYS, QUEUE
+
+if TYPE_CHECKING:
+    from bridge.amqp.target import Target
 
 SOURCE = object()
 """A source generation."""
@@ -23,9 +28,9 @@ SOURCE = object()
 class Scene:
     """Publishes of a generation that just began, and shorthands by delivery tag."""
 
-    def __init__(self, *delivery_tags: int, own_keys: bool = False) -> None:
+    def __init__(self, *delivery_tags: int, target: Target = QUEUE) -> None:
         self.seconds = Histogram()
-        self.publishes = Publishes(self.seconds, own_keys=own_keys)
+        self.publishes = Publishes(self.seconds, target)
         if delivery_tags:
             self.publishes.add([delivery(tag) for tag in delivery_tags], 0.0, SOURCE)
 
@@ -273,7 +278,7 @@ def test_returns_in_another_order_are_found_too() -> None:
 
 
 def test_with_keys_of_their_own_a_return_is_matched_by_key_too() -> None:
-    scene = Scene(own_keys=True)
+    scene = Scene(target=OWN_KEYS)
     several = [delivery(tag, b"same", routing_key=key) for tag, key in ((1, "a"), (2, "b"))]
     scene.publish(*several)
     scene.returned(b"same", key="b")

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from bridge.amqp.target import Target
 from bridge.errors import MalformedFrameError
 from bridge.window.pace import FIRST_PUBLISH_WINDOW, RETRY_MAX_S
 from tests.support.frames import PERSISTENT, delivery, stream_delivery, with_offset
+from tests.support.targets import OWN_KEYS, QUEUE
 from tests.support.window_model import LIMITS, WindowMachine
 from tests.support.window_scene import Scene
 
@@ -28,7 +30,8 @@ class NoQuarantine(WindowMachine):
 class OwnKeys(WindowMachine):
     """A route is a matter of the message."""
 
-    limits = replace(LIMITS, own_keys=True, prefetch=7)
+    limits = replace(LIMITS, prefetch=7)
+    target = OWN_KEYS
 
 
 @pytest.mark.parametrize(
@@ -339,13 +342,13 @@ def test_a_suppressed_redelivery_is_known_again_when_its_ack_was_lost_too() -> N
     assert (scene.books.forwarded, scene.books.suppressed) == (1, 3)
 
 
-@pytest.mark.parametrize("fans_out", (False, True))
-def test_a_nack_of_an_exchange_may_stand_for_copies_that_other_queues_took(*, fans_out: bool) -> None:
-    scene = Scene(fans_out=fans_out)
+@pytest.mark.parametrize(("target", "copies"), ((QUEUE, 0), (OWN_KEYS, 2), (Target("out", "key"), 2)))
+def test_a_nack_of_an_exchange_may_stand_for_copies_that_other_queues_took(target: Target, copies: int) -> None:
+    scene = Scene(target=target)
     scene.receive(1, 2)
     scene.take()
     scene.confirm(2, multiple=True, accepted=False)
-    assert scene.books.duplicates_possible == (2 if fans_out else 0)
+    assert scene.books.duplicates_possible == copies
 
 
 @pytest.mark.parametrize("fate", ("held", "given back", "orphan nacked", "orphan's destination lost"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,7 +12,11 @@ from bridge.window.blame import LIMIT_TTL_S
 from bridge.window.pace import RETRY_MAX_S
 from bridge.window.parked import ASIDE_RETRY_MAX_S, RETURNS_IN_A_ROW
 from tests.support.frames import PERSISTENT, Properties, delivery, table, text
+from tests.support.targets import OWN_KEYS, QUEUE
 from tests.support.window_scene import Scene
+
+if TYPE_CHECKING:
+    from bridge.amqp.target import Target
 
 # --- Returns ----------------------------------------------------------------------------------------------------
 
@@ -45,10 +50,10 @@ def test_others_may_overtake_what_is_set_aside_or_bound_for_the_quarantine_and_n
     assert [scene.window.passed(d) for d in (aside, near_the_limit, held)] == [True, True, False]
 
 
-@pytest.mark.parametrize("own_keys", (False, True))
-def test_of_several_that_are_alike_the_first_confirm_is_taken_for_that_of_the_returned_one(*, own_keys: bool) -> None:
+@pytest.mark.parametrize("target", (QUEUE, OWN_KEYS))
+def test_of_several_that_are_alike_the_first_confirm_is_taken_for_that_of_the_returned_one(target: Target) -> None:
     """Another may be under way to the disk still, and a broker that dies then has no copy for this ack."""
-    scene = Scene(own_keys=own_keys)
+    scene = Scene(target=target)
     scene.receive_each(*(delivery(tag, b"alike") for tag in (1, 2, 3, 4)))
     scene.take()
     scene.returned(b"alike")
@@ -64,7 +69,7 @@ def test_of_several_that_are_alike_the_first_confirm_is_taken_for_that_of_the_re
 
 
 def test_with_keys_of_their_own_messages_of_different_keys_are_not_alike() -> None:
-    scene = Scene(own_keys=True)
+    scene = Scene(target=OWN_KEYS)
     scene.receive_each(*(delivery(tag, b"same", routing_key=key) for tag, key in ((1, "a"), (2, "b"))))
     scene.take()
     scene.returned(b"same", key="b")
@@ -78,7 +83,7 @@ STAMPED = {"timestamp_in_ms": b"l" + bytes(8), "x-routed-by": text("node")}
 
 def test_one_without_a_route_among_401_of_which_the_broker_changes_the_headers() -> None:
     """With keys of their own: the others are forwarded once, whatever comes back of that one."""
-    scene = Scene(own_keys=True)
+    scene = Scene(target=OWN_KEYS)
     messages = [
         delivery(tag, b"body", {**PERSISTENT, "message_id": b"m-%d" % tag}, routing_key=f"key.{tag}")
         for tag in range(1, 402)
@@ -232,7 +237,7 @@ def test_so_many_returns_in_a_row_blame_the_destination_and_the_oldest_is_tried_
 
 
 def test_a_single_message_whose_own_key_leads_nowhere_does_not_make_others_wait() -> None:
-    scene = Scene(own_keys=True)
+    scene = Scene(target=OWN_KEYS)
     scene.receive(1)
     for seqno in range(1, 8):
         assert scene.take() == [1]
@@ -348,7 +353,7 @@ def test_a_close_that_blames_the_destination_backs_off(code: int) -> None:
 
 def test_with_keys_of_their_own_a_refused_permission_is_the_messages() -> None:
     """Topic permissions: the message is set aside, others pass."""
-    scene = Scene(own_keys=True)
+    scene = Scene(target=OWN_KEYS)
     scene.receive(1, 2)
     scene.take()
     scene.lose_destination(403, "ACCESS_REFUSED")
@@ -463,7 +468,7 @@ def test_what_the_quarantine_refuses_for_long_is_given_back_though_it_is_offered
 
 
 def test_beyond_a_quarter_of_the_window_the_longest_waiting_without_a_route_go_to_the_quarantine() -> None:
-    scene = Scene(prefetch=8, own_keys=True)
+    scene = Scene(prefetch=8, target=OWN_KEYS)
     scene.receive(*range(1, 9))
     assert scene.take() == [*range(1, 9)]
     for tag in (1, 2, 3, 5):
@@ -477,7 +482,7 @@ def test_beyond_a_quarter_of_the_window_the_longest_waiting_without_a_route_go_t
 
 
 def test_without_a_quarantine_what_has_no_route_is_only_held() -> None:
-    scene = Scene(prefetch=4, own_keys=True, quarantine=False)
+    scene = Scene(prefetch=4, target=OWN_KEYS, quarantine=False)
     scene.receive(1, 2, 3, 4)
     scene.take()
     for tag in (1, 2, 3):

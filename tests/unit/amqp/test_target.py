@@ -1,0 +1,63 @@
+"""The target: what follows from an exchange and a key."""
+
+from __future__ import annotations
+
+import pytest
+
+from bridge.amqp.frames import route
+from bridge.amqp.target import Target
+from bridge.settings.environment import load_settings
+
+DELIVERED = [route("amq.topic", "orders.placed"), route("", "sq")]
+URLS = {
+    "BRIDGE_SOURCE_URL": "amqp://u:p@source.example",
+    "BRIDGE_DESTINATION_URL": "amqp://u:p@destination.example",
+    "BRIDGE_SOURCE_QUEUE": "sq",
+}
+
+
+def test_a_queue_is_reached_by_the_default_exchange_and_by_nothing_else() -> None:
+    target = Target.queue("dq")
+    assert target.route == b"\x00\x02dq"
+    assert (target.keeps_keys, target.may_fan_out, target.routes_differ) == (False, False, False)
+    assert target.routes(DELIVERED) == [target.route] * 2
+    assert target.distinguishing_key(DELIVERED[0]) == b""
+
+
+def test_an_exchange_with_one_key_may_fan_out() -> None:
+    target = Target("dx", "key")
+    assert target.route == b"\x02dx\x03key"
+    assert (target.keeps_keys, target.may_fan_out, target.routes_differ) == (False, True, True)
+    assert target.routes(DELIVERED) == [target.route] * 2
+    assert target.distinguishing_key(DELIVERED[0]) == b""
+
+
+def test_without_a_key_each_message_keeps_its_own() -> None:
+    target = Target("dx")
+    assert (target.keeps_keys, target.may_fan_out, target.routes_differ) == (True, True, True)
+    assert target.routes(DELIVERED) == [route("dx", "orders.placed"), route("dx", "sq")]
+    assert target.distinguishing_key(DELIVERED[0]) == b"\x0dorders.placed"
+
+
+def test_an_empty_key_is_a_key() -> None:
+    target = Target("dx", "")
+    assert not target.keeps_keys
+    assert target.routes(DELIVERED) == [route("dx", "")] * 2
+
+
+def test_the_default_exchange_brings_a_message_to_one_queue_also_with_its_own_key() -> None:
+    target = Target("")
+    assert (target.keeps_keys, target.may_fan_out, target.routes_differ) == (True, False, True)
+
+
+@pytest.mark.parametrize(
+    ("variables", "target"),
+    (
+        ({"BRIDGE_DESTINATION_QUEUE": "dq"}, Target.queue("dq")),
+        ({"BRIDGE_DESTINATION_EXCHANGE": "dx"}, Target("dx")),
+        ({"BRIDGE_DESTINATION_EXCHANGE": "dx", "BRIDGE_DESTINATION_ROUTING_KEY": "key"}, Target("dx", "key")),
+    ),
+    ids=("a queue", "an exchange", "an exchange with a key"),
+)
+def test_the_settings_name_one_target(variables: dict[str, str], target: Target) -> None:
+    assert load_settings(URLS | variables).target == target
