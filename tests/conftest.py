@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -41,11 +40,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say loudly which brokers the tests did not run against, and whether no instructions were counted."""
-    files = (Path(__file__).parent / "broker").glob("test_*.py")
-    unmended = sorted(file.stem for file in files if "@pytest.mark.unmended" in file.read_text())
-    if unmended:
-        terminalreporter.section("KNOWN FAULTS, NOT MENDED YET", sep="!", red=True, bold=True)
-        terminalreporter.line(f"Some tests in {', '.join(unmended)} fail; -m unmended runs them.")
     for version in _MISSING:
         terminalreporter.section(f"NOT TESTED: RabbitMQ {version}", sep="!", red=True, bold=True)
         terminalreporter.line(f"RabbitMQ {version} is not installed; 'make brokers' says what it needs.")

@@ -368,8 +368,11 @@ def body_payloads(content: bytes) -> Iterator[memoryview]:
 
 
 def message_id(content: bytes) -> str:
-    """Return the `message_id` for a log line; empty where there is none."""
-    value = split_properties(header_frame(content)).get(MESSAGE_ID, b"\0")
+    """Return the `message_id` for a log line; empty where there is none, or where it cannot be read."""
+    try:
+        value = split_properties(header_frame(content)).get(MESSAGE_ID, b"\0")
+    except MalformedFrameError:
+        return ""
     return value[1:].decode("utf-8", "replace")
 
 

@@ -75,16 +75,15 @@ def identity(route: bytes, content: bytes) -> bytes | None:
             fields = b"".join(raw)
     properties = content[PROPERTIES_AT:start] + content[stop:end]
     head = _head.pack(flags, len(properties))
-    body = _hash.pack(body_hash(content))
+    body = _hash.pack(body_hash(content, end + 1))
     return blake2b(b"".join((head, route, properties, fields, body))).digest()[:IDENTITY_BYTES]
 
 
-def body_hash(content: bytes) -> int:
-    """Return a hash of the body, keyed and the same within this process however the body is cut into frames.
+def body_hash(content: bytes, at: int) -> int:
+    """Return a hash of the body whose frames begin there, keyed and the same in this process however it is cut.
 
     A body of one frame, as most are, is hashed as it stands.
     """
-    at = header_frame_size(content)
     if len(content) - at <= BLOCK_BYTES:
         whole = content[at + 7 : -1]
         if not whole or len(whole) == int.from_bytes(content[at + 3 : at + 7], "big"):

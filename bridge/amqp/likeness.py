@@ -33,6 +33,7 @@ from bridge.amqp.content import (
     MESSAGE_ID,
     TIMESTAMP,
     header_frame,
+    header_frame_size,
     split_properties,
     table_fields,
 )
@@ -55,7 +56,7 @@ def unchanged(content: bytes) -> Unchanged | None:
         properties = split_properties(header_frame(content))
     except MalformedFrameError:
         return None
-    return properties.get(MESSAGE_ID, b""), body_hash(content)
+    return properties.get(MESSAGE_ID, b""), body_hash(content, header_frame_size(content))
 
 
 def required(content: bytes) -> Traits:

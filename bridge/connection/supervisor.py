@@ -272,6 +272,18 @@ class Supervisor:
                     "queue": self.settings.quarantine_queue_name,
                 },
             )
+        for delivery, verdict in self.window.take_kept():
+            log.warning(
+                "message held, since nobody accepts it: %s",
+                verdict.held_text or verdict.reply_text or verdict.reason,
+                extra={
+                    "message_id": message_id(delivery.content),
+                    "reason": verdict.reason,
+                    "reply_code": verdict.reply_code,
+                    "reply_text": verdict.reply_text,
+                    "size_bytes": delivery.body_size,
+                },
+            )
         status = self.status.destination
         blocked = status.up and self.window.blocked
         if blocked is not status.blocked:

@@ -17,16 +17,17 @@ Every pair that is not in the table is a bug and raises:
 
 *Probing*: the bridge consumes with a prefetch of 1, since it has not yet seen a message through. On a quorum queue each
 lost connection, and each crash, counts for all that the broker had set out, read or not; with one message it falls on
-the guilty alone. A new process begins so, and a source generation after one that ended without an ack ("in vain"). The
-broker's own count is the memory across restarts: while messages come that have returned `RETURNED_OFTEN` times or more,
-the bridge stays with one. *Widening*: a second consumer with the whole prefetch has been asked for, and the first is
-being cancelled; the acks wait, so that the first is sent nothing more. The queue never is without a consumer, since
-that would delete an auto-delete queue; but see `QueueFacts.replaced_by_cancel_first`. *Running*: it consumes with the
-whole prefetch. *Giving back*: the destination accepts nothing; the consumer is being cancelled and what is held
-requeued. *Shedding*: memory has been full for `MEMORY_FULL_S`; the consumer is being cancelled, and what still comes is
-read without its bodies and requeued, since a broker that cannot write for 30 s drops the connection. *Stopping*: what a
-healthy destination accepts is still forwarded, the rest requeued. *Abandoned*: time was up, and what is published was
-requeued too; what the destination still answers has nobody to hear it.
+the guilty alone. A new process begins so, and a source generation after one that ended "in vain": without an ack, or
+with messages that had returned `RETURNED_OFTEN` times or more, as they do where every connection is lost. The broker's
+own count is the memory across restarts: while such messages come, the bridge stays with one. *Widening*: a second
+consumer with the whole prefetch has been asked for, and the first is being cancelled; the acks wait, so that the first
+is sent nothing more. The queue never is without a consumer, since that would delete an auto-delete queue; but see
+`QueueFacts.replaced_by_cancel_first`. *Running*: it consumes with the whole prefetch. *Giving back*: the destination
+accepts nothing; the consumer is being cancelled and what is held requeued. *Shedding*: memory has been full for
+`MEMORY_FULL_S`; the consumer is being cancelled, and what still comes is read without its bodies and requeued, since a
+broker that cannot write for 30 s drops the connection. *Stopping*: what a healthy destination accepts is still
+forwarded, the rest requeued. *Abandoned*: time was up, and what is published was requeued too; what the destination
+still answers has nobody to hear it.
 
 What it does not do: decide what happens, which is `steering`'s.
 """

@@ -118,6 +118,8 @@ class Steering:
 
         self._kind_told = False
         """Whether this generation's deliveries have told whether they are a stream's."""
+        self._returned_often = False
+        """Whether this generation was sent a message that has been returned `RETURNED_OFTEN` times."""
         self._accepted_before = 0
         """How many messages the destination had accepted when the bridge began to probe."""
         self._consume_at_s = 0.0
@@ -325,7 +327,7 @@ class Steering:
     def source_opened(self, facts: QueueFacts | None = None) -> None:
         """The source's channel is open: a generation begins; `facts` are what its broker said of the queue."""
         self._source = Consumption(self.window, opened=True)
-        self._kind_told = False
+        self._kind_told = self._returned_often = False
         if facts is not None:
             self.facts = facts
         self._accepted_before = self.window.accepted
@@ -347,10 +349,16 @@ class Steering:
             self._unreadable = 0
         elif lost.offered and close is not None and close.reply_code == INTERNAL_ERROR:
             self._unreadable += 1
-        self.state = self.state.after(StateEvent.LOST_IN_USE if lost.in_use else StateEvent.LOST_IN_VAIN)
+        well = lost.in_use and not self._returned_often
+        self.state = self.state.after(StateEvent.LOST_IN_USE if well else StateEvent.LOST_IN_VAIN)
 
     def delivered(self, first: Delivery) -> None:
-        """Deliveries have come, this one first: only those of a stream have an offset among their headers."""
+        """Deliveries have come, this one first: what has been returned stands at the head of a queue.
+
+        Only those of a stream have an offset among their headers.
+        """
+        if first.delivery_count >= RETURNED_OFTEN:
+            self._returned_often = True
         if self.facts.queue_type is None and not self._kind_told:
             self._kind_told = True
             if stream_offset(first.content) is not None:
@@ -472,8 +480,8 @@ class Steering:
         return True
 
     def _judge_probe(self, now_s: float) -> None:
-        if self.consumer is Consumer.STARTING:
-            return  # its message may be accepted before its start is known
+        if self.consumer is Consumer.STARTING or self._source.replaces:
+            return  # its message may be accepted before its start, or the end of the one it replaces, is known
         window = self.window
         if window.accepted > self._accepted_before:
             self._accepted_before = window.accepted

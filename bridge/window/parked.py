@@ -100,11 +100,12 @@ class Parked:
         self._routeless |= self.returns_in_a_row >= self._in_a_row
         return self.returns_in_a_row >= self._in_a_row
 
-    def park(self, delivery: Delivery, verdict: Verdict, now_s: float, retry_in_s: float) -> None:
-        """Set it aside, to be offered to the quarantine again."""
+    def park(self, delivery: Delivery, verdict: Verdict, now_s: float, retry_in_s: float) -> bool:
+        """Set it aside, to be offered to the quarantine again; return whether it is there for the first time."""
         before = self.retried.pop(delivery.delivery_tag, None)
         since_s = before.since_s if before else now_s
         self.waiting[delivery.delivery_tag] = Waiting(delivery, since_s, now_s + retry_in_s, 1, verdict)
+        return before is None
 
     # --- Out ---------------------------------------------------------------------------------------------
 

@@ -95,6 +95,8 @@ class Window:
         """The delivery whose publish it accepted last."""
         self.last_forward_s: float | None = None
         """When it last took a message, in monotonic seconds."""
+        self._kept: list[tuple[Delivery, Verdict]] = []
+        """What nobody accepts, since somebody last looked."""
         self._offsets: Offsets | None = None
         """Set when the source is a stream."""
 
@@ -421,30 +423,28 @@ class Window:
         if source.parked.everything_returned:
             return []  # until `tick` has put the oldest in front
         batch: list[Delivery] = []
-        fitted: dict[int, Delivery] = {}
-        frame_max = destination.frame_max
         size = 0
         while held and room and size < max_bytes:
             delivery = held.popleft()
-            length = len(delivery.content)
-            if length > frame_max < header_frame_size(delivery.content):
-                fitting = self._fit(delivery, now_s)
-                if fitting is None:
-                    continue
-                fitted[len(batch)] = fitting
-            size += length
+            size += len(delivery.content)
             batch.append(delivery)
             room -= 1
-        if not batch:
-            return []
-        published.add(batch, now_s, source)
-        self.books.held -= len(batch)
-        self.books.published += len(batch)
-        # The window goes on with the deliveries as they came: by them it knows their redeliveries.
-        return [fitted.get(n, delivery) for n, delivery in enumerate(batch)] if fitted else batch
+        frame_max = destination.frame_max
+        fitted = batch
+        if size > frame_max and max(len(d.content) for d in batch) > frame_max:
+            fits = [(d, fit) for d in batch if (fit := self._fit(d, now_s)) is not None]
+            # The window goes on with the deliveries as they came: by them it knows their redeliveries.
+            batch, fitted = [d for d, _ in fits], [fit for _, fit in fits]
+        if batch:
+            published.add(batch, now_s, source)
+            self.books.held -= len(batch)
+            self.books.published += len(batch)
+        return fitted
 
     def _fit(self, delivery: Delivery, now_s: float) -> Delivery | None:
         """Return it without as many of the bridge's headers as it takes to fit; None where it cannot: condemned."""
+        if header_frame_size(delivery.content) <= self._destination.frame_max:
+            return delivery
         frame_max = int(self._destination.frame_max)
         fitted = fit_content(delivery.content, frame_max)
         if fitted is None:
@@ -604,6 +604,11 @@ class Window:
             delivery, verdict = asked
             self._stay([(delivery, verdict._replace(held_text=text))], now_s, retry_in_s)
 
+    def take_kept(self) -> list[tuple[Delivery, Verdict]]:
+        """Hand over the messages that neither the destination nor a quarantine accepts, each once a generation."""
+        kept, self._kept = self._kept, []
+        return kept
+
     def quarantine_interrupted(self) -> None:
         """Of what is on its way to the quarantine no answer will come: publish it again, it may be there twice."""
         source = self._source
@@ -625,15 +630,15 @@ class Window:
             if verdict.reason == "delivery-limit":
                 # Parking it would not help it, and giving it back could lose it: its best chance is to be forwarded.
                 held.append(delivery)
-            else:
-                self._source.parked.park(delivery, verdict, now_s, retry_in_s)
+            elif self._source.parked.park(delivery, verdict, now_s, retry_in_s) and verdict.held_text:
+                self._kept.append((delivery, verdict))
         self._hold(held)
 
     def _condemn(self, delivery: Delivery, verdict: Verdict, now_s: float) -> None:
         if self.limits.quarantine:
             self._source.condemned.append((delivery, verdict))
-        else:
-            self._source.parked.park(delivery, verdict, now_s, inf)
+        elif self._source.parked.park(delivery, verdict, now_s, inf):
+            self._kept.append((delivery, verdict))
 
     # --- Time --------------------------------------------------------------------------------------------
 

@@ -175,7 +175,6 @@ def publish_large_header(this: Scene) -> int:
     return this.sent - 1
 
 
-@pytest.mark.unmended
 def test_headers_larger_than_a_frame_hold_up_nobody(
     source: Node, destination: Node, queue_type: str, queue_name: str
 ) -> None:

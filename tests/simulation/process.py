@@ -12,9 +12,11 @@ from struct import unpack_from
 from typing import TYPE_CHECKING
 
 from bridge.amqp.content import HeaderPolicy
+from bridge.relay.consumer import Consumer
 from bridge.relay.plan import Plan
 from bridge.relay.queue import QueueFacts, QueueState
 from bridge.relay.relay import Relay
+from bridge.relay.state import State
 from bridge.relay.steering import Action, AskQueue, Consume, EndGeneration, OpenQuarantine, Stop
 from bridge.window.books import Books
 from bridge.window.memory import Memory
@@ -38,6 +40,8 @@ CONNECT_TIMEOUT_S = CONTROL_TIMEOUT_S = 10.0
 DEAD_AFTER_S = 25.0
 """Of silence: two and a half heartbeats of ten seconds."""
 MAY_NOT_ASK = 0.2
+ROOMY_BYTES = 64 << 20
+"""With so much memory no prefetch is too large for it."""
 UNIX_S = 1_700_000_000.0
 
 QUEUE_OF_SOURCE = b"\0\0" + frames.short("sq") + b"\1\0\0\0\0"
@@ -249,6 +253,15 @@ class Process:
             self._decide(now_s)
         elif session.step not in {"opening", "idle"}:
             self._continue(session, now_s)
+
+    @property
+    def runs_narrow(self) -> bool:
+        """Whether it consumes a single message although it has seen one through, and has room for more."""
+        limits, session = self.setup.limits, self.source
+        if self.steering.state is not State.RUNNING or self.steering.consumer is not Consumer.ON or session is None:
+            return False
+        (consumers,) = [c.consumers for c in self._source_broker.connections if c.link is session.link]
+        return max(consumers.values()) == 1 < limits.prefetch and limits.max_in_flight_bytes >= ROOMY_BYTES
 
     def _decide(self, now_s: float) -> None:
         """Do what the steering wants, until it wants nothing more or an answer is to come."""

@@ -401,6 +401,7 @@ class Schedule:
         self.source.quarantine_spoils = False
         self._settle_until(lambda: self._drained)
         for process in self.processes:
+            assert not process.runs_narrow, "runs with a prefetch of 1"
             process.stop(self.now_s)
         for _ in range(STOPPED_WITHIN):
             self.advance(0.05)

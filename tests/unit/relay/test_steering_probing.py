@@ -245,6 +245,19 @@ def test_after_a_generation_in_which_a_message_was_acked_it_consumes_with_the_wh
     assert bridge.consume() == 1000
 
 
+@pytest.mark.parametrize(("delivery_count", "prefetch"), ((RETURNED_OFTEN - 1, 1000), (RETURNED_OFTEN, 1)))
+def test_after_a_generation_with_messages_that_had_returned_often_it_consumes_a_single_one(
+    delivery_count: int, prefetch: int
+) -> None:
+    """Where every connection is lost soon, a message acked in each of them saves the others nothing."""
+    bridge = Bridge()
+    bridge.source(deliver(1, counted(delivery_count), redelivered=1))
+    bridge.to_destination()
+    bridge.destination(confirm(1))
+    bridge.lose_source()
+    assert bridge.consume() == prefetch
+
+
 @pytest.mark.parametrize("facts", (QUORUM, CLASSIC, QUORUM_3, AUTO_DELETE))
 def test_after_a_generation_that_ended_without_an_ack_it_consumes_a_single_message(facts: QueueFacts) -> None:
     bridge = Bridge(facts=facts)
@@ -307,6 +320,21 @@ def test_behind_a_message_that_is_parked_another_one_is_consumed_until_one_is_se
     assert bridge.consume("ct-3") == 1000
     bridge.source(cancel_ok("ct-2"))
     assert bridge.state() is State.RUNNING
+
+
+def test_a_message_that_is_accepted_while_its_consumer_still_replaces_another_widens_once_that_is_gone() -> None:
+    bridge = Bridge(probing=True)
+    bridge.source(deliver(1, M))
+    bridge.to_destination()
+    bridge.destination(returned(M, routing_key="dq"), confirm(1))
+    assert bridge.consume("ct-2") == 1
+    bridge.source(deliver(2, M, consumer_tag="ct-2"))
+    bridge.to_destination()
+    bridge.destination(confirm(2))
+    assert bridge.state() is State.PROBING
+    bridge.source(cancel_ok("ct"))
+    assert bridge.state() is State.WIDENING
+    assert bridge.consume("ct-3") == 1000
 
 
 def test_where_everything_is_returned_no_other_message_is_consumed() -> None:

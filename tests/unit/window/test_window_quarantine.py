@@ -70,6 +70,33 @@ def test_when_the_quarantine_accepts_nothing_all_that_is_bound_for_it_is_held_or
     assert scene.take() == [2, 4], "near the delivery limit, their best chance is to be forwarded"
 
 
+def test_a_message_that_nobody_accepts_is_handed_over_once_to_be_named() -> None:
+    scene = condemned(1)
+    window = scene.window
+    assert window.take_kept() == []
+    for _ in range(2):
+        window.quarantine_asked()
+        window.quarantine_refused(1, scene.now_s, "the quarantine refuses it too", 60.0)
+        scene.wait(60.0)
+    ((delivery, verdict),) = window.take_kept()
+    assert (delivery.delivery_tag, verdict.held_text) == (1, "the quarantine refuses it too")
+    assert window.take_kept() == []
+
+
+def test_a_quarantine_that_is_away_names_none_of_the_messages_that_wait_for_it() -> None:
+    scene = condemned(3)
+    scene.window.quarantine_unavailable(scene.now_s)
+    assert scene.window.take_kept() == []
+
+
+def test_without_a_quarantine_what_the_destination_rejects_is_named_at_once() -> None:
+    scene = Scene(quarantine=False)
+    scene.receive(1)
+    scene.take()
+    scene.lose_destination(406)
+    assert [(d.delivery_tag, v.reason) for d, v in scene.window.take_kept()] == [(1, "poison")]
+
+
 def test_the_reason_of_the_quarantine_is_shown_where_there_is_one() -> None:
     scene = condemned(1)
     scene.window.quarantine_asked()
