@@ -234,7 +234,7 @@ async def _serve(settings: Settings, patience: Patience) -> None:
 async def _endpoint(settings: Settings, supervisor: Supervisor, patience: Patience) -> Endpoint | None:
     """Return the HTTP server as soon as its port is free; None after a signal. Raises `BridgeError`."""
     loop = asyncio.get_running_loop()
-    while not supervisor.status.stopping:
+    while not supervisor.stopping:
         try:
             return Endpoint(settings.http_host, settings.http_port, supervisor.snapshot, loop)
         except NotYetError as error:
@@ -254,10 +254,9 @@ class Signals:
     def received(self, number: int) -> None:
         """Handle a signal. One that comes with the first, from a wrapper that signals its whole group, is the same."""
         now_s = time.monotonic()
-        if not self._supervisor.status.stopping:
+        if not self._supervisor.stopping:
             log.info("%s received", signal.Signals(number).name)
             self._first_s = now_s
-            self._supervisor.status.stopping = True
             self._supervisor.stop()
         elif now_s - self._first_s >= SECOND_SIGNAL_AFTER_S:
             log.warning("second signal: ending at once; what is in flight will be redelivered by the source")

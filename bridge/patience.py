@@ -20,7 +20,7 @@ class Patience:
         self._told: tuple[str, ...] = ()
 
     def endure(self, error: NotYetError, timeout_s: float) -> bool:
-        """Return whether the error is news, to be told. Raises it when the time is up."""
+        """Wait for it to pass; return whether the error is news, to be logged. Raises it when the time is up."""
         if self._clock() - self._began_s >= timeout_s:
             raise error
         news = error.problems != self._told

@@ -68,6 +68,8 @@ table and twice as long for one of 280 bytes."""
 
 Treatment = Literal["move", "keep", "drop"]
 
+UNSEEN_MASK = CONTENT_TYPE | CONTENT_ENCODING | HEADERS | DELIVERY_MODE | USER_ID
+"""The property flags that decide whether a header frame may pass unseen; see `ContentPreparer.unseen_flags`."""
 
 Counts = Literal["any", "acquired", "none"]
 """Which `x-delivery-count` is believed: any, one beside an `x-acquired-count` and then the lower of both, or none.
@@ -196,6 +198,11 @@ def _integer(value: bytes) -> int:
 class ContentPreparer:
     """Makes delivered header frames ready to be published, by a `HeaderPolicy`."""
 
+    unseen_flags = DELIVERY_MODE
+    """A header frame whose flags within `UNSEEN_MASK` are these needs no preparing where its first property, which then
+    is the delivery mode, is `PERSISTENT`. The cutter asks for it once, and does not call `prepare` for such a one. What
+    makes `prepare` change headers of that kind has to set a value here that no flags have."""
+
     CACHE_SIZE = 256
     CACHED_BYTES = 1024
     """A table as large as a frame may be is not kept: a few hundred of them would be tens of megabytes."""
@@ -219,7 +226,7 @@ class ContentPreparer:
         try:
             (flags,) = _u16.unpack_from(header, FLAGS_AT)
             if not flags & USER_ID:
-                # The most of messages end here, after two or three look-ups by offset.
+                # Most messages end here, after two or three look-ups by offset.
                 position = PROPERTIES_AT
                 if flags & CONTENT_TYPE:
                     position += 1 + header[position]

@@ -14,7 +14,7 @@ import struct
 from collections import deque
 from struct import Struct
 
-from bridge.amqp.content import DELIVERY_MODE, FRAME_OVERHEAD, HEADERS, PERSISTENT, USER_ID, ContentPreparer
+from bridge.amqp.content import FRAME_OVERHEAD, PERSISTENT, PROPERTIES_AT, UNSEEN_MASK, ContentPreparer
 from bridge.amqp.events import (
     Blocked,
     Close,
@@ -84,15 +84,33 @@ class _Assembly:
     def complete(self) -> bool:
         return bool(self.header) and self.body_left == 0
 
+    def begin(self, header: bytes) -> None:
+        """Its header frame has come."""
+        self.header = header
+        _, _, _, self.body_size, _ = _content_head.unpack_from(header)
+        self.body_left = self.body_size
+
+    def add_body(self, frame: bytes, size: int) -> None:
+        """A body frame with so many bytes of payload has begun; `frame` is what has come of it."""
+        self.body_left -= size
+        if self.body_left < 0:
+            message = f"a body with {-self.body_left} bytes more than its header announced"
+            raise MalformedFrameError(message)
+        self.frames.append(frame)
+
+    def add_piece(self, piece: bytes) -> None:
+        """More has come of the body frame that began last."""
+        self.frames.append(piece)
+
 
 class Cutter:
     """Cuts one connection's incoming bytes. `feed` raises `MalformedFrameError`; the cutter is spent then."""
 
     def __init__(self, preparer: ContentPreparer) -> None:
-        self.control: list[bytes] = []
-        """Frames for the control plane, in order; whoever feeds the cutter takes them out."""
-        self.frame_max = 0
-        """The largest frame that the connection tuned, in bytes; 0 for no limit. See `HEADER_MAX_BYTES`, too."""
+        self._control: list[bytes] = []
+        """Frames for the control plane, in order."""
+        self._frame_max = 0
+        """The largest frame that the connection agreed on, in bytes; 0 for no limit. See `HEADER_MAX_BYTES`, too."""
         self._preparer = preparer
         self._raw = False
         self._begun = False
@@ -115,6 +133,17 @@ class Cutter:
         """What is still to come of a frame or content that has begun, in numbers that change while it comes."""
         assembly = self._assembly
         return self._tail_size, self._body_rest, assembly.body_left if assembly is not None else 0
+
+    def agree(self, frame_max: int) -> None:
+        """The connection has agreed on this largest frame, in bytes; 0 for no limit."""
+        self._frame_max = frame_max
+
+    def take_control(self) -> bytes:
+        """Hand over what has come for the control plane: whole frames, in order."""
+        if not self._control:
+            return b""
+        control, self._control = self._control, []
+        return b"".join(control)
 
     def drop(self, *, on: bool) -> None:
         """Begin or cease to drop deliveries: they come out as `Dropped`, in stream order, whatever they hold unread.
@@ -152,7 +181,7 @@ class Cutter:
             self._begun = True
             self._raw = data[:1] == b"A"
         if self._raw:
-            self.control.append(data)
+            self._control.append(data)
             return events
 
         end = len(data)
@@ -168,8 +197,7 @@ class Cutter:
                 assembly = self._assembly
                 if kind != BODY or assembly is None or assembly.channel != channel:
                     break
-                self._count_body(assembly, size)
-                assembly.frames.append(data[position:])
+                assembly.add_body(data[position:], size)
                 self._body_rest = stop - end
                 return events
             if data[stop - 1] != FRAME_END:
@@ -189,8 +217,8 @@ class Cutter:
         return events
 
     def _check(self, kind: int, size: int) -> None:
-        most = max(self.frame_max, HEADER_MAX_BYTES) if kind == HEADER else self.frame_max
-        if kind not in {METHOD, HEADER, BODY, HEARTBEAT} or (self.frame_max and size > most):
+        most = max(self._frame_max, HEADER_MAX_BYTES) if kind == HEADER else self._frame_max
+        if kind not in {METHOD, HEADER, BODY, HEARTBEAT} or (self._frame_max and size > most):
             message = f"a frame of type {kind} and {size} bytes, where at most {most} are read"
             raise MalformedFrameError(message)
 
@@ -205,7 +233,7 @@ class Cutter:
         head, head_size, method_size = self._head, len(self._head), self._method_size
         route_at = head_size + 9
         end = len(data) - _MESSAGE_ENDS_SHORT
-        prepare = self._preparer.prepare
+        prepare, unseen_flags = self._preparer.prepare, self._preparer.unseen_flags
         make = tuple.__new__
         deliveries: list[Delivery] = []
         append = deliveries.append
@@ -241,9 +269,8 @@ class Cutter:
             delivery_tag, redelivered = _confirm.unpack_from(data, position + head_size)
             notable |= redelivered
             count = 0
-            if flags & (DELIVERY_MODE | HEADERS | USER_ID) == DELIVERY_MODE and flags < DELIVERY_MODE << 1:
-                # Neither headers nor anything before the delivery mode: it stands right there.
-                prepared = None if data[header + 21] == PERSISTENT else prepare(data[header:body])
+            if flags & UNSEEN_MASK == unseen_flags and data[header + PROPERTIES_AT] == PERSISTENT:
+                prepared = None
             else:
                 prepared = prepare(data[header:body])
             if prepared is None:
@@ -277,7 +304,7 @@ class Cutter:
         assembly = self._assembly
         assert assembly is not None  # noqa: S101 - a body's rest without its assembly is a bug of this class
         piece = data[: self._body_rest]
-        assembly.frames.append(piece)
+        assembly.add_piece(piece)
         self._body_rest -= len(piece)
         if self._body_rest == 0:
             if piece[-1] != FRAME_END:
@@ -291,12 +318,9 @@ class Cutter:
         assembly = self._assembly
         if assembly is not None and channel == assembly.channel:
             if kind == HEADER and not assembly.header:
-                assembly.header = frame
-                _, _, _, assembly.body_size, _ = _content_head.unpack_from(frame)
-                assembly.body_left = assembly.body_size
+                assembly.begin(frame)
             elif kind == BODY and assembly.header:
-                self._count_body(assembly, len(frame) - FRAME_OVERHEAD)
-                assembly.frames.append(frame)
+                assembly.add_body(frame, len(frame) - FRAME_OVERHEAD)
             else:
                 message = f"a frame of type {kind} in the middle of a message on channel {channel}"
                 raise MalformedFrameError(message)
@@ -305,14 +329,7 @@ class Cutter:
         elif kind == METHOD:
             self._method(channel, frame, events)
         else:
-            self.control.append(frame)
-
-    @staticmethod
-    def _count_body(assembly: _Assembly, size: int) -> None:
-        assembly.body_left -= size
-        if assembly.body_left < 0:
-            message = f"a body with {-assembly.body_left} bytes more than its header announced"
-            raise MalformedFrameError(message)
+            self._control.append(frame)
 
     def _method(self, channel: int, frame: bytes, events: list[Event]) -> None:
         (method,) = _method_id.unpack_from(frame, 7)
@@ -340,7 +357,7 @@ class Cutter:
             events.append(Blocked(_short_string(frame, 11)))
         elif method == CONNECTION_UNBLOCKED:
             events.append(Unblocked())
-        self.control.append(frame)
+        self._control.append(frame)
 
     def _finish(self, assembly: _Assembly, now_s: float, events: list[Event]) -> None:
         self._assembly = None

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from bridge.errors import ConnectError
 from bridge.relay.backoff import STABLE_S, Backoff
-from bridge.window.books import Books, count
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from bridge.connection.session import Session
     from bridge.observe.status import SideStatus
     from bridge.settings.sides import SideSettings
+    from bridge.window.books import Books
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +56,8 @@ class News:
         self._text = ""
         self._logged_s = 0.0
 
-    def is_due(self, text: str, now_s: float) -> bool:
-        """Whether to log it now."""
+    def note(self, text: str, now_s: float) -> bool:
+        """Note what there is to say; return whether to log it now."""
         self.repeated = text == self._text and now_s - self._logged_s < LOG_AGAIN_S
         if not self.repeated:
             self._text, self._logged_s = text, now_s
@@ -94,19 +94,17 @@ class Keeper:
                 useful = self._owner.progress != progress
             except ConnectError as error:
                 useful = False
-                count(self._status.connect_attempts, error.result)
-                self._hindered(index, str(error), loop.time())
+                self._failed(index, error.result, str(error), loop.time())
             except Exception as error:  # noqa: BLE001 - ours or the library's: it is logged with its traceback
                 # The process must not end by it: it remembers what it has forwarded.
                 useful = False
-                count(self._status.connect_attempts, "bug")
-                self._hindered(index, f"a bug in the bridge: {error!r}", loop.time(), error)
+                self._failed(index, "bug", f"a bug in the bridge: {error!r}", loop.time(), error)
             if not useful:
                 # Also where it could be opened: a node that is up and of no use must not be the only one tried.
                 index = (index + 1) % len(self._side.addresses)
             if useful or self._open_s >= STABLE_S:
                 self._backoff.reset()
-            await asyncio.sleep(self._backoff.delay_s(loop.time()))
+            await asyncio.sleep(self._backoff.begin_delay_s(loop.time()))
 
     async def _live(self, index: int) -> None:
         """Open a generation and wait for its end. Raises `ConnectError` when it cannot be opened."""
@@ -118,10 +116,7 @@ class Keeper:
         try:
             await session.open(index)
             opened_s = loop.time()
-            status.generation += 1
-            count(status.connect_attempts, "ok")
-            status.up = True
-            status.reason = ""
+            status.opened()
             if not news.repeated:
                 self._tell_began(index)
             self._owner.wake()
@@ -145,7 +140,7 @@ class Keeper:
                 self._open_s = loop.time() - opened_s
             if status.up and session.end is not None:
                 reason, text = session.end
-                self._ended(reason, text, session.failure, tell=news.is_due(text, loop.time()))
+                self._ended(reason, text, session.failure, tell=news.note(text, loop.time()))
             # Shielded, so that a shutdown in the middle of it still closes the connection.
             await asyncio.shield(asyncio.ensure_future(session.close()))
 
@@ -155,9 +150,7 @@ class Keeper:
 
     def _ended(self, reason: str, text: str, bug: Exception | None, *, tell: bool) -> None:
         status = self._status
-        status.up = status.blocked = False
-        status.reason = text
-        count(status.generations_ended, reason)
+        status.ended(reason, text)
         if not tell:
             return
         books = self._owner.books
@@ -178,8 +171,8 @@ class Keeper:
             },
         )
 
-    def _hindered(self, index: int, text: str, now_s: float, error: Exception | None = None) -> None:
-        """Say what keeps the side down; with the traceback of an `error` that is a bug."""
-        self._status.reason = text
-        if self._news[index].is_due(text, now_s):
+    def _failed(self, index: int, result: str, text: str, now_s: float, error: Exception | None = None) -> None:
+        """Report an attempt that failed; with the traceback of an `error` that is a bug."""
+        self._status.failed(result, text)
+        if self._news[index].note(text, now_s):
             log.warning("%s not connected: %s; trying again", self._side.name, text, exc_info=error)

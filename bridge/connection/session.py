@@ -268,7 +268,7 @@ class Session:
         assert self._connection.transport is not None  # noqa: S101
         assert self.tap is not None  # noqa: S101
         tune = self._connection.transport.connection.connection_tune
-        self.tap.heartbeat_s = float(tune.heartbeat or 0)
+        self.tap.agree(float(tune.heartbeat or 0))
         self._opened = True
         return int(tune.frame_max or 0)
 
@@ -312,7 +312,7 @@ class SourceSession(Session):
             self._queue_object = await self._queue(self._channel, self._settings.source_queue or "")
         facts = await self._facts()
         self._relay.source_opened(self._begin(), facts)
-        self._pump.source = self.tap
+        self._pump.attach("source", self.tap)
 
     async def _facts(self) -> QueueFacts:
         """Ask the broker what the queue is; the settings' word counts where it does not say. Raises `BridgeError`."""
@@ -401,7 +401,7 @@ class SourceSession(Session):
         self._relay.source_events(events, now_s)
 
     def _relay_lost(self, now_s: float) -> None:
-        self._pump.source = None
+        self._pump.attach("source", None)
         self._relay.source_lost(now_s)
 
     def _close_by_broker(self) -> Close | None:
@@ -426,14 +426,14 @@ class DestinationSession(Session):
                 await self._channel.get_exchange(self._settings.destination_exchange or "", ensure=True)
         now_s = asyncio.get_running_loop().time()
         self._relay.destination_opened(self._begin(), now_s)
-        self._pump.destination = self.tap
+        self._pump.attach("destination", self.tap)
         self._pump.run(now_s)
 
     def _relay_events(self, events: list[Event], now_s: float) -> None:
         self._relay.destination_events(events, now_s)
 
     def _relay_lost(self, now_s: float) -> None:
-        self._pump.destination = None
+        self._pump.attach("destination", None)
         self._relay.destination_lost(now_s)
         self._pump.run(now_s)
 

@@ -13,6 +13,7 @@ import logging
 import random
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bridge.amqp.content import HeaderPolicy, message_id
@@ -102,6 +103,11 @@ class Supervisor:
         return DestinationSession(self.relay, self._pump, self.settings)
 
     @property
+    def stopping(self) -> bool:
+        """Whether a shutdown has begun."""
+        return self.relay.steering.stopping
+
+    @property
     def progress(self) -> int:
         """Grows whenever a message is done with: a generation during which it grew was worth its while."""
         return self.books.forwarded + sum(self.books.quarantined.values())
@@ -113,7 +119,6 @@ class Supervisor:
         now_s = asyncio.get_running_loop().time()
         if self.relay.steering.stopping:
             return
-        self.status.stopping = True
         log.info("stopping: draining", extra={"published": self.books.published, "held": self.books.held})
         self.relay.stop(now_s)
         self._pump.run(now_s)
@@ -175,7 +180,6 @@ class Supervisor:
             if action is None:
                 break
             self._do(action, now_s)
-        self.status.stuck = self.relay.steering.watchdog.stuck
 
     def _do(self, action: Action, now_s: float) -> None:
         if isinstance(action, Stop):
@@ -235,7 +239,7 @@ class Supervisor:
         try:
             await session.open_quarantine()
         except BridgeError as error:
-            if self._quarantine_news.is_due(str(error), loop.time()):
+            if self._quarantine_news.note(str(error), loop.time()):
                 log.error("quarantine %s not available: %s", self.settings.quarantine_queue_name, error)  # noqa: TRY400 - the text says it
             if session.end is None:
                 self.relay.steering.quarantine_unavailable(loop.time())
@@ -287,8 +291,8 @@ class Supervisor:
         status = self.status.destination
         blocked = status.up and self.window.blocked
         if blocked is not status.blocked:
-            status.blocked = blocked
-            log.warning("destination %s", "blocked by the broker (an alarm)" if status.blocked else "no longer blocked")
+            status.block(blocked=blocked)
+            log.warning("destination %s", "blocked by the broker (an alarm)" if blocked else "no longer blocked")
         if self.relay.steering.consumer is not self._consumer_told:
             self._consumer_told = self.relay.steering.consumer
             if self._consumer_told is Consumer.LOST:
@@ -308,13 +312,20 @@ class Supervisor:
 
     def snapshot(self) -> tuple[Books, Status]:
         """Return a consistent copy of books and status; to be called on the event loop's thread."""
-        status = copy.deepcopy(self.status)
-        window = self.window
-        status.consuming = self.relay.steering.consumer is Consumer.ON
-        status.publish_window = window.publish_window
-        status.trouble = window.hindrance
-        status.unreadable = self.relay.steering.hindrance
-        status.oldest_received_s = window.oldest_received_s
-        if window.last_forward_s is not None:
-            status.last_forward_s = time.time() - (asyncio.get_running_loop().time() - window.last_forward_s)
+        window, steering = self.window, self.relay.steering
+        unix_ahead_s = time.time() - asyncio.get_running_loop().time()
+        last_forward_s = None if window.last_forward_s is None else window.last_forward_s + unix_ahead_s
+        status = replace(
+            self.status,
+            source=copy.deepcopy(self.status.source),
+            destination=copy.deepcopy(self.status.destination),
+            consuming=steering.consumer is Consumer.ON,
+            stopping=steering.stopping,
+            trouble=window.hindrance,
+            unreadable=steering.hindrance,
+            stuck=steering.watchdog.stuck,
+            publish_window=window.publish_window,
+            oldest_received_s=window.oldest_received_s,
+            last_forward_s=last_forward_s,
+        )
         return copy.deepcopy(self.books), status

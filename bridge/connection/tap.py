@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from bridge.amqp.cutter import Cutter
     from bridge.amqp.events import Event
     from bridge.relay.relay import Relay
+    from bridge.words import SideName
 
     LookUp = Callable[[str, int], Awaitable[Sequence[AddrInfoType]]]
 
@@ -75,7 +76,7 @@ class Tap(asyncio.StreamReaderProtocol):
         self.transport: asyncio.Transport | None = None
         self.writable = True
         self.paused = False
-        self.heartbeat_s = 0.0
+        self._heartbeat_s = 0.0
         """The heartbeat interval that the connection agreed on; 0 before that."""
         self._received_s = self._fed_s = self._clock()
 
@@ -102,9 +103,8 @@ class Tap(asyncio.StreamReaderProtocol):
             log.exception("a bug in the bridge ended the generation")
             self.fail("bug", f"a bug in the bridge: {error!r}")
             return
-        if cutter.control:
-            super().data_received(b"".join(cutter.control))
-            cutter.control.clear()
+        if control := cutter.take_control():
+            super().data_received(control)
             self._fed_s = now_s
         elif now_s - self._fed_s >= HEARTBEAT_FEED_S:
             self._feed_heartbeat(now_s)
@@ -122,6 +122,10 @@ class Tap(asyncio.StreamReaderProtocol):
         text = f"connection lost ({exc})" if exc else "the broker closed the connection"
         self._side.ended("connection-lost", text, self._clock())
         super().connection_lost(exc)
+
+    def agree(self, heartbeat_s: float) -> None:
+        """The connection has agreed on this heartbeat interval: watch the peer by it; 0 for not at all."""
+        self._heartbeat_s = heartbeat_s
 
     def pause_writing(self) -> None:
         """The socket takes no more; called by asyncio."""
@@ -167,7 +171,7 @@ class Tap(asyncio.StreamReaderProtocol):
         if self.paused:
             if now_s - self._fed_s >= HEARTBEAT_FEED_S:
                 self._feed_heartbeat(now_s)
-        elif self.heartbeat_s and now_s - self._received_s > DEAD_AFTER_HEARTBEATS * self.heartbeat_s:
+        elif self._heartbeat_s and now_s - self._received_s > DEAD_AFTER_HEARTBEATS * self._heartbeat_s:
             self.fail("heartbeat", f"no byte from the broker for {now_s - self._received_s:.0f} s")
 
     def fail(self, reason: str, text: str) -> None:
@@ -188,6 +192,14 @@ class Pump:
         self._relay = relay
         self.source: Tap | None = None
         self.destination: Tap | None = None
+        """The sockets of the generations that are open."""
+
+    def attach(self, side: SideName, tap: Tap | None) -> None:
+        """A generation of this side has begun on a socket, or (None) has ended."""
+        if side == "source":
+            self.source = tap
+        else:
+            self.destination = tap
 
     def run(self, now_s: float) -> None:
         """Write what is to be written, as long as the sockets take it; pause or resume the source."""

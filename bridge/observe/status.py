@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from bridge.window.books import count
+
 if TYPE_CHECKING:
     from bridge.words import SideName
 
@@ -25,6 +27,28 @@ class SideStatus:
     """By reason, a short fixed word."""
     connect_attempts: dict[str, int] = field(default_factory=dict)
     """By result: `ok`, or a short fixed word for what failed."""
+
+    def opened(self) -> None:
+        """A generation has begun."""
+        self.generation += 1
+        count(self.connect_attempts, "ok")
+        self.up = True
+        self.reason = ""
+
+    def failed(self, result: str, text: str) -> None:
+        """An attempt to connect has failed."""
+        count(self.connect_attempts, result)
+        self.reason = text
+
+    def ended(self, reason: str, text: str) -> None:
+        """The generation has ended."""
+        self.up = self.blocked = False
+        self.reason = text
+        count(self.generations_ended, reason)
+
+    def block(self, *, blocked: bool) -> None:
+        """The broker has blocked or unblocked the connection."""
+        self.blocked = blocked
 
 
 @dataclass(slots=True)

@@ -27,8 +27,8 @@ class Backoff:
         self._chance = chance
         self._since_s: float | None = None
 
-    def delay_s(self, now_s: float) -> float:
-        """Return how long to wait before the next try; the first call since `reset` begins the trouble."""
+    def begin_delay_s(self, now_s: float) -> float:
+        """Draw how long to wait before the next try; the first call since `reset` begins the trouble."""
         if self._since_s is None:
             self._since_s = now_s
         longest_s = max(self._min_s, (now_s - self._since_s) * SHARE)

@@ -100,7 +100,7 @@ class Consumption:
         """The generation must end."""
         self.ending = Ending(reason, text)
 
-    def full_too_long(self, now_s: float) -> bool:
+    def watch_memory(self, now_s: float) -> bool:
         """Note whether memory is full while the consumer delivers; return whether it has been for too long."""
         if not self._window.full or self.consumer is not Consumer.ON:
             self._full_s = None

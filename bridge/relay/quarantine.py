@@ -177,7 +177,7 @@ class Quarantine:
     def unavailable(self, now_s: float) -> None:
         """The channel could not be opened: hold all that it was for."""
         self._channel = self._channel.after(ChannelEvent.UNAVAILABLE)
-        self._open_at_s = now_s + self._backoff.delay_s(now_s)
+        self._open_at_s = now_s + self._backoff.begin_delay_s(now_s)
         self._window.quarantine_unavailable(now_s)
 
     def unanswered(self, now_s: float) -> None:
@@ -225,7 +225,7 @@ class Quarantine:
             self._backoff.reset()
             self._open_at_s = now_s
         else:
-            self._open_at_s = max(self._open_at_s, now_s + self._backoff.delay_s(now_s))
+            self._open_at_s = max(self._open_at_s, now_s + self._backoff.begin_delay_s(now_s))
         self._of_use = False
         self._forget_published()
 
@@ -235,8 +235,8 @@ class Quarantine:
 
     # --- Out ---------------------------------------------------------------------------------------------
 
-    def publishes(self, frame_max: int, now_s: float, unix_s: float) -> list[bytes]:
-        """Return the next frames for the source, as many as may be on their way; `frame_max` is the source's."""
+    def take_publishes(self, frame_max: int, now_s: float, unix_s: float) -> list[bytes]:
+        """Hand over the next frames for the source, as many as may be on their way; `frame_max` is the source's."""
         output: list[bytes] = []
         if self._channel is not Channel.OPEN:
             return output

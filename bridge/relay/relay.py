@@ -72,7 +72,8 @@ class Relay:
 
     def source_opened(self, frame_max: int, facts: QueueFacts | None = None) -> None:
         """The source's channel is open: a generation begins; `facts` are what its broker said of the queue."""
-        self._source_frame_max = self._source_cutter.frame_max = frame_max
+        self._source_frame_max = frame_max
+        self._source_cutter.agree(frame_max)
         self.window.source_opened()
         self.steering.source_opened(facts)
         self._preparer.believe(self.steering.facts.counts)
@@ -93,7 +94,8 @@ class Relay:
 
     def destination_opened(self, frame_max: int, now_s: float) -> None:
         """The destination's channel is open and confirms: a generation begins."""
-        self._destination_frame_max = self._destination_cutter.frame_max = frame_max
+        self._destination_frame_max = frame_max
+        self._destination_cutter.agree(frame_max)
         self.window.destination_opened(now_s, frame_max)
 
     def destination_lost(self, now_s: float) -> None:
@@ -183,7 +185,7 @@ class Relay:
 
     def _quarantine(self, now_s: float) -> None:
         """Publish what has been condemned, as far as the quarantine is open and has room."""
-        self.source_output += self.quarantine.publishes(self._source_frame_max, now_s, now_s + self._unix_ahead_s)
+        self.source_output += self.quarantine.take_publishes(self._source_frame_max, now_s, now_s + self._unix_ahead_s)
 
     def _settle(self, now_s: float) -> None:
         """Encode what was decided for the source."""

@@ -265,7 +265,7 @@ class Steering:
     # --- The next action ---------------------------------------------------------------------------------
 
     def decide(self, now_s: float, unsent_bytes: int = 0) -> Action | None:
-        """Return what is to be done next, None for nothing; to be called until it returns None, and after each tick.
+        """Decide what is to be done next, None for nothing; to be called until it returns None, and after each tick.
 
         `unsent_bytes` are in the destination's socket.
         """
@@ -280,12 +280,12 @@ class Steering:
 
     def _ending(self, now_s: float, unsent_bytes: int) -> EndGeneration | None:
         """Return the generation that must end, if one must."""
-        if (ending := self.watchdog.destination(now_s, unsent_bytes)) is not None:
+        if (ending := self.watchdog.watch_destination(now_s, unsent_bytes)) is not None:
             self.window.destination_unconfirmed(now_s)
             return EndGeneration("destination", *ending)
         if not self._source.opened:
             return None
-        if (ending := self.watchdog.source(now_s)) is not None:
+        if (ending := self.watchdog.watch_source(now_s)) is not None:
             if ending.reason == "quarantine-timeout":
                 self._quarantine.unanswered(now_s)
             return EndGeneration("source", *ending)
@@ -555,7 +555,7 @@ class Steering:
                 self.window.give_up(now_s)
             else:
                 self._give_back("hold-timeout", now_s)
-        if self._source.full_too_long(now_s) and not self.facts.deleted_by_cancel and not self.stream:
+        if self._source.watch_memory(now_s) and not self.facts.deleted_by_cancel and not self.stream:
             self._source.shed()
             self.state = self.state.after(StateEvent.MEMORY_FULL)
 

@@ -39,8 +39,8 @@ class Lasting:
         self._what: Hashable = None
         self._since_s = 0.0
 
-    def seconds(self, what: Hashable, now_s: float) -> float:
-        """Return since when it has been `what`; 0 for None, which is nothing to wait for."""
+    def observe(self, what: Hashable, now_s: float) -> float:
+        """Note what it is now; return for how many seconds it has been so. 0 for None, which is nothing to wait for."""
         if what != self._what:
             self._what, self._since_s = what, now_s
         return 0.0 if what is None else now_s - self._since_s
@@ -104,8 +104,8 @@ class Watchdog:
 
     # --- The destination ---------------------------------------------------------------------------------
 
-    def destination(self, now_s: float, unsent_bytes: int = 0) -> Ending | None:
-        """Return why the destination's generation must end now, if it must.
+    def watch_destination(self, now_s: float, unsent_bytes: int = 0) -> Ending | None:
+        """Look at the destination's progress; return why its generation must end now, if it must.
 
         `unsent_bytes` are in the socket's buffer: while they become fewer, a large message is on a slow way, unless one
         that was published after it has been confirmed.
@@ -122,7 +122,7 @@ class Watchdog:
         on_its_way = now_s - self._moved_s < timeout_s and not window.confirm_overtaken
         if window.confirm_overdue(now_s) and not on_its_way:
             ending = Ending("confirm-timeout", f"no confirm for {timeout_s:g} s")
-        elif self._unpublished.seconds(window.books.forwarded if idle else None, now_s) >= timeout_s:
+        elif self._unpublished.observe(window.books.forwarded if idle else None, now_s) >= timeout_s:
             ending = Ending("stalled", f"nothing could be written to the destination for {timeout_s:g} s")
         if ending is not None:
             self._unpublished = Lasting()
@@ -131,8 +131,8 @@ class Watchdog:
 
     # --- The source --------------------------------------------------------------------------------------
 
-    def source(self, now_s: float) -> Ending | None:
-        """Return why the source's generation must end now, if it must."""
+    def watch_source(self, now_s: float) -> Ending | None:
+        """Look at the source's progress; return why its generation must end now, if it must."""
         watched = self._watched
         timeout_s = watched.window.limits.confirm_timeout_s
         self._see_progress()
@@ -141,7 +141,7 @@ class Watchdog:
             awaited = "quarantine-timeout", first
         elif watched.cancelling and not watched.paused:
             awaited = "cancel-timeout", watched.received
-        if self._answer.seconds(awaited, now_s) < timeout_s or awaited is None:
+        if self._answer.observe(awaited, now_s) < timeout_s or awaited is None:
             return None
         what = "publish to the quarantine" if awaited[0] == "quarantine-timeout" else "basic.cancel"
         return self._end_source(Ending(awaited[0], f"no answer to a {what} for {timeout_s:g} s"))
@@ -157,7 +157,7 @@ class Watchdog:
         """Whether the queue should be asked for its state, since it delivers nothing; then call `looked`."""
         watched = self._watched
         expected = watched.expects_deliveries and not watched.stream
-        silence_s = self._silence.seconds(watched.received if expected else None, now_s)
+        silence_s = self._silence.observe(watched.received if expected else None, now_s)
         return silence_s >= LOOK_EVERY_S and now_s >= self._look_at_s
 
     def looked(self, found: QueueState | None, now_s: float) -> Ending | None:
@@ -168,7 +168,7 @@ class Watchdog:
         if found is not None and not found.ready:
             self._source_in_vain.clear()
         stalled = watched.expects_deliveries and (found is None or found.ready > 0)
-        stalled_s = self._stall.seconds(watched.received if stalled else None, now_s)
+        stalled_s = self._stall.observe(watched.received if stalled else None, now_s)
         # One that has received something was no standby.
         had_none = watched.window.books.received == self._received_before
         may_wait = had_none and (self._others_consume or self._uncounted)

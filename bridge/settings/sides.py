@@ -53,7 +53,10 @@ class Credentials:
     """Passwords that were read from the file: as long as the process lives, the log hides them."""
 
     def read_password(self) -> str | None:
-        """Return the password of now, or None where the URL has it. Raises CredentialsError."""
+        """Read the password as it is now; None where the URL has it. The log hides it from then on.
+
+        Raises CredentialsError.
+        """
         if self.password is not None:
             return self.password.get_secret_value()
         if self.password_file is None:

@@ -6,6 +6,7 @@ Whatever is kept here cannot survive its channel, and nobody has to remember to 
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from math import inf
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ from bridge.window.publishes import Publishes
 from bridge.window.settlement import Settlement
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from bridge.amqp.events import Delivery
     from bridge.amqp.target import Target
     from bridge.window.blame import Blame, Verdict
@@ -44,12 +47,82 @@ class SourceGeneration:
         """Reason for requeueing every delivery; empty otherwise."""
         self._next_tag = 1
 
+    @property
+    def bound(self) -> list[tuple[Delivery, Verdict]]:
+        """Deliveries for the quarantine, those on their way included."""
+        return [*self.condemned, *self.quarantining.values()]
+
     def expect(self, first_tag: int, number: int) -> None:
         """Note that so many deliveries have come. Raises `MalformedFrameError` for a gap before them."""
         if first_tag != self._next_tag:
             message = f"delivery {first_tag} where delivery {self._next_tag} was to come: some were lost on the way"
             raise MalformedFrameError(message)
         self._next_tag += number
+
+    # --- Held --------------------------------------------------------------------------------------------
+
+    def hold(self, deliveries: list[Delivery]) -> None:
+        """Hold deliveries that have just come."""
+        self.held.extend(deliveries)
+
+    def hold_again(self, deliveries: list[Delivery]) -> None:
+        """Put deliveries back among the held, in the order of the source (invariant 5 of `window`)."""
+        if len(deliveries) == 1:
+            # A broker may refuse thousands one by one: to sort for each of 8,000 took 2 s.
+            insort(self.held, deliveries[0])
+        elif deliveries:
+            self.held = deque(sorted([*deliveries, *self.held]))
+
+    def take(self, most: int, max_bytes: int) -> tuple[list[Delivery], int]:
+        """Hand over the first of the held, at most so many and some `max_bytes` bytes; and how large they are."""
+        held = self.held
+        popleft = held.popleft
+        batch: list[Delivery] = []
+        size = 0
+        while held and most and size < max_bytes:
+            delivery = popleft()
+            size += len(delivery.content)
+            batch.append(delivery)
+            most -= 1
+        return batch, size
+
+    def release(self, reason: str) -> list[Delivery]:
+        """Hand over what is neither published nor on its way to the quarantine; what comes from now on is requeued."""
+        self.releasing = reason
+        waiting = [*self.held, *self.parked.release(), *(delivery for delivery, _ in self.condemned)]
+        self.held, self.condemned = deque(), deque()
+        return sorted(waiting)
+
+    def released(self) -> None:
+        """The consumer is gone: no delivery follows."""
+        self.releasing = ""
+
+    # --- Bound for the quarantine ------------------------------------------------------------------------
+
+    def condemn(self, *bound: tuple[Delivery, Verdict]) -> None:
+        """Deliveries are to go to the quarantine."""
+        self.condemned.extend(bound)
+
+    def send(self) -> tuple[Delivery, Verdict]:
+        """The first of the condemned is published to the quarantine: hand it over; its answer is to come."""
+        sent = self.condemned.popleft()
+        self.quarantining[sent[0].delivery_tag] = sent
+        return sent
+
+    def answered(self, delivery_tag: int) -> tuple[Delivery, Verdict] | None:
+        """The quarantine has answered: hand this one over; None where it is not waited for, since it was requeued."""
+        return self.quarantining.pop(delivery_tag, None)
+
+    def interrupted(self) -> int:
+        """Of what is on its way no answer will come: it is condemned again, in its order; return how many."""
+        lost, self.quarantining = self.quarantining, {}
+        self.condemned.extendleft(reversed(lost.values()))
+        return len(lost)
+
+    def take_condemned(self) -> Iterable[tuple[Delivery, Verdict]]:
+        """Hand over what is condemned and not on its way."""
+        condemned, self.condemned = self.condemned, deque()
+        return condemned
 
 
 class DestinationGeneration:
@@ -65,3 +138,23 @@ class DestinationGeneration:
         """The largest frame that the connection agreed on, in bytes."""
         self.publishes = Publishes(confirm_seconds, target)
         self.publish_window = PublishWindow(most)
+
+    def opened(self, frame_max: int, *, careful: bool) -> None:
+        """The channel is open; `frame_max` is 0 for no limit; `careful`: publish one message at a time."""
+        self.open = True
+        self.frame_max = frame_max or inf
+        self.publish_window.opened(careful=careful)
+
+    def forget_publishes(self) -> None:
+        """Nobody waits for confirms any more."""
+        self.publishes = self.publishes.successor()
+
+    def block(self, now_s: float) -> None:
+        """`connection.blocked`."""
+        self.blocked = True
+        self.publishes.blocked(now_s)
+
+    def unblock(self, now_s: float) -> None:
+        """`connection.unblocked`."""
+        self.blocked = False
+        self.publishes.unblocked(now_s)

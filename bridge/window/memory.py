@@ -133,7 +133,7 @@ class Memory:
                 self._overflowed_s = self._heard_s
 
     def _take_key(self, delivery: Delivery) -> bytes | None:
-        """Return the identity of a delivery that leaves the window."""
+        """Hand over the identity of a delivery that leaves the window."""
         known = self._known.pop(delivery.delivery_tag, None)
         if known is not None and known[0] is delivery:
             return known[1]
@@ -184,7 +184,7 @@ class Memory:
             self._complete = False
 
     def recall(self, delivery: Delivery) -> bool:
-        """Whether this redelivery is covered by a copy at the destination; uses that copy up."""
+        """Use up the copy at the destination that covers this redelivery; return whether there is one."""
         if not self._remembered:
             return False
         key = identity(delivery.route, delivery.content)

@@ -109,15 +109,15 @@ class Parked:
 
     # --- Out ---------------------------------------------------------------------------------------------
 
-    def taken(self) -> list[Delivery]:
-        """The destination took a message; return those that may have a route again, since others have."""
+    def accepted(self) -> list[Delivery]:
+        """The destination accepted a message: hand over those that may have a route again, since others have."""
         again = self._retry([t for t, w in self.waiting.items() if w.verdict is None]) if self._routeless else []
         self._routeless = False
         self.returns_in_a_row = 0
         return again
 
-    def probes(self, *, alone: bool) -> list[Delivery]:
-        """Return the oldest of the returned, for order's sake; and one more when they are `alone`, with none held.
+    def take_probes(self, *, alone: bool) -> list[Delivery]:
+        """Hand over the oldest of the returned, for order's sake; and one more when they are `alone`, with none held.
 
         A single message may be unroutable for ever.
         """
@@ -128,12 +128,12 @@ class Parked:
             again.add(min(returned, key=lambda w: w.retry_at_s).delivery.delivery_tag)
         return self._retry(again)
 
-    def due(self, now_s: float) -> list[Delivery]:
-        """Return the returned that are to be published again."""
+    def take_due(self, now_s: float) -> list[Delivery]:
+        """Hand over the returned that are to be published again."""
         due = (t for t, w in self.waiting.items() if w.verdict is None and now_s >= w.retry_at_s)
         return self._retry(list(islice(due, RETRIES_AT_ONCE)))
 
-    def unroutable(self, now_s: float, timeout_s: float, accepted_s: float | None) -> list[Delivery]:
+    def take_unroutable(self, now_s: float, timeout_s: float, accepted_s: float | None) -> list[Delivery]:
         """Hand over the returned that are too many or have waited for `timeout_s` (0: for ever), the oldest first.
 
         `accepted_s` is when the destination last accepted a message.
@@ -149,7 +149,7 @@ class Parked:
         ]
         return [self.waiting.pop(tag).delivery for tag in gone]
 
-    def given_up(self, now_s: float, hold_timeout_s: float, *, returned: bool) -> list[tuple[Delivery, str]]:
+    def take_given_up(self, now_s: float, hold_timeout_s: float, *, returned: bool) -> list[tuple[Delivery, str]]:
         """Hand over those that have been refused for so long, each with the reason; the `returned`, too, or not."""
         late = [
             t
@@ -162,8 +162,8 @@ class Parked:
             self.returns_in_a_row = max(0, self.returns_in_a_row - sum(w.verdict is None for w in gone))
         return [(w.delivery, "unroutable" if w.verdict is None else w.verdict.reason) for w in gone]
 
-    def offered(self, now_s: float) -> list[tuple[Delivery, Verdict]]:
-        """Return the parked that are to be offered to the quarantine again."""
+    def take_offered(self, now_s: float) -> list[tuple[Delivery, Verdict]]:
+        """Hand over the parked that are to be offered to the quarantine again."""
         offered = [
             (w.delivery, w.verdict) for w in self.waiting.values() if w.verdict is not None and now_s >= w.retry_at_s
         ]
@@ -171,9 +171,8 @@ class Parked:
         return offered
 
     def release(self) -> list[Delivery]:
-        """Return all that wait: they are given back."""
-        released = self.deliveries
-        self.waiting.clear()
+        """Hand over all that wait: they are requeued."""
+        released, self.waiting = self.deliveries, {}
         return released
 
     def settled(self, delivery_tag: int) -> None:

@@ -23,6 +23,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
@@ -61,8 +62,12 @@ class Batch:
     source: object
     """The source's generation that it is of."""
 
+    def confirmed(self, number: int) -> None:
+        """So many of it have been confirmed."""
+        self.unconfirmed -= number
 
-@dataclass(slots=True)
+
+@dataclass
 class Alike:
     """Unconfirmed publishes with the same content."""
 
@@ -72,8 +77,6 @@ class Alike:
     delivery_tags: set[int] = field(default_factory=set)
     returned: int = 0
     """Returns that are about one of them each, and of which the confirm is still to come."""
-    required: Traits | None = None
-    """See `likeness`; worked out when it is needed."""
 
     @property
     def may_be_returned(self) -> bool:
@@ -82,9 +85,28 @@ class Alike:
 
     def may_have_become(self, returned: Traits) -> bool:
         """Whether the destination can have made them into a message with these traits."""
-        if self.required is None:
-            self.required = required(self.key[1])
         return self.required <= returned
+
+    @cached_property
+    def required(self) -> Traits:
+        """See `likeness`; worked out when it is needed."""
+        return required(self.key[1])
+
+    def add(self, delivery_tag: int) -> None:
+        """One more has been published."""
+        self.delivery_tags.add(delivery_tag)
+
+    def discard(self, delivery_tag: int) -> None:
+        """This one is no longer unconfirmed."""
+        self.delivery_tags.discard(delivery_tag)
+
+    def return_one(self) -> None:
+        """A return is about one of them."""
+        self.returned += 1
+
+    def use_up(self, returns: int) -> None:
+        """The confirms that follow so many returns have come, or the returns were about none of them."""
+        self.returned -= returns
 
 
 @dataclass(slots=True)
@@ -94,6 +116,19 @@ class Candidates:
     alike: dict[Key, Alike] = field(default_factory=dict)
     doubtful: bool = False
     """All of them are, and none was published since."""
+
+    def add(self, alike: Alike) -> None:
+        """One of these has been published."""
+        self.alike[alike.key] = alike
+        self.doubtful = False
+
+    def remove(self, alike: Alike) -> None:
+        """None of these is unconfirmed any more."""
+        del self.alike[alike.key]
+
+    def doubt(self, doubtful: set[int]) -> None:
+        """These delivery tags are in doubt."""
+        self.doubtful = all(each.delivery_tags <= doubtful for each in self.alike.values())
 
 
 def _end_seqno(batch: Batch) -> int:
@@ -149,6 +184,10 @@ class Publishes:
         """How many wait for their confirms."""
         return len(self._places) - self._places.count(None)
 
+    def successor(self) -> Publishes:
+        """Return an empty one to the same target."""
+        return Publishes(self._confirm_seconds, self._target)
+
     def orphaned_for(self, source: object) -> bool:
         """Whether what waits was published for another source generation than this one."""
         return bool(self._batches) and self._batches[0].source is not source
@@ -164,7 +203,7 @@ class Publishes:
             self._blocked_s += now_s - self._blocked_since_s
             self._blocked_since_s = None
 
-    def add(self, batch: list[Delivery], now_s: float, source: object) -> None:
+    def publish(self, batch: list[Delivery], now_s: float, source: object) -> None:
         """Publish a batch of one source generation, which takes the next sequence numbers in its order.
 
         The delivery tags in it rise. Nothing is published while what waits is of another source generation.
@@ -177,9 +216,10 @@ class Publishes:
         self._batches.append(Batch(self.next_seqno, len(batch), now_s, now_s - self._blocked_s, source))
 
     def confirm(self, publish_seqno: int, now_s: float, *, multiple: bool) -> tuple[int, list[Delivery | None]]:
-        """Return what this confirms, and the publish_seqno of the first of it; None is what was confirmed before.
+        """Take out what this confirms; return the publish_seqno of the first of it, and all of it.
 
-        Raises `MalformedFrameError` for a sequence number that was never used.
+        None stands for one that was confirmed before. Raises `MalformedFrameError` for a sequence number that was never
+        used.
         """
         first = self._first_seqno
         if publish_seqno >= self.next_seqno or publish_seqno < 0:
@@ -233,13 +273,13 @@ class Publishes:
         if confirmed:
             batch = batches[0]
             observe(now_s - batch.published_s, confirmed)
-            batch.unconfirmed -= confirmed
+            batch.confirmed(confirmed)
 
     def _time_one(self, publish_seqno: int, now_s: float) -> None:
         """Time the confirm of one that is not the first."""
         batch = self._batches[bisect_right(self._batches, publish_seqno, key=_end_seqno)]
         self._confirm_seconds.observe(now_s - batch.published_s)
-        batch.unconfirmed -= 1
+        batch.confirmed(1)
 
     # --- Returns -----------------------------------------------------------------------------------------
 
@@ -273,22 +313,22 @@ class Publishes:
             message = f"a returned message ({event.reply_code} {event.reply_text}) that was not published"
             raise MalformedFrameError(message)
         if len(alike) == 1:
-            alike[0].returned += 1
+            alike[0].return_one()
             self._returned += 1
         else:
             self._doubtful.update(*(a.delivery_tags for a in alike))
             for found in candidates:
-                found.doubtful = all(a.delivery_tags <= self._doubtful for a in found.alike.values())
+                found.doubt(self._doubtful)
 
-    def fate(self, delivery: Delivery, *, accepted: bool) -> Fate:
-        """Return what the confirm of this one means, and use up the return; to be asked once for each."""
+    def resolve(self, delivery: Delivery, *, accepted: bool) -> Fate:
+        """The confirm of this one has come: use up the return that it follows, and return what the confirm means."""
         doubtful = delivery.delivery_tag in self._doubtful
         self._doubtful.discard(delivery.delivery_tag)
         alike = self._alike.get(self._key(delivery))
         if alike is not None and alike.returned:
             # One that was refused was not returned: another of them was, or none.
             used_up = 1 if accepted else max(0, alike.returned - len(alike.delivery_tags))
-            alike.returned -= used_up
+            alike.use_up(used_up)
             self._returned -= used_up
             self._drop_empty(alike)
             if accepted:
@@ -306,16 +346,14 @@ class Publishes:
             alike = self._alike.get(key)
             if alike is None:
                 alike = self._alike[key] = Alike(key, unchanged(delivery.content))
-            alike.delivery_tags.add(delivery.delivery_tag)
-            candidates = self._candidates.setdefault((key[0], alike.unchanged), Candidates())
-            candidates.alike[key] = alike
-            candidates.doubtful = False
+            alike.add(delivery.delivery_tag)
+            self._candidates.setdefault((key[0], alike.unchanged), Candidates()).add(alike)
 
     def _forget(self, confirmed: list[Delivery | None]) -> None:
         """These are no longer unconfirmed."""
         for delivery in confirmed:
             if delivery is not None and (alike := self._alike.get(self._key(delivery))) is not None:
-                alike.delivery_tags.discard(delivery.delivery_tag)
+                alike.discard(delivery.delivery_tag)
                 self._drop_empty(alike)
 
     def _drop_empty(self, alike: Alike) -> None:
@@ -324,7 +362,7 @@ class Publishes:
         del self._alike[alike.key]
         where = alike.key[0], alike.unchanged
         candidates = self._candidates[where]
-        del candidates.alike[alike.key]
+        candidates.remove(alike)
         if not candidates.alike:
             del self._candidates[where]
 

@@ -35,8 +35,6 @@ What it does not do: connect, consume, encode; that is `relay`'s.
 
 from __future__ import annotations
 
-from bisect import insort
-from collections import deque
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
@@ -49,7 +47,6 @@ from bridge.window.generations import DestinationGeneration, SourceGeneration
 from bridge.window.offsets import Offsets
 from bridge.window.pace import RETRY_MAX_S, Trouble
 from bridge.window.parked import Parked
-from bridge.window.publishes import Publishes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -206,7 +203,7 @@ class Window:
         """When the oldest delivery in the window was received, in monotonic seconds."""
         source = self._source
         candidates = [d.received_s for d in source.parked.deliveries]
-        candidates += [d.received_s for d, _ in (*source.condemned, *source.quarantining.values())]
+        candidates += [d.received_s for d, _ in source.bound]
         if source.held:
             candidates.append(source.held[0].received_s)
         if not self._orphaned:
@@ -268,12 +265,11 @@ class Window:
         books.held += len(deliveries)
         books.bytes_in_flight += content_bytes
         if notable or self._source.releasing or self._offsets is not None or self._size_limit.size_bytes is not inf:
-            for delivery in deliveries:
-                self._look_at(delivery, now_s)
-        else:
-            self._source.held.extend(deliveries)
+            deliveries = [delivery for delivery in deliveries if self._admit(delivery, now_s)]
+        self._source.hold(deliveries)
 
-    def _look_at(self, delivery: Delivery, now_s: float) -> None:
+    def _admit(self, delivery: Delivery, now_s: float) -> bool:
+        """Look at a delivery more closely; return whether it is to be held, and not disposed of already."""
         books, limits, source = self.books, self.limits, self._source
         if delivery.redelivered:
             books.received_redelivered += 1
@@ -282,7 +278,7 @@ class Window:
                 self.memory.suppressed(delivery)
                 self._leave(delivery)
                 source.settlement.ack(delivery.delivery_tag)
-                return
+                return False
             if not self.memory.vouches_for(delivery):
                 books.duplicates_possible += 1
         if self._offsets is not None:
@@ -291,15 +287,16 @@ class Window:
                 books.suppressed += 1
                 self._leave(delivery)
                 source.settlement.ack(delivery.delivery_tag)
-                return
+                return False
         if source.releasing:
             self._requeue(delivery, source.releasing)
         elif limits.quarantine and 0 < limits.delivery_limit <= delivery.delivery_count + LIMIT_MARGIN:
-            source.condemned.append((delivery, Verdict("delivery-limit")))
+            source.condemn((delivery, Verdict("delivery-limit")))
         elif (verdict := self._size_limit.too_large(delivery, now_s)) is not None:
-            source.condemned.append((delivery, verdict))
+            source.condemn((delivery, verdict))
         else:
-            source.held.append(delivery)
+            return True
+        return False
 
     def source_lost(self) -> None:
         """The source's generation ended: all of the window is stale (invariant 2)."""
@@ -309,8 +306,7 @@ class Window:
         books.held = books.published = books.bytes_in_flight = 0
         lost = self._source
         books.duplicates_possible += len(lost.quarantining)
-        bound = (*lost.condemned, *lost.quarantining.values())
-        unforwarded = [*lost.held, *lost.parked.deliveries, *(d for d, _ in bound)]
+        unforwarded = [*lost.held, *lost.parked.deliveries, *(d for d, _ in lost.bound)]
         self._source = self._source_generation()
         self.memory.source_lost(unforwarded)
 
@@ -319,17 +315,12 @@ class Window:
 
         What is on its way to the quarantine waits for its answer: given back, it would be there twice.
         """
-        source = self._source
-        source.releasing = reason
-        waiting = [*source.held, *source.parked.release(), *(d for d, _ in source.condemned)]
-        source.held.clear()
-        source.condemned.clear()
-        for delivery in sorted(waiting):
+        for delivery in self._source.release(reason):
             self._requeue(delivery, reason)
 
     def released(self) -> None:
         """The consumer is gone: no delivery follows."""
-        self._source.releasing = ""
+        self._source.released()
 
     def give_up(self, now_s: float) -> None:
         """The destination has taken nothing for `hold_timeout`; its time begins again."""
@@ -344,7 +335,7 @@ class Window:
             self.books.duplicates_possible += 1
             self._unpublish()
             self._requeue(delivery, reason)
-        self._destination.publishes = Publishes(self.books.confirm_seconds, self.target)
+        self._destination.forget_publishes()
 
     # --- The destination ---------------------------------------------------------------------------------
 
@@ -354,21 +345,16 @@ class Window:
 
     def destination_opened(self, now_s: float, frame_max: int = 0) -> None:  # noqa: ARG002 - told when it happened
         """A destination generation begins: publish sequence numbers start at 1; `frame_max` is 0 for no limit."""
-        destination = self._destination
-        destination.open = True
-        destination.frame_max = frame_max or inf
-        destination.publish_window.opened(careful=bool(self._source.blame.suspects or self.trouble.refusals))
+        self._destination.opened(frame_max, careful=bool(self._source.blame.suspects or self.trouble.refusals))
 
     def destination_blocked(self, now_s: float) -> None:
         """`connection.blocked`: nothing new is published, and no confirm is expected."""
-        self._destination.blocked = True
-        self._destination.publishes.blocked(now_s)
+        self._destination.block(now_s)
         self.trouble.began(now_s)
 
     def destination_unblocked(self, now_s: float) -> None:
         """`connection.unblocked`."""
-        self._destination.blocked = False
-        self._destination.publishes.unblocked(now_s)
+        self._destination.unblock(now_s)
 
     def destination_lost(self, close: Close | None, now_s: float) -> None:
         """The destination's generation ended: what was published is held again, in order.
@@ -389,7 +375,7 @@ class Window:
         self._unpublish(len(published))
         if close is not None:
             published = self._convict(published, close, now_s)
-        self._hold(published)
+        self._source.hold_again(published)
 
     def _convict(self, published: list[Delivery], close: Close, now_s: float) -> list[Delivery]:
         """Dispose of those that the broker closed the channel for; return the others."""
@@ -417,38 +403,32 @@ class Window:
         source, destination = self._source, self._destination
         published = destination.publishes
         room = destination.publish_window.size - len(published)
-        held = source.held
-        if room <= 0 or not held or not self.destination_ready or self.trouble.resting(now_s) or self._orphaned:
+        if room <= 0 or not source.held or not self.destination_ready or self.trouble.resting(now_s) or self._orphaned:
             return []
         if source.parked.everything_returned:
             return []  # until `tick` has put the oldest in front
-        batch: list[Delivery] = []
-        size = 0
-        while held and room and size < max_bytes:
-            delivery = held.popleft()
-            size += len(delivery.content)
-            batch.append(delivery)
-            room -= 1
-        frame_max = destination.frame_max
-        fitted = batch
-        if size > frame_max and max(len(d.content) for d in batch) > frame_max:
-            fits = [(d, fit) for d in batch if (fit := self._fit(d, now_s)) is not None]
-            # The window goes on with the deliveries as they came: by them it knows their redeliveries.
-            batch, fitted = [d for d, _ in fits], [fit for _, fit in fits]
+        # The window goes on with the deliveries as they came: by them it knows their redeliveries.
+        batch, size = source.take(room, max_bytes)
+        fitting = batch
+        if size > destination.frame_max and max(len(d.content) for d in batch) > destination.frame_max:
+            pairs = [(delivery, fit) for delivery in batch if (fit := self._fit(delivery, now_s)) is not None]
+            if not pairs:
+                return self.take(max_bytes, now_s)  # all have been condemned, and others may be held
+            batch, fitting = [delivery for delivery, _ in pairs], [fit for _, fit in pairs]
         if batch:
-            published.add(batch, now_s, source)
+            published.publish(batch, now_s, source)
             self.books.held -= len(batch)
             self.books.published += len(batch)
-        return fitted
+        return fitting
 
     def _fit(self, delivery: Delivery, now_s: float) -> Delivery | None:
-        """Return it without as many of the bridge's headers as it takes to fit; None where it cannot: condemned."""
-        if header_frame_size(delivery.content) <= self._destination.frame_max:
+        """Leave out as many of the bridge's headers as it takes to fit; return None where it cannot fit: condemned."""
+        size = header_frame_size(delivery.content)
+        if size <= self._destination.frame_max:
             return delivery
         frame_max = int(self._destination.frame_max)
         fitted = fit_content(delivery.content, frame_max)
         if fitted is None:
-            size = header_frame_size(delivery.content)
             text = f"its headers ({size} bytes) are larger than the destination's frame_max ({frame_max})"
             self._condemn(delivery, Verdict("too-large", 0, text), now_s)
             return None
@@ -509,7 +489,7 @@ class Window:
         self.last_forward_s = now_s
         self.trouble.over()
         if self._source.parked.returns_in_a_row:
-            self._hold(self._source.parked.taken())
+            self._source.hold_again(self._source.parked.accepted())
 
     def _note_offset(self, delivery: Delivery) -> None:
         offset = stream_offset(delivery.content)
@@ -520,7 +500,7 @@ class Window:
         for delivery in confirmed:
             if delivery is None:
                 continue
-            fate = self._destination.publishes.fate(delivery, accepted=accepted)
+            fate = self._destination.publishes.resolve(delivery, accepted=accepted)
             if accepted and fate == "taken":
                 # Without an id its redelivery cannot be told from another message; `receive` counts it.
                 self.memory.remember(delivery)
@@ -538,7 +518,7 @@ class Window:
             if delivery is None:
                 continue
             blame.judged(delivery.delivery_tag)
-            fate = publishes.fate(delivery, accepted=accepted)
+            fate = publishes.resolve(delivery, accepted=accepted)
             if not accepted:
                 refused.append(delivery)
             elif fate == "returned":
@@ -553,14 +533,14 @@ class Window:
             count(self.books.publish_retries, "returned", len(doubtful))
             self.books.duplicates_possible += len(doubtful)
             self._unpublish(len(doubtful))
-            self._hold(doubtful)
+            self._source.hold_again(doubtful)
             blame.suspect(len(doubtful) + publishes.waiting)
         if refused:
             count(self.books.publish_retries, "nack", len(refused))
             if self.target.may_fan_out:
                 self.books.duplicates_possible += len(refused)
             self._unpublish(len(refused))
-            self._hold(refused)
+            self._source.hold_again(refused)
             self._refused("nack", "its queue may be full (reject-publish)", now_s)
 
     def returned(self, event: Return) -> None:
@@ -579,13 +559,11 @@ class Window:
 
     def quarantine_asked(self) -> tuple[Delivery, Verdict]:
         """The first of the condemned is published to the quarantine: return it; its answer is to come."""
-        asked = self._source.condemned.popleft()
-        self._source.quarantining[asked[0].delivery_tag] = asked
-        return asked
+        return self._source.send()
 
     def quarantined(self, delivery_tag: int) -> tuple[Delivery, Verdict] | None:
         """The quarantine confirmed this one: ack it. None where it is not waited for, since it was given back."""
-        asked = self._source.quarantining.pop(delivery_tag, None)
+        asked = self._source.answered(delivery_tag)
         if asked is not None:
             delivery, verdict = asked
             count(self.books.quarantined, verdict.reason)
@@ -599,7 +577,7 @@ class Window:
         self, delivery_tag: int, now_s: float, text: str = "", retry_in_s: float = RETRY_MAX_S
     ) -> None:
         """The quarantine does not accept this one, for the reason in `text`: hold it, let the others pass."""
-        asked = self._source.quarantining.pop(delivery_tag, None)
+        asked = self._source.answered(delivery_tag)
         if asked is not None:
             delivery, verdict = asked
             self._stay([(delivery, verdict._replace(held_text=text))], now_s, retry_in_s)
@@ -611,17 +589,12 @@ class Window:
 
     def quarantine_interrupted(self) -> None:
         """Of what is on its way to the quarantine no answer will come: publish it again, it may be there twice."""
-        source = self._source
-        self.books.duplicates_possible += len(source.quarantining)
-        source.condemned.extendleft(reversed(source.quarantining.values()))
-        source.quarantining.clear()
+        self.books.duplicates_possible += self._source.interrupted()
 
     def quarantine_unavailable(self, now_s: float) -> None:
         """The quarantine accepts nothing: hold all that is bound for it."""
         self.quarantine_interrupted()
-        source = self._source
-        bound, source.condemned = source.condemned, deque()
-        self._stay(bound, now_s, RETRY_MAX_S)
+        self._stay(self._source.take_condemned(), now_s, RETRY_MAX_S)
 
     def _stay(self, bound: Iterable[tuple[Delivery, Verdict]], now_s: float, retry_in_s: float) -> None:
         """Keep what cannot go to the quarantine now."""
@@ -632,11 +605,11 @@ class Window:
                 held.append(delivery)
             elif self._source.parked.park(delivery, verdict, now_s, retry_in_s) and verdict.held_text:
                 self._kept.append((delivery, verdict))
-        self._hold(held)
+        self._source.hold_again(held)
 
     def _condemn(self, delivery: Delivery, verdict: Verdict, now_s: float) -> None:
         if self.limits.quarantine:
-            self._source.condemned.append((delivery, verdict))
+            self._source.condemn((delivery, verdict))
         elif self._source.parked.park(delivery, verdict, now_s, inf):
             self._kept.append((delivery, verdict))
 
@@ -650,17 +623,17 @@ class Window:
             self.trouble.over()
         source, parked = self._source, self._source.parked
         if not parked.everything_returned:
-            self._hold(parked.due(now_s))
+            self._source.hold_again(parked.take_due(now_s))
         elif self.destination_ready and not self.trouble.resting(now_s) and not self.publishing:
-            self._hold(parked.probes(alone=not source.held))
+            self._source.hold_again(parked.take_probes(alone=not source.held))
             return
         self._give_up_unroutable(now_s)
         if self._offsets is None:  # nothing of a stream can be requeued
-            for delivery, reason in parked.given_up(
+            for delivery, reason in parked.take_given_up(
                 now_s, self.limits.hold_timeout_s, returned=not self._quarantines_unroutable
             ):
                 self._requeue(delivery, reason)
-        source.condemned.extend(parked.offered(now_s))
+        source.condemn(*parked.take_offered(now_s))
 
     def confirm_overdue(self, now_s: float) -> bool:
         """Whether a publish has been unconfirmed for `confirm_timeout`; time blocked does not count."""
@@ -692,18 +665,10 @@ class Window:
 
     def _give_up_unroutable(self, now_s: float) -> None:
         if self._quarantines_unroutable:
-            for delivery in self._source.parked.unroutable(
+            for delivery in self._source.parked.take_unroutable(
                 now_s, self.limits.unroutable_timeout_s, self.last_forward_s
             ):
                 self._condemn(delivery, Verdict("unroutable", 312, "NO_ROUTE"), now_s)
-
-    def _hold(self, deliveries: list[Delivery]) -> None:
-        """Put deliveries back among the held, in the order of the source (invariant 5)."""
-        if len(deliveries) == 1:
-            # A broker may refuse thousands one by one: to sort for each of 8,000 took 2 s.
-            insort(self._source.held, deliveries[0])
-        elif deliveries:
-            self._source.held = deque(sorted([*deliveries, *self._source.held]))
 
     def _unpublish(self, number: int = 1) -> None:
         self.books.published -= number

@@ -78,7 +78,7 @@ def schedule(seed: int) -> str:
             size = chance.choice((1, 7, 64, 1000))
             relay.source_events(cutter.feed(bytes(data[position : position + size]), 0.0), 0.0)
             position += size
-            cutter.control.clear()
+            cutter.take_control()
     except MalformedFrameError:
         outcome = "malformed"
     assert books.imbalance == 0, books

@@ -177,11 +177,10 @@ class Process:
         if data:
             session.received_s = now_s
             events = session.cutter.feed(data, now_s)
-            for frame in session.cutter.control:
+            for frame in frames.split(session.cutter.take_control()):
                 if frame[0] == 1:
                     called = unpack_from(">HH", frame, 7)
                     session.answers.append((frame[2], (called[0], called[1]), frame[11:-1]))
-            session.cutter.control.clear()
             if events and session is self.source:
                 self.witness.hears_source(events)
                 self.relay.source_events(events, now_s)

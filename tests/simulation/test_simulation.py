@@ -12,6 +12,7 @@ from bridge.amqp.content import body_payloads, message_id
 from bridge.amqp.events import Confirm, Return
 from bridge.relay.quarantine import Quarantine
 from bridge.relay.steering import Steering
+from bridge.window.generations import SourceGeneration
 from bridge.window.memory import Memory
 from bridge.window.publishes import Publishes
 from bridge.window.window import Window
@@ -57,18 +58,18 @@ def believe_nacks(patch: pytest.MonkeyPatch) -> None:
 
 
 def ignore_returns(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Publishes, "fate", lambda *_, **__: "taken")
+    patch.setattr(Publishes, "resolve", lambda *_, **__: "taken")
 
 
 def doubt_nothing(patch: pytest.MonkeyPatch) -> None:
     """As if a return were about no more than one."""
-    fate = Publishes.fate
+    fate = Publishes.resolve
 
     def sure(self: Publishes, delivery: Delivery, *, accepted: bool) -> str:
         found = fate(self, delivery, accepted=accepted)
         return "taken" if found == "doubtful" else found
 
-    patch.setattr(Publishes, "fate", sure)
+    patch.setattr(Publishes, "resolve", sure)
 
 
 def ignore_returns_of_the_quarantine(patch: pytest.MonkeyPatch) -> None:
@@ -112,7 +113,7 @@ def keep_stale(patch: pytest.MonkeyPatch) -> None:
 
 
 def hold_in_any_order(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Window, "_hold", lambda self, deliveries: self._source.held.extend(deliveries))
+    patch.setattr(SourceGeneration, "hold_again", SourceGeneration.hold)
 
 
 def wait_for_ever(patch: pytest.MonkeyPatch) -> None:

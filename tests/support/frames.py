@@ -32,6 +32,16 @@ def frame(kind: int, channel: int, payload: bytes) -> bytes:
     return pack(">BHI", kind, channel, len(payload)) + payload + b"\xce"
 
 
+def split(data: bytes) -> list[bytes]:
+    """Whole frames, one by one."""
+    found: list[bytes] = []
+    while data:
+        stop = 8 + int.from_bytes(data[3:7], "big")
+        found.append(data[:stop])
+        data = data[stop:]
+    return found
+
+
 def short(value: str | bytes) -> bytes:
     raw = value.encode() if isinstance(value, str) else value
     return bytes([len(raw)]) + raw

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bridge import cli
-from bridge.observe.status import Status
 from bridge.settings.settings import options
 from tests.rig.bridge_process import BridgeProcess, StartBridge
 from tests.rig.waiting import wait_until
@@ -169,7 +168,13 @@ def test_a_second_signal_ends_it_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
     stops: list[None] = []
     monkeypatch.setattr(os, "_exit", ended.append)
     monkeypatch.setattr(time, "monotonic", iter((100.0, 100.9, 101.0)).__next__)
-    supervisor = SimpleNamespace(status=Status(), stop=lambda: stops.append(None))
+    supervisor = SimpleNamespace(stopping=False)
+
+    def stop() -> None:
+        supervisor.stopping = True
+        stops.append(None)
+
+    supervisor.stop = stop
     signals = cli.Signals(supervisor)  # type: ignore[arg-type]  # what it needs of one
     for number in (signal.SIGTERM, signal.SIGTERM):
         signals.received(number)

@@ -13,7 +13,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.amqp.content import ContentPreparer, HeaderPolicy
+from bridge.amqp.content import (
+    DELIVERY_MODE,
+    EMPTY_TABLE,
+    HEADERS,
+    PROPERTY_FLAGS,
+    TIMESTAMP,
+    UNSEEN_MASK,
+    ContentPreparer,
+    HeaderPolicy,
+    Prepared,
+    join_properties,
+    long_string,
+    split_properties,
+    table_with,
+)
 from bridge.amqp.cutter import Cutter
 from bridge.amqp.events import (
     Blocked,
@@ -28,7 +42,7 @@ from bridge.amqp.events import (
 )
 from bridge.errors import MalformedFrameError
 from tests.support import frames
-from tests.support.frames import PERSISTENT, confirm, content, deliver, method, returned, short
+from tests.support.frames import PERSISTENT, Properties, confirm, content, deliver, method, returned, short, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,7 +57,7 @@ class Sample:
 
     stream: bytes = b""
     events: list[object] = field(default_factory=list)
-    control: list[bytes] = field(default_factory=list)
+    control: bytes = b""
 
     def add(self, raw: bytes, *events: object) -> Sample:
         """Bytes that the bridge keeps, and the events that they complete."""
@@ -53,7 +67,7 @@ class Sample:
 
     def add_control(self, raw: bytes, *events: object) -> Sample:
         """A frame that the control plane sees, too."""
-        self.control.append(raw)
+        self.control += raw
         return self.add(raw, *events)
 
     def deliver(
@@ -65,10 +79,10 @@ class Sample:
         return self.add(deliver(delivery_tag, message, redelivered=redelivered, routing_key=key), delivery)
 
 
-def feed(chunks: Iterable[bytes], frame_max: int = 0) -> tuple[list[object], list[bytes]]:
-    """Events, runs of deliveries taken apart, and control frames."""
+def feed(chunks: Iterable[bytes], frame_max: int = 0) -> tuple[list[object], bytes]:
+    """Events, runs of deliveries taken apart, and the control plane's bytes."""
     cutter = Cutter(ContentPreparer(HeaderPolicy()))
-    cutter.frame_max = frame_max
+    cutter.agree(frame_max)
     events: list[object] = []
     for chunk in chunks:
         for event in cutter.feed(chunk, NOW_S):
@@ -77,7 +91,7 @@ def feed(chunks: Iterable[bytes], frame_max: int = 0) -> tuple[list[object], lis
                 events += event.items
             else:
                 events.append(event)
-    return events, cutter.control
+    return events, cutter.take_control()
 
 
 def chunked(stream: bytes, size: int) -> list[bytes]:
@@ -302,7 +316,7 @@ def test_a_brokers_protocol_header_is_the_control_planes(chunks: tuple[bytes, ..
     """A broker that refuses the protocol version answers with a bare header and closes (AMQP 0-9-1, 4.2.2)."""
     events, control = feed(chunks)
     assert events == []
-    assert b"".join(control) == b"AMQP\0\0\x09\x01"
+    assert control == b"AMQP\0\0\x09\x01"
 
 
 # --- Dropping ------------------------------------------------------------------------------------------------
@@ -317,7 +331,7 @@ def feed_dropping(pieces: Iterable[tuple[bool, bytes]], size: int) -> list[objec
         for chunk in chunked(piece, size):
             for event in cutter.feed(chunk, NOW_S):
                 events += event.items if isinstance(event, Deliveries) else (event,)
-    assert not cutter.control
+    assert not cutter.take_control()
     return events
 
 
@@ -464,7 +478,7 @@ def test_a_content_header_larger_than_agreed_is_read(size: int) -> None:
     for tag, properties in ((1, PERSISTENT), (2, large(9000)), (3, large(9000)), (4, PERSISTENT)):
         sample.deliver(tag, content(b"body", properties), 4)
     sample.add(returned(content(b"", large(9000))), Return(1, 312, "NO_ROUTE", ROUTE, content(b"", large(9000)), 0))
-    assert feed(chunked(sample.stream, size), frame_max=4096) == (sample.events, [])
+    assert feed(chunked(sample.stream, size), frame_max=4096) == (sample.events, b"")
 
 
 def test_a_content_header_is_bounded_too_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -508,3 +522,42 @@ def test_what_is_unfinished_changes_with_every_chunk_until_it_is_complete(step: 
         seen.append(cutter.unfinished)
     assert all(before != after for before, after in pairwise(seen))
     assert seen[0] == seen[-1] == (0, 0, 0)
+
+
+class Adding(ContentPreparer):
+    """As if `content` added a header of its own to every message."""
+
+    unseen_flags = -1
+
+    def prepare(self, header: bytes) -> Prepared | None:
+        """Add it, whatever else is done."""
+        prepared = super().prepare(header) or Prepared(header, 0)
+        properties = split_properties(prepared.header)
+        properties[HEADERS] = table_with(properties.get(HEADERS, EMPTY_TABLE), {b"via": long_string(b"bridge")})
+        return Prepared(join_properties(prepared.header, properties), prepared.delivery_count)
+
+
+@pytest.mark.parametrize("size", (1, 1000, 1 << 20))
+def test_a_header_that_content_adds_reaches_every_message_wherever_the_chunks_end(size: int) -> None:
+    """What may pass unseen is said in one place: the cutter asks it, also where it cuts messages whole."""
+    kinds: tuple[Properties, ...] = (
+        *(PERSISTENT, PERSISTENT, {"delivery_mode": b"\x01"}, {}, {**PERSISTENT, "content_type": b"text/plain"}),
+        *({**PERSISTENT, "headers": table({"k": b"V"})}, {**PERSISTENT, "user_id": b"somebody"}),
+    )
+    stream = b"".join(deliver(tag, content(b"body", kind)) for tag, kind in enumerate(kinds * 2, 1))
+    cutter = Cutter(Adding(HeaderPolicy()))
+    runs = [event for chunk in chunked(stream, size) for event in cutter.feed(chunk, NOW_S)]
+    found = [delivery.content for run in runs if isinstance(run, Deliveries) for delivery in run.items]
+    assert len(found) == len(kinds) * 2
+    assert all(b"\x03viaS\0\0\0\x06bridge" in each for each in found)
+
+
+def test_only_what_has_a_delivery_mode_and_nothing_before_it_passes_unseen() -> None:
+    """The one place that says so, against all flags there are: whatever passes unseen, `prepare` leaves as it is."""
+    preparer = ContentPreparer(HeaderPolicy())
+    for flags in range(0, 1 << 16, 4):
+        if flags & UNSEEN_MASK == preparer.unseen_flags:
+            present = [flag for flag in PROPERTY_FLAGS if flags & flag]
+            assert present[0] == DELIVERY_MODE
+            values = {flag: b"\0" * (8 if flag == TIMESTAMP else 1) for flag in present} | {DELIVERY_MODE: b"\x02"}
+            assert preparer.prepare(join_properties(content(b""), values)) is None

@@ -54,9 +54,9 @@ def delays(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     asked: list[float] = []
 
     class Recorded(Backoff):
-        def delay_s(self, now_s: float) -> float:
+        def begin_delay_s(self, now_s: float) -> float:
             asked.append(now_s)
-            return super().delay_s(now_s)
+            return super().begin_delay_s(now_s)
 
     monkeypatch.setattr(supervisor, "Backoff", Recorded)
     return asked

@@ -52,14 +52,14 @@ async def test_a_queue_that_delivers_nothing_is_begun_anew_and_three_times_in_va
         async with bridge(source, destination) as running:
             ended = running.status.source.generations_ended
             await eventually(lambda: ended.get("stalled") == 2)
-            assert running.status.stuck == ""
-            await eventually(lambda: running.status.stuck)
+            assert running.relay.steering.watchdog.stuck == ""
+            await eventually(lambda: running.relay.steering.watchdog.stuck)
             await eventually(lambda: ended == {"stalled": 3})
-            assert running.status.stuck.startswith(f"source: {words}")
-            assert running.status.stuck.endswith("began anew 3 times in vain")
+            assert running.relay.steering.watchdog.stuck.startswith(f"source: {words}")
+            assert running.relay.steering.watchdog.stuck.endswith("began anew 3 times in vain")
             source.answers[commands.Queue.Declare] = state(0)
             await eventually(lambda: len(source.peers) > 3 and source.peer.got(commands.Basic.Consume))
             source.peer.deliver(b"at last")
             await eventually(lambda: running.books.forwarded == 1)
-            await eventually(lambda: running.status.stuck == "")
+            await eventually(lambda: running.relay.steering.watchdog.stuck == "")
             assert len(destination.peers) == 1

@@ -333,7 +333,7 @@ async def test_a_silent_peer_is_dead_after_two_and_a_half_heartbeats_and_never_w
     now_s = asyncio.get_running_loop().time()
     tap.tick(now_s + 1e6)
     assert side.ends == []
-    tap.heartbeat_s = 10.0
+    tap.agree(10.0)
     tap.tick(now_s + 24.9)
     assert side.ends == []
     tap.tick(now_s + 26.0)
@@ -344,7 +344,7 @@ async def test_a_silent_peer_is_dead_after_two_and_a_half_heartbeats_and_never_w
 async def test_a_paused_tap_is_not_dead_and_feeds_aiormq_a_heartbeat_a_second() -> None:
     """The bridge itself does not read: the silence is its own."""
     tap, side, transport, reader = connected()
-    tap.heartbeat_s = 10.0
+    tap.agree(10.0)
     now_s = asyncio.get_running_loop().time()
     tap.pause(pause=True)
     tap.pause(pause=True)

@@ -246,23 +246,23 @@ def test_it_is_refused_also_when_what_was_refused_before_it_began_has_been_forgo
 def test_memory_is_full_for_too_long_after_ten_seconds_in_which_it_never_was_otherwise() -> None:
     source = Source()
     consumption = source.consume()
-    assert not consumption.full_too_long(1000.0)
+    assert not consumption.watch_memory(1000.0)
     source.fill_memory()
-    assert not consumption.full_too_long(1001.0)
-    assert not consumption.full_too_long(1001.0 + MEMORY_FULL_S - 0.1)
+    assert not consumption.watch_memory(1001.0)
+    assert not consumption.watch_memory(1001.0 + MEMORY_FULL_S - 0.1)
     source.take()
     source.confirm(1)
-    assert not consumption.full_too_long(1002.0 + MEMORY_FULL_S)
+    assert not consumption.watch_memory(1002.0 + MEMORY_FULL_S)
     source.receive_each(delivery(2, b"x" * LARGE))
-    assert not consumption.full_too_long(1003.0 + MEMORY_FULL_S)
-    assert consumption.full_too_long(1003.0 + 2 * MEMORY_FULL_S)
+    assert not consumption.watch_memory(1003.0 + MEMORY_FULL_S)
+    assert consumption.watch_memory(1003.0 + 2 * MEMORY_FULL_S)
 
 
 def test_memory_is_no_matter_while_no_consumer_delivers() -> None:
     source = Source()
     source.fill_memory()
-    assert not source.consumption.full_too_long(1000.0)
-    assert not source.consumption.full_too_long(1000.0 + MEMORY_FULL_S)
+    assert not source.consumption.watch_memory(1000.0)
+    assert not source.consumption.watch_memory(1000.0 + MEMORY_FULL_S)
 
 
 def test_after_shedding_no_more_fit_than_were_in_memory_then_and_at_least_one() -> None:
@@ -270,11 +270,11 @@ def test_after_shedding_no_more_fit_than_were_in_memory_then_and_at_least_one() 
     source.consume()
     source.receive(1, 2)
     source.receive_each(delivery(3, b"x" * LARGE))
-    source.consumption.full_too_long(1000.0)
+    source.consumption.watch_memory(1000.0)
     source.consumption.shed()
     assert source.consumption.fitting == 3
     assert source.consumption.take_cancels() == ["ct-1"]
-    assert not source.consumption.full_too_long(1000.0 + MEMORY_FULL_S), "it is being cancelled"
+    assert not source.consumption.watch_memory(1000.0 + MEMORY_FULL_S), "it is being cancelled"
     empty = Source()
     empty.consume()
     empty.consumption.shed()

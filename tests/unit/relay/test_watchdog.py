@@ -33,12 +33,12 @@ class Scene(Bridge):
         for _ in range(round(seconds * 20)):
             self.wait(0.05)
             self.watchdog.look_due(self.now_s)
-            if (ending := self.watchdog.destination(self.now_s)) is not None:
+            if (ending := self.watchdog.watch_destination(self.now_s)) is not None:
                 self.endings.append(ending.reason)
                 self.relay.destination_lost(self.now_s)
                 self.open_destination()
                 self.to_destination()
-            if (ending := self.watchdog.source(self.now_s)) is not None:
+            if (ending := self.watchdog.watch_source(self.now_s)) is not None:
                 self.endings.append(ending.reason)
                 self.begin_source_anew()
 
@@ -127,11 +127,11 @@ def test_a_large_message_on_a_slow_way_is_waited_for_while_its_bytes_move() -> N
     scene.to_destination()
     for unsent_bytes in range(9_000_000, 0, -1_000_000):
         scene.now_s += TIMEOUT_S - 1
-        assert scene.watchdog.destination(scene.now_s, unsent_bytes) is None
+        assert scene.watchdog.watch_destination(scene.now_s, unsent_bytes) is None
     scene.now_s += 1
-    assert scene.watchdog.destination(scene.now_s, 0) is None, "all is sent; now the confirm may take its time"
+    assert scene.watchdog.watch_destination(scene.now_s, 0) is None, "all is sent; now the confirm may take its time"
     scene.now_s += TIMEOUT_S
-    ending = scene.watchdog.destination(scene.now_s, 0)
+    ending = scene.watchdog.watch_destination(scene.now_s, 0)
     assert ending is not None
     assert ending.reason == "confirm-timeout"
 
@@ -144,7 +144,7 @@ def test_bytes_of_other_messages_do_not_hide_a_confirm_that_never_comes() -> Non
     scene.destination(confirm(2))
     for unsent_bytes in (8192, 4096, 12288):
         scene.now_s += 0.4 * TIMEOUT_S
-        ending = scene.watchdog.destination(scene.now_s, unsent_bytes)
+        ending = scene.watchdog.watch_destination(scene.now_s, unsent_bytes)
     assert ending is not None
     assert ending.reason == "confirm-timeout"
 
@@ -153,9 +153,9 @@ def test_bytes_that_do_not_move_are_not_waited_for() -> None:
     scene = Scene()
     scene.source(deliver(1, M))
     scene.to_destination()
-    assert scene.watchdog.destination(scene.now_s, 1000) is None
+    assert scene.watchdog.watch_destination(scene.now_s, 1000) is None
     scene.now_s += TIMEOUT_S
-    assert scene.watchdog.destination(scene.now_s, 1000) is not None
+    assert scene.watchdog.watch_destination(scene.now_s, 1000) is not None
 
 
 # --- The source: answers that do not come --------------------------------------------------------------------

@@ -34,27 +34,27 @@ class Scene:
 
     def due(self, now_s: float) -> list[int]:
         """What is published again."""
-        return [d.delivery_tag for d in self.parked.due(now_s)]
+        return [d.delivery_tag for d in self.parked.take_due(now_s)]
 
     def taken(self) -> list[int]:
         """What is published again since another message was taken."""
-        return [d.delivery_tag for d in self.parked.taken()]
+        return [d.delivery_tag for d in self.parked.accepted()]
 
     def probes(self, *, alone: bool) -> list[int]:
         """What tries whether the destination has a route again, in order."""
-        return sorted(d.delivery_tag for d in self.parked.probes(alone=alone))
+        return sorted(d.delivery_tag for d in self.parked.take_probes(alone=alone))
 
     def given_up(self, now_s: float) -> list[tuple[int, str]]:
         """What has been refused for 100 s."""
-        return [(d.delivery_tag, reason) for d, reason in self.parked.given_up(now_s, 100.0, returned=True)]
+        return [(d.delivery_tag, reason) for d, reason in self.parked.take_given_up(now_s, 100.0, returned=True)]
 
     def unroutable(self, now_s: float, accepted_s: float | None, timeout_s: float = 100.0) -> list[int]:
         """What goes to the quarantine for want of a route."""
-        return [d.delivery_tag for d in self.parked.unroutable(now_s, timeout_s, accepted_s)]
+        return [d.delivery_tag for d in self.parked.take_unroutable(now_s, timeout_s, accepted_s)]
 
     def offered(self, now_s: float) -> list[tuple[int, Verdict]]:
         """What the quarantine is offered again."""
-        return [(d.delivery_tag, verdict) for d, verdict in self.parked.offered(now_s)]
+        return [(d.delivery_tag, verdict) for d, verdict in self.parked.take_offered(now_s)]
 
 
 def test_a_returned_message_is_tried_again_ever_more_rarely() -> None:
@@ -224,4 +224,4 @@ def test_the_returned_are_not_given_up_where_they_go_to_the_quarantine() -> None
     scene = Scene()
     scene.returned(1)
     scene.park(2, 0.0, 5.0)
-    assert [d.delivery_tag for d, _ in scene.parked.given_up(100.0, 100.0, returned=False)] == [2]
+    assert [d.delivery_tag for d, _ in scene.parked.take_given_up(100.0, 100.0, returned=False)] == [2]

@@ -32,23 +32,23 @@ class Scene:
         self.seconds = Histogram()
         self.publishes = Publishes(self.seconds, target)
         if delivery_tags:
-            self.publishes.add([delivery(tag) for tag in delivery_tags], 0.0, SOURCE)
+            self.publishes.publish([delivery(tag) for tag in delivery_tags], 0.0, SOURCE)
 
     def publish(self, *deliveries: Delivery) -> None:
         """Some more."""
-        self.publishes.add(list(deliveries), 0.0, SOURCE)
+        self.publishes.publish(list(deliveries), 0.0, SOURCE)
 
     def fate(self, of: Delivery, *, accepted: bool = True) -> str:
         """Confirm one, wherever it stands, and ask what that means."""
         waiting = self.publishes
         seqno = waiting.next_seqno - len(waiting) + list(waiting._places).index(of)
         waiting.confirm(seqno, 0.0, multiple=False)
-        return waiting.fate(of, accepted=accepted)
+        return waiting.resolve(of, accepted=accepted)
 
     def fates(self) -> list[str]:
         """Confirm all at once, and ask what that means for each."""
         _, confirmed = self.publishes.confirm(0, 0.0, multiple=True)
-        return [self.publishes.fate(d, accepted=True) for d in confirmed if d is not None]
+        return [self.publishes.resolve(d, accepted=True) for d in confirmed if d is not None]
 
     def confirm(self, publish_seqno: int, now_s: float = 0.0, *, multiple: bool = False) -> tuple[int, list[int]]:
         """The first publish_seqno, and delivery tags; 0 for what was confirmed before."""
@@ -98,8 +98,8 @@ def test_a_confirm_of_what_was_never_published_is_malformed(publish_seqno: int) 
 def test_delivery_tags_rise_from_the_last_publish_that_went_back() -> None:
     scene = Scene(11, 12)
     assert scene.publishes.rise_from(1)
-    scene.publishes.add([delivery(3), delivery(13)], 0.0, SOURCE)
-    scene.publishes.add([delivery(14)], 0.0, SOURCE)
+    scene.publishes.publish([delivery(3), delivery(13)], 0.0, SOURCE)
+    scene.publishes.publish([delivery(14)], 0.0, SOURCE)
     assert not scene.publishes.rise_from(2)
     assert scene.publishes.rise_from(3)
 
@@ -107,8 +107,8 @@ def test_delivery_tags_rise_from_the_last_publish_that_went_back() -> None:
 def test_each_confirm_is_timed_by_its_own_batch_when_it_comes() -> None:
     """Else the first of a batch would seem to have waited as long as its last."""
     scene = Scene(*range(11, 15))
-    scene.publishes.add([delivery(15), delivery(16)], 1.0, SOURCE)
-    scene.publishes.add([delivery(17)], 2.0, SOURCE)
+    scene.publishes.publish([delivery(15), delivery(16)], 1.0, SOURCE)
+    scene.publishes.publish([delivery(17)], 2.0, SOURCE)
     seconds = []
 
     def confirm(publish_seqno: int, now_s: float, *, multiple: bool = False) -> None:
@@ -128,8 +128,8 @@ def test_each_confirm_is_timed_by_its_own_batch_when_it_comes() -> None:
 
 def test_a_batch_that_was_confirmed_out_of_turn_is_not_timed_again() -> None:
     scene = Scene(11)
-    scene.publishes.add([delivery(12)], 1.0, SOURCE)
-    scene.publishes.add([delivery(13), delivery(14)], 1.0, SOURCE)
+    scene.publishes.publish([delivery(12)], 1.0, SOURCE)
+    scene.publishes.publish([delivery(13), delivery(14)], 1.0, SOURCE)
     for publish_seqno in (2, 3, 1):
         scene.confirm(publish_seqno, 2.0)
     assert (sum(scene.seconds.counts), scene.seconds.total) == (3, 2.0 + 1.0 + 1.0)
@@ -146,7 +146,7 @@ def test_whatever_the_order_every_confirm_is_timed_once(sizes: list[int], confir
     published: dict[int, float] = {}
     for number, size in enumerate(sizes):
         published |= dict.fromkeys(range(len(published) + 1, len(published) + size + 1), float(number))
-        scene.publishes.add([delivery(1) for _ in range(size)], float(number), SOURCE)
+        scene.publishes.publish([delivery(1) for _ in range(size)], float(number), SOURCE)
     last, total = len(published), 0.0
     for count, (publish_seqno, multiple) in enumerate([*confirms, (0, True)]):
         if publish_seqno > last or not (publish_seqno or multiple):
@@ -163,8 +163,8 @@ def test_whatever_the_order_every_confirm_is_timed_once(sizes: list[int], confir
 def test_overdue_is_the_age_of_the_oldest_whatever_else_is_confirmed() -> None:
     scene = Scene()
     assert not scene.publishes.overdue(100.0, 30.0), "nothing is published"
-    scene.publishes.add([delivery(1), delivery(2)], 100.0, SOURCE)
-    scene.publishes.add([delivery(3), delivery(4)], 120.0, SOURCE)
+    scene.publishes.publish([delivery(1), delivery(2)], 100.0, SOURCE)
+    scene.publishes.publish([delivery(3), delivery(4)], 120.0, SOURCE)
     assert not scene.publishes.overtaken
     scene.confirm(2, 129.0)
     scene.confirm(3, 129.0)
@@ -182,12 +182,12 @@ def test_overdue_is_the_age_of_the_oldest_whatever_else_is_confirmed() -> None:
 def test_time_blocked_does_not_make_overdue_however_often() -> None:
     scene = Scene()
     scene.publishes.unblocked(90.0)
-    scene.publishes.add([delivery(1)], 100.0, SOURCE)
+    scene.publishes.publish([delivery(1)], 100.0, SOURCE)
     for blocked_s in (110.0, 220.0):
         scene.publishes.blocked(blocked_s)
         scene.publishes.blocked(blocked_s + 50.0)
         scene.publishes.unblocked(blocked_s + 100.0)
-    scene.publishes.add([delivery(2)], 325.0, SOURCE)
+    scene.publishes.publish([delivery(2)], 325.0, SOURCE)
     assert not scene.publishes.overdue(329.9, 30.0)
     assert scene.publishes.overdue(330.0, 30.0), "10 s each before it was blocked, and 10 s after that"
     scene.confirm(1, 331.0)
@@ -198,7 +198,7 @@ def test_time_blocked_does_not_make_overdue_however_often() -> None:
 def test_what_waits_is_orphaned_for_every_other_source_generation() -> None:
     scene = Scene()
     assert not scene.publishes.orphaned_for(SOURCE), "nothing waits"
-    scene.publishes.add([delivery(1), delivery(2)], 0.0, SOURCE)
+    scene.publishes.publish([delivery(1), delivery(2)], 0.0, SOURCE)
     assert not scene.publishes.orphaned_for(SOURCE)
     assert scene.publishes.orphaned_for(object())
     scene.confirm(2)
@@ -271,7 +271,7 @@ def test_returns_in_another_order_are_found_too() -> None:
     scene.publish(*several)
     scene.returned(b"other")
     scene.publishes.confirm(4, 0.0, multiple=False)
-    scene.publishes.fate(several[3], accepted=True)
+    scene.publishes.resolve(several[3], accepted=True)
     scene.returned(b"same")
     scene.returned(b"same")
     assert [scene.fate(d) for d in several[:3]] == ["returned", "returned", "returned"]
