@@ -41,6 +41,14 @@ class Target:
         return self.keeps_keys or self.may_fan_out
 
     @property
+    def without_route(self) -> str:
+        """What is wrong when no message has a route, for an operator."""
+        if not self.exchange:
+            return f'there is no queue "{self.routing_key}"'
+        which = "their keys" if self.keeps_keys else f'key "{self.routing_key}"'
+        return f'no queue is bound to exchange "{self.exchange}" for {which}'
+
+    @property
     def route(self) -> bytes:
         """Exchange and routing key as they stand in a publish; the key is empty where each message keeps its own."""
         return self._exchange + short_string((self.routing_key or "").encode())

@@ -72,6 +72,8 @@ class Keeper:
     ) -> None:
         """`make` makes the next session, not opened yet."""
         self.session: Session | None = None
+        self.told_generation = 0
+        """The present generation, once it was said to have begun; else 0."""
         self._owner = owner
         self._side = side
         self._status = status
@@ -146,10 +148,12 @@ class Keeper:
 
     def _tell_began(self, index: int) -> None:
         url = self._side.safe_urls[index]
+        self.told_generation = self._status.generation
         log.info("%s generation %d began", self._side.name, self._status.generation, extra={"url": url})
 
     def _ended(self, reason: str, text: str, bug: Exception | None, *, tell: bool) -> None:
         status = self._status
+        self.told_generation = 0
         status.ended(reason, text)
         if not tell:
             return

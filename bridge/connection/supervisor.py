@@ -16,8 +16,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bridge.amqp.content import HeaderPolicy, message_id
+from bridge.amqp.content import HeaderPolicy
 from bridge.connection.keeper import Keeper, News
+from bridge.connection.reporter import Reporter
 from bridge.connection.session import DestinationSession, SourceSession
 from bridge.connection.tap import Pump
 from bridge.errors import BridgeError, ConnectError
@@ -25,7 +26,6 @@ from bridge.observe.status import Status
 from bridge.relay.backoff import Backoff
 from bridge.relay.consumer import Consumer
 from bridge.relay.plan import Plan
-from bridge.relay.queue import QueueFacts
 from bridge.relay.relay import Relay
 from bridge.relay.steering import Action, AskQueue, Consume, EndGeneration, OpenQuarantine, Stop
 from bridge.window.books import Books
@@ -87,11 +87,9 @@ class Supervisor:
         self._errands: set[asyncio.Task[None]] = set()
         """What the source's broker has been asked, and is to answer."""
         self._quarantine_news = News()
+        self._reporter = Reporter(self.relay, self.status, settings)
         self._left_in_flight = 0
         """Messages in flight when the last decision was asked for: the last decision of all requeues them."""
-        self._trouble_logged = ""
-        self._consumer_told = Consumer.OFF
-        self._facts_told = QueueFacts(queue_type=settings.stated_source_type)
 
     def _backoff(self) -> Backoff:
         return Backoff(self.settings.reconnect_min, self.settings.reconnect_max, random.random)
@@ -167,7 +165,7 @@ class Supervisor:
             for tap in (self._pump.source, self._pump.destination):
                 if tap is not None:
                     tap.tick(now_s)
-            self._tell()
+            self._reporter.tell(self._source.told_generation)
 
     def _decide(self, now_s: float) -> None:
         destination = self._pump.destination
@@ -232,7 +230,6 @@ class Supervisor:
         else:
             self.relay.started(before, now_s)
             self._pump.run(now_s)
-            log.info("consuming", extra={"queue": self.settings.source_queue, "prefetch": prefetch})
 
     async def _open_quarantine(self, session: SourceSession) -> None:
         loop = asyncio.get_running_loop()
@@ -260,55 +257,6 @@ class Supervisor:
             self.relay.steering.queue_answered(found, now_s)
 
     # --- What others see ---------------------------------------------------------------------------------
-
-    def _tell(self) -> None:
-        """Log what an operator acts on."""
-        for delivery, verdict in self.relay.quarantine.take_confirmed():
-            log.warning(
-                "message quarantined: %s",
-                verdict.reason,
-                extra={
-                    "message_id": message_id(delivery.content),
-                    "reason": verdict.reason,
-                    "reply_code": verdict.reply_code,
-                    "reply_text": verdict.reply_text,
-                    "size_bytes": delivery.body_size,
-                    "queue": self.settings.quarantine_queue_name,
-                },
-            )
-        for delivery, verdict in self.window.take_kept():
-            log.warning(
-                "message held, since nobody accepts it: %s",
-                verdict.held_text or verdict.reply_text or verdict.reason,
-                extra={
-                    "message_id": message_id(delivery.content),
-                    "reason": verdict.reason,
-                    "reply_code": verdict.reply_code,
-                    "reply_text": verdict.reply_text,
-                    "size_bytes": delivery.body_size,
-                },
-            )
-        status = self.status.destination
-        blocked = status.up and self.window.blocked
-        if blocked is not status.blocked:
-            status.block(blocked=blocked)
-            log.warning("destination %s", "blocked by the broker (an alarm)" if blocked else "no longer blocked")
-        if self.relay.steering.consumer is not self._consumer_told:
-            self._consumer_told = self.relay.steering.consumer
-            if self._consumer_told is Consumer.LOST:
-                log.warning(
-                    "the source cancelled the consumer (queue %s was deleted or has moved); forwarding what is held",
-                    self.settings.source_queue,
-                )
-        facts = self.relay.steering.facts
-        if self.status.source.up and facts != self._facts_told:
-            self._facts_told = facts
-            if facts.advice:
-                log.warning("source queue %s %s", self.settings.source_queue, facts.advice)
-        trouble = self.window.hindrance
-        if bool(trouble) is not bool(self._trouble_logged):
-            log.warning("destination %s", trouble or "takes messages again")
-            self._trouble_logged = trouble
 
     def snapshot(self) -> tuple[Books, Status]:
         """Return a consistent copy of books and status; to be called on the event loop's thread."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 HIDDEN = "***"
 _OWN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 """What every record has; anything else was given as `extra`."""
+LONG_SECRET = 8
+"""From so many characters on a secret is hidden inside of words, too."""
 _NOT_AFTER_THESE = r"(?<!://)(?<!user ')"
 """A user stands there, in a URL or in what RabbitMQ says, and may be named like the password: `guest`."""
 
@@ -40,7 +42,7 @@ class _Formatter(logging.Formatter):
         # The longest first: one secret may be a part of another.
         forms = {form for secret in self._secrets() for form in _forms(secret)}
         for form in sorted(forms, key=len, reverse=True):
-            text = re.sub(_NOT_AFTER_THESE + re.escape(form), HIDDEN, text)
+            text = re.sub(_NOT_AFTER_THESE + _standing(form), HIDDEN, text)
         return text
 
     def _fields(self, record: logging.LogRecord) -> dict[str, object]:
@@ -63,6 +65,15 @@ class _Formatter(logging.Formatter):
 
     def _exception(self, record: logging.LogRecord) -> str:
         return self._hide(self.formatException(record.exc_info)) if record.exc_info else ""
+
+
+def _standing(form: str) -> str:
+    """Return a pattern of a secret in a text.
+
+    A short one counts only where it stands apart: to hide it inside of words would show what it is.
+    """
+    pattern = re.escape(form)
+    return pattern if len(form) >= LONG_SECRET else rf"(?<!\w){pattern}(?!\w)"
 
 
 def _forms(secret: str) -> set[str]:

@@ -143,6 +143,11 @@ class Steering:
         return self._source.consumer
 
     @property
+    def prefetch(self) -> int:
+        """The prefetch of the newest consumer."""
+        return self._source.prefetch
+
+    @property
     def cancelling(self) -> bool:
         """Whether a consumer is being cancelled: all, or the one that is replaced."""
         return self._source.cancelling

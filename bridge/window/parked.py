@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from bridge.window.blame import Verdict
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from bridge.amqp.events import Delivery
+    from bridge.amqp.events import Close, Delivery
     from bridge.amqp.target import Target
-    from bridge.window.blame import Verdict
     from bridge.window.pace import Trouble
 
 ASIDE_RETRY_MAX_S = 30.0
@@ -30,6 +31,8 @@ RETURNS_IN_A_ROW = 3
 EXCHANGE_IN_A_ROW = 64
 """The same of an exchange, where a route may be a matter of the message's key or headers: that many different ones, or
 a quarter of the window."""
+NO_ROUTE = 312
+"""The reply code of a return (AMQP 0-9-1, 1.2)."""
 RETRIES_AT_ONCE = 8
 """So many are tried again at a time at most: each of them makes the others' confirms dearer."""
 
@@ -44,6 +47,8 @@ class Waiting:
     attempts: int = 1
     verdict: Verdict | None = None
     """Set when it is the quarantine that it waits for."""
+    forbidden: Close | None = None
+    """The close that its routing key brought about; None where it was returned."""
 
 
 class Parked:
@@ -81,19 +86,25 @@ class Parked:
         if parked:
             why = parked[0].held_text or parked[0].reply_text or parked[0].reason
             return f"rejects {_messages(len(parked))} ({why}); holding them, no quarantine accepts them"
-        if self.waiting:
-            return f"has no route for {_messages(len(self.waiting))}; trying again"
-        return ""
+        if not self.waiting:
+            return ""
+        closes = [w.forbidden for w in self.waiting.values() if w.forbidden is not None]
+        if closes:
+            return f"refuses the keys of {_messages(len(closes))} ({closes[0].reply_text}); trying again"
+        return f"has no route for {_messages(len(self.waiting))}; trying again"
 
     # --- In ----------------------------------------------------------------------------------------------
 
-    def returned(self, delivery: Delivery, now_s: float) -> bool:
-        """Set it aside, since it has no route; return whether none has, by now."""
+    def returned(self, delivery: Delivery, now_s: float, forbidden: Close | None = None) -> bool:
+        """Set it aside, since it has no route; return whether none has, by now.
+
+        `forbidden` is the close that its routing key brought about, where it was not returned.
+        """
         before = self.retried.pop(delivery.delivery_tag, None)
         attempts = before.attempts + 1 if before else 1
         since_s = before.since_s if before else now_s
         retry_at_s = now_s + self._trouble.delay_s(attempts, ASIDE_RETRY_MAX_S)
-        self.waiting[delivery.delivery_tag] = Waiting(delivery, since_s, retry_at_s, attempts)
+        self.waiting[delivery.delivery_tag] = Waiting(delivery, since_s, retry_at_s, attempts, None, forbidden)
         if before is None or self._routeless or not self._routes_differ:
             # Else it says the same again of this message's route, and nothing of the destination.
             self.returns_in_a_row += 1
@@ -133,7 +144,9 @@ class Parked:
         due = (t for t, w in self.waiting.items() if w.verdict is None and now_s >= w.retry_at_s)
         return self._retry(list(islice(due, RETRIES_AT_ONCE)))
 
-    def take_unroutable(self, now_s: float, timeout_s: float, accepted_s: float | None) -> list[Delivery]:
+    def take_unroutable(
+        self, now_s: float, timeout_s: float, accepted_s: float | None
+    ) -> list[tuple[Delivery, Verdict]]:
         """Hand over the returned that are too many or have waited for `timeout_s` (0: for ever), the oldest first.
 
         `accepted_s` is when the destination last accepted a message.
@@ -143,11 +156,11 @@ class Parked:
         returned = sorted((w.since_s, t) for t, w in self.waiting.items() if w.verdict is None)
         surplus = len(returned) - self._most
         gone = [
-            tag
+            self.waiting.pop(tag)
             for number, (since_s, tag) in enumerate(returned)
             if since_s <= accepted_s and (number < surplus or 0 < timeout_s <= now_s - since_s)
         ]
-        return [self.waiting.pop(tag).delivery for tag in gone]
+        return [(w.delivery, _unroutable(w.forbidden)) for w in gone]
 
     def take_given_up(self, now_s: float, hold_timeout_s: float, *, returned: bool) -> list[tuple[Delivery, str]]:
         """Hand over those that have been refused for so long, each with the reason; the `returned`, too, or not."""
@@ -183,6 +196,11 @@ class Parked:
         again = {tag: self.waiting.pop(tag) for tag in delivery_tags}
         self.retried |= again
         return [waiting.delivery for waiting in again.values()]
+
+
+def _unroutable(forbidden: Close | None) -> Verdict:
+    code, text = (NO_ROUTE, "NO_ROUTE") if forbidden is None else (forbidden.reply_code, forbidden.reply_text)
+    return Verdict("unroutable", code, text)
 
 
 def _messages(number: int) -> str:

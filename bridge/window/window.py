@@ -384,7 +384,7 @@ class Window:
             self._refused("closed", close.reply_text, now_s)
         for delivery in ruling.guilty:
             if ruling.verdict is None:
-                self._set_aside(delivery, now_s)
+                self._set_aside(delivery, now_s, close)
             else:
                 self._condemn(delivery, ruling.verdict, now_s)
         return ruling.innocent
@@ -652,10 +652,13 @@ class Window:
         destination.publish_window.narrow(destination.publishes.next_seqno)
         self.trouble.refused(f"refuses messages ({reason}: {text})", now_s)
 
-    def _set_aside(self, delivery: Delivery, now_s: float) -> None:
+    def _set_aside(self, delivery: Delivery, now_s: float, forbidden: Close | None = None) -> None:
         """The destination has no route for it: try it again later, let the others pass."""
-        if self._source.parked.returned(delivery, now_s):
-            self._refused("returned", "no queue is bound for them", now_s)
+        if self._source.parked.returned(delivery, now_s, forbidden):
+            if forbidden is None:
+                self._refused("returned", self.target.without_route, now_s)
+            else:
+                self._refused("closed", forbidden.reply_text, now_s)
         elif self.parked > self.limits.prefetch // 4:
             self._give_up_unroutable(now_s)
 
@@ -665,10 +668,10 @@ class Window:
 
     def _give_up_unroutable(self, now_s: float) -> None:
         if self._quarantines_unroutable:
-            for delivery in self._source.parked.take_unroutable(
+            for delivery, verdict in self._source.parked.take_unroutable(
                 now_s, self.limits.unroutable_timeout_s, self.last_forward_s
             ):
-                self._condemn(delivery, Verdict("unroutable", 312, "NO_ROUTE"), now_s)
+                self._condemn(delivery, verdict, now_s)
 
     def _unpublish(self, number: int = 1) -> None:
         self.books.published -= number

@@ -169,7 +169,18 @@ def test_a_user_that_is_named_like_a_password_is_shown() -> None:
 def test_a_short_secret_does_not_break_the_line() -> None:
     found = render_json(record("level 1 of e", number=1), "e", "1", '"')
     assert found["level"] == "warning"
-    assert found["event"] == f"l{HIDDEN}v{HIDDEN}l {HIDDEN} of {HIDDEN}"
+    assert found["event"] == f"level {HIDDEN} of {HIDDEN}"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    (
+        ("the queue is queried by queen", "the queue is queried by queen"),
+        ("amqp://user:que@host, 'que' and que.", f"amqp://user:{HIDDEN}@host, '{HIDDEN}' and {HIDDEN}."),
+    ),
+)
+def test_a_short_secret_inside_of_a_word_is_not_shown_by_being_hidden(text: str, shown: str) -> None:
+    assert render_json(record(text), "que")["event"] == shown
 
 
 def test_the_settings_secrets_are_hidden_also_from_files_read_later(

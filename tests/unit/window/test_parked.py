@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bridge.amqp.events import Close
 from bridge.window.blame import Verdict
 from bridge.window.pace import Trouble
 from bridge.window.parked import ASIDE_RETRY_MAX_S, RETRIES_AT_ONCE, RETURNS_IN_A_ROW, Parked
@@ -50,7 +51,7 @@ class Scene:
 
     def unroutable(self, now_s: float, accepted_s: float | None, timeout_s: float = 100.0) -> list[int]:
         """What goes to the quarantine for want of a route."""
-        return [d.delivery_tag for d in self.parked.take_unroutable(now_s, timeout_s, accepted_s)]
+        return [d.delivery_tag for d, _ in self.parked.take_unroutable(now_s, timeout_s, accepted_s)]
 
     def offered(self, now_s: float) -> list[tuple[int, Verdict]]:
         """What the quarantine is offered again."""
@@ -225,3 +226,15 @@ def test_the_returned_are_not_given_up_where_they_go_to_the_quarantine() -> None
     scene.returned(1)
     scene.park(2, 0.0, 5.0)
     assert [d.delivery_tag for d, _ in scene.parked.take_given_up(100.0, 100.0, returned=False)] == [2]
+
+
+def test_what_goes_to_the_quarantine_for_want_of_a_permission_says_so_there() -> None:
+    scene = Scene(target=OWN_KEYS)
+    forbidden = Close(1, 403, "ACCESS_REFUSED - topic")
+    scene.parked.returned(delivery(1), 0.0, forbidden)
+    scene.parked.returned(delivery(2), 0.0)
+    found = scene.parked.take_unroutable(100.0, 100.0, 50.0)
+    assert [(d.delivery_tag, v.reason, v.reply_code) for d, v in found] == [
+        (1, "unroutable", 403),
+        (2, "unroutable", 312),
+    ]

@@ -215,7 +215,7 @@ def test_so_many_returns_in_a_row_blame_the_destination_and_the_oldest_is_tried_
     scene.take()
     for tag in range(1, RETURNS_IN_A_ROW + 1):
         scene.refuse_route(tag, tag)
-    assert scene.window.hindrance == "refuses messages (returned: no queue is bound for them)"
+    assert scene.window.hindrance == 'refuses messages (returned: there is no queue "dq")'
     for tag in range(RETURNS_IN_A_ROW + 1, 7):
         scene.refuse_route(tag, tag)
     scene.receive(7)
@@ -364,6 +364,25 @@ def test_with_keys_of_their_own_a_refused_permission_is_the_messages() -> None:
     assert scene.take() == [2]
     assert scene.verdicts() == []
     assert scene.books.held == 1
+    assert scene.window.hindrance == "refuses the keys of 1 message (ACCESS_REFUSED); trying again"
+    scene.confirm(1)
+    scene.wait(scene.window.limits.unroutable_timeout_s)
+    scene.receive(3)
+    scene.wait(0.1)
+    assert scene.verdicts() == []
+
+
+def test_when_the_permission_for_every_key_is_refused_that_is_what_the_bridge_says() -> None:
+    scene = Scene(target=OWN_KEYS, prefetch=12)
+    scene.receive(1, 2, 3)
+    for _ in range(3):
+        scene.take()
+        scene.lose_destination(403, "ACCESS_REFUSED")
+        scene.reopen_destination()
+        scene.take()
+        scene.lose_destination(403, "ACCESS_REFUSED")
+        scene.reopen_destination()
+    assert scene.window.hindrance == "refuses messages (closed: ACCESS_REFUSED)"
 
 
 TOO_LARGE = "PRECONDITION_FAILED - message size 4 is larger than configured max size 3"

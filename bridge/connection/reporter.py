@@ -1,0 +1,95 @@
+"""The reporter logs what an operator acts on, each change once: it looks at the bridge from time to time.
+
+What a side's connections come to is told by its keeper, which knows why.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from bridge.amqp.content import message_id
+from bridge.relay.consumer import Consumer
+from bridge.relay.queue import QueueFacts
+
+if TYPE_CHECKING:
+    from bridge.amqp.events import Delivery
+    from bridge.observe.status import Status
+    from bridge.relay.relay import Relay
+    from bridge.settings.settings import Settings
+    from bridge.window.blame import Verdict
+
+log = logging.getLogger(__name__)
+
+
+class Reporter:
+    """What has been logged of one bridge, and what is new."""
+
+    def __init__(self, relay: Relay, status: Status, settings: Settings) -> None:
+        self._relay = relay
+        self._status = status
+        self._source_queue = settings.source_queue
+        self._quarantine_queue = settings.quarantine_queue_name
+        self._consumer = Consumer.OFF
+        self._consuming = (0, 0)
+        """The source generation that consumes, and its prefetch."""
+        self._facts = QueueFacts(queue_type=settings.stated_source_type)
+        self._troubled = False
+
+    def tell(self, source_generation: int) -> None:
+        """Log what is new; `source_generation` is the present one, or 0 as long as nothing was said of it."""
+        self._tell_messages()
+        self._tell_source(source_generation)
+        self._tell_destination()
+
+    def _tell_messages(self) -> None:
+        for delivery, verdict in self._relay.quarantine.take_confirmed():
+            extra = _described(delivery, verdict) | {"queue": self._quarantine_queue}
+            log.warning("message quarantined: %s", verdict.reason, extra=extra)
+        for delivery, verdict in self._relay.window.take_kept():
+            why = verdict.held_text or verdict.reply_text or verdict.reason
+            log.warning("message held, since nobody accepts it: %s", why, extra=_described(delivery, verdict))
+
+    def _tell_source(self, generation: int) -> None:
+        steering = self._relay.steering
+        if steering.consumer is Consumer.ON and generation and (generation, steering.prefetch) != self._consuming:
+            self._consuming = generation, steering.prefetch
+            log.info("consuming", extra={"queue": self._source_queue, "prefetch": steering.prefetch})
+        if steering.consumer is not self._consumer:
+            self._consumer = steering.consumer
+            if self._consumer is Consumer.LOST:
+                log.warning(
+                    "the source cancelled the consumer (queue %s was deleted or has moved); forwarding what is held",
+                    self._source_queue,
+                )
+        if self._status.source.up and steering.facts != self._facts:
+            self._facts = steering.facts
+            if self._facts.advice:
+                log.warning("source queue %s %s", self._source_queue, self._facts.advice)
+
+    def _tell_destination(self) -> None:
+        status, window = self._status.destination, self._relay.window
+        blocked = status.up and window.blocked
+        if blocked is not status.blocked:
+            status.block(blocked=blocked)
+            if blocked:
+                log.warning("destination blocked by the broker (an alarm)")
+            elif status.up:
+                log.info("destination no longer blocked")
+        trouble = window.hindrance
+        if bool(trouble) is not self._troubled:
+            self._troubled = bool(trouble)
+            if trouble:
+                log.warning("destination %s", trouble)
+            else:
+                log.info("destination takes messages again")
+
+
+def _described(delivery: Delivery, verdict: Verdict) -> dict[str, object]:
+    return {
+        "message_id": message_id(delivery.content),
+        "reason": verdict.reason,
+        "reply_code": verdict.reply_code,
+        "reply_text": verdict.reply_text,
+        "size_bytes": delivery.body_size,
+    }
