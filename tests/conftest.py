@@ -6,6 +6,7 @@ import itertools
 import os
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from tests.budget import counting
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 _MISSING = [version for version in installation.VERSIONS if not installation.is_installed(version)]
 _PRESENT = [version for version in installation.VERSIONS if version not in _MISSING]
 _numbers = itertools.count(1)
+
+# How long an example takes says more of the machine than of what is tested.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
