@@ -21,8 +21,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from bridge.assembly import assemble
 from bridge.check.check import as_json, as_table, check, failed
-from bridge.connection.supervisor import Supervisor
 from bridge.errors import BridgeError, ConfigurationError, NotYetError
 from bridge.observe.http import Endpoint
 from bridge.observe.log import configure_logging
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from bridge.check.inspection import Finding
+    from bridge.connection.supervisor import Supervisor
 
 if sys.platform == "win32":
     new_event_loop = asyncio.new_event_loop
@@ -206,7 +207,7 @@ async def _check(settings: Settings, received: list[int]) -> list[Finding]:
 
 async def _serve(settings: Settings, patience: Patience) -> None:
     loop = asyncio.get_running_loop()
-    supervisor = Supervisor(settings)
+    supervisor = assemble(settings)
     signals = Signals(supervisor)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.received, number)

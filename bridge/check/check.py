@@ -8,22 +8,22 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from bridge.check.inspection import RABBITMQ_4, Finding, Inspection, Level
-from bridge.connection.supervisor import Supervisor
+from bridge.connection.limits import DEFAULT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from bridge.check.inquiry import Broker, Inquiry
+    from bridge.connection.limits import TimeLimits
     from bridge.settings.settings import Settings
 
 LEVELS: tuple[Level, ...] = ("ok", "warning", "error")
 
 
-async def check(settings: Settings) -> list[Finding]:
+async def check(settings: Settings, limits: TimeLimits = DEFAULT) -> list[Finding]:
     """Return what is found with these settings, the source's first."""
-    supervisor = Supervisor(settings)
     sides = [
-        [Inspection(supervisor, side, index) for index in range(len(side.addresses))]
+        [Inspection(settings, side, index, limits) for index in range(len(side.addresses))]
         for side in (settings.source, settings.destination)
     ]
     inspections = [inspection for side in sides for inspection in side]

@@ -24,16 +24,18 @@ from bridge.amqp.cutter import Cutter
 from bridge.amqp.events import Blocked, Close
 from bridge.amqp.frames import DATA_CHANNEL
 from bridge.connection.kind import UNKNOWN, Queue, kind_of
+from bridge.connection.limits import DEFAULT
+from bridge.connection.link import Link
 from bridge.connection.offloop import off_loop
-from bridge.connection.session import Session
-from bridge.connection.tap import Pump
 from bridge.errors import ConnectError
 from bridge.relay.queue import QueueState
 
 if TYPE_CHECKING:
-    from bridge.amqp.events import Event
+    from collections.abc import Callable
+
     from bridge.amqp.target import Target
-    from bridge.connection.supervisor import Supervisor
+    from bridge.connection.limits import TimeLimits
+    from bridge.settings.settings import Settings
     from bridge.settings.sides import SideSettings
 
 
@@ -56,42 +58,47 @@ class Broker:
         return tuple(int(number) for number in re.findall(r"\d+", self.version_text)[:3])
 
 
-class Inquiry(Session):
+class Listener:
+    """Listens to the broker of an inquiry: what it hears is no data, but a close, or that publishers are blocked."""
+
+    def __init__(self, closed: Callable[[Close, float], None], blocked: Callable[[str, float], None]) -> None:
+        self._cutter = Cutter(ContentPreparer(HeaderPolicy()))
+        self._closed = closed
+        self._blocked = blocked
+
+    def receive(self, data: bytes, now_s: float) -> bool:
+        """Take a chunk; there is never anything to write. Raises `MalformedFrameError`."""
+        for event in self._cutter.feed(data, now_s):
+            if isinstance(event, Close) and event.channel in {0, DATA_CHANNEL}:
+                self._closed(event, now_s)
+            elif isinstance(event, Blocked):
+                self._blocked(event.reason, now_s)
+        return False
+
+    def take_control(self) -> bytes:
+        """Hand over what has come for the control plane: whole frames, in order."""
+        return self._cutter.take_control()
+
+
+class Inquiry(Link):
     """One URL of one side. Every question may raise `ConnectError`, which says why there is no answer."""
 
-    def __init__(self, supervisor: Supervisor, side: SideSettings, index: int) -> None:
-        super().__init__(supervisor.relay, Pump(supervisor.relay), supervisor.settings, side)
+    def __init__(self, settings: Settings, side: SideSettings, index: int, limits: TimeLimits = DEFAULT) -> None:
+        super().__init__(settings, side, limits)
         self.broker = Broker()
         self.is_open = False
         self._index = index
         self.vhost = side.addresses[index].path.rstrip("/")
-        self._closed: Close | None = None
 
-    # --- The session: nothing is forwarded ---------------------------------------------------------------
-
-    def _relay_events(self, events: list[Event], now_s: float) -> None:  # noqa: ARG002 - the bridge's need it
-        for event in events:
-            if isinstance(event, Close) and event.channel in {0, DATA_CHANNEL}:
-                self._closed = self._closed or event
-            elif isinstance(event, Blocked) and self.tap is not None:
-                # The broker reads no more from this connection: an answer would never come.
-                self.end = "blocked", f"the broker blocks publishers ({event.reason})"
-                self.tap.abort()
-
-    def _relay_lost(self, now_s: float) -> None:
-        """Nothing is in flight."""
-
-    def _close_by_broker(self) -> Close | None:
-        return self._closed
+    def _blocked(self, reason: str, now_s: float) -> None:
+        """The broker reads no more from this connection: an answer would never come."""
+        self.finish("blocked", f"the broker blocks publishers ({reason})", now_s, drop=True)
 
     async def open(self, index: int) -> None:
         """Connect and log in. Raises `BridgeError`."""
         async with self._explained(index):
-            await self._connect(index, Cutter(ContentPreparer(HeaderPolicy())))
-        assert self._connection is not None  # noqa: S101 - _connect has run
-        assert self._connection.transport is not None  # noqa: S101
-        connection = self._connection.transport.connection
-        properties, tune = connection.server_properties, connection.connection_tune
+            await self._connect(index, Listener(self.closed, self._blocked))
+        properties, tune = self._underlay.server_properties, self._underlay.connection_tune
         self.broker = Broker(
             str(properties.get("product", "a nameless broker")),
             str(properties.get("version", "")),

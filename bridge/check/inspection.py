@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Literal
 from bridge.amqp.target import Target
 from bridge.check.inquiry import Inquiry
 from bridge.connection.kind import Queue
+from bridge.connection.limits import DEFAULT
 from bridge.errors import BridgeError, ConnectError
 from bridge.settings.settings import MIN_DELIVERY_LIMIT
 from bridge.settings.sides import has_outer_space
 
 if TYPE_CHECKING:
-    from bridge.connection.supervisor import Supervisor
+    from bridge.connection.limits import TimeLimits
+    from bridge.settings.settings import Settings
     from bridge.settings.sides import SideSettings
 
 Level = Literal["ok", "warning", "error"]
@@ -49,10 +51,10 @@ class Finding:
 class Inspection:
     """One URL of one side, and what was found there."""
 
-    def __init__(self, supervisor: Supervisor, side: SideSettings, index: int) -> None:
-        self.inquiry = Inquiry(supervisor, side, index)
+    def __init__(self, settings: Settings, side: SideSettings, index: int, limits: TimeLimits = DEFAULT) -> None:
+        self.inquiry = Inquiry(settings, side, index, limits)
         self.findings: list[Finding] = []
-        self._settings = supervisor.settings
+        self._settings = settings
         self._side = side
         self._index = index
         self._label = side.name if len(side.addresses) == 1 else f"{side.name} {index + 1}"

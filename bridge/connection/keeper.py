@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from bridge.errors import ConnectError
 from bridge.relay.backoff import STABLE_S, Backoff
@@ -28,19 +28,6 @@ LOOK_S = 0.05
 """How often a young generation is looked at: whether it has been of use."""
 LOG_AGAIN_S = 300.0
 """A reason that has not changed is logged again after so long."""
-
-
-class Owner(Protocol):
-    """What a keeper works for: it knows both sides."""
-
-    books: Books
-
-    @property
-    def progress(self) -> int:
-        """Grows whenever a message is done with: a generation during which it grew was worth its while."""
-
-    def wake(self) -> None:
-        """A side has come up or gone: there may be something to decide."""
 
 
 class News:
@@ -67,14 +54,28 @@ class News:
 class Keeper:
     """Keeps one side up: a generation after the other, over its URLs in turn, with backoff."""
 
-    def __init__(
-        self, owner: Owner, side: SideSettings, status: SideStatus, backoff: Backoff, make: Callable[[], Session]
+    def __init__(  # noqa: PLR0913 - see `assembly`
+        self,
+        *,
+        books: Books,
+        changed: asyncio.Event,
+        side: SideSettings,
+        status: SideStatus,
+        backoff: Backoff,
+        make: Callable[[], Session],
+        stable_s: float = STABLE_S,
     ) -> None:
-        """`make` makes the next session, not opened yet."""
+        """`make` makes the next session, not opened yet.
+
+        `changed` is set whenever the side has come up or gone, so that there may be something to decide. A generation
+        during which the books show progress was worth its while, and one that lives for `stable_s` is stable.
+        """
         self.session: Session | None = None
         self.told_generation = 0
         """The present generation, once it was said to have begun; else 0."""
-        self._owner = owner
+        self._books = books
+        self._changed = changed
+        self._stable_s = stable_s
         self._side = side
         self._status = status
         self._make = make
@@ -90,10 +91,10 @@ class Keeper:
         loop = asyncio.get_running_loop()
         while True:
             self._open_s = 0.0
-            progress = self._owner.progress
+            progress = self._books.progress
             try:
                 await self._live(index)
-                useful = self._owner.progress != progress
+                useful = self._books.progress != progress
             except ConnectError as error:
                 useful = False
                 self._failed(index, error.result, str(error), loop.time())
@@ -104,7 +105,7 @@ class Keeper:
             if not useful:
                 # Also where it could be opened: a node that is up and of no use must not be the only one tried.
                 index = (index + 1) % len(self._side.addresses)
-            if useful or self._open_s >= STABLE_S:
+            if useful or self._open_s >= self._stable_s:
                 self._backoff.reset()
             await asyncio.sleep(self._backoff.begin_delay_s(loop.time()))
 
@@ -121,9 +122,9 @@ class Keeper:
             status.opened()
             if not news.repeated:
                 self._tell_began(index)
-            self._owner.wake()
-            progress = self._owner.progress
-            while session.end is None and self._owner.progress == progress and loop.time() - opened_s < STABLE_S:
+            self._changed.set()
+            progress = self._books.progress
+            while session.end is None and self._books.progress == progress and loop.time() - opened_s < self._stable_s:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_S):
                         await session.wait_ended()
@@ -137,7 +138,7 @@ class Keeper:
                 session.bug(error, loop.time())
             raise
         finally:
-            self._owner.wake()
+            self._changed.set()
             if opened_s is not None:
                 self._open_s = loop.time() - opened_s
             if status.up and session.end is not None:
@@ -157,7 +158,7 @@ class Keeper:
         status.ended(reason, text)
         if not tell:
             return
-        books = self._owner.books
+        books = self._books
         log.warning(
             "%s generation %d ended: %s",
             self._side.name,

@@ -10,30 +10,24 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-import random
 import time
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bridge.amqp.content import HeaderPolicy
 from bridge.connection.keeper import Keeper, News
 from bridge.connection.reporter import Reporter
-from bridge.connection.session import DestinationSession, SourceSession
-from bridge.connection.tap import Pump
+from bridge.connection.session import SourceSession
 from bridge.errors import BridgeError, ConnectError
-from bridge.observe.status import Status
-from bridge.relay.backoff import Backoff
 from bridge.relay.consumer import Consumer
-from bridge.relay.plan import Plan
-from bridge.relay.relay import Relay
 from bridge.relay.steering import Action, AskQueue, Consume, EndGeneration, OpenQuarantine, Stop
-from bridge.window.books import Books
-from bridge.window.memory import Memory
-from bridge.window.window import Window, WindowLimits
 
 if TYPE_CHECKING:
+    from bridge.connection.tap import Pump
+    from bridge.observe.status import Status
+    from bridge.relay.relay import Relay
     from bridge.settings.settings import Settings
+    from bridge.window.books import Books
 
 log = logging.getLogger(__name__)
 
@@ -47,42 +41,27 @@ meanwhile is read first, before anybody is blamed for silence. The confirms amon
 class Supervisor:
     """The bridge."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(  # noqa: PLR0913 - see `assembly`
+        self,
+        settings: Settings,
+        *,
+        relay: Relay,
+        pump: Pump,
+        status: Status,
+        source: Keeper,
+        destination: Keeper,
+        changed: asyncio.Event,
+    ) -> None:
+        """`changed` is set when there may be something to decide."""
         self.settings = settings
-        self.books = Books()
-        self.status = Status()
-        limits = WindowLimits(
-            prefetch=settings.source_prefetch,
-            max_in_flight_bytes=settings.max_in_flight_bytes,
-            confirm_timeout_s=settings.confirm_timeout,
-            hold_timeout_s=settings.hold_timeout,
-            unroutable_timeout_s=settings.unroutable_timeout,
-            delivery_limit=settings.delivery_limit,
-            quarantine=bool(settings.quarantine_queue_name),
-        )
-        memory = Memory(enabled=settings.deduplication == "message-id")
-        self.window = Window(limits, settings.target, self.books, memory, random.random)
-        policy = HeaderPolicy(
-            destination_user=settings.destination.username.encode(),
-            user_id=settings.user_id,
-            cc=settings.cc,
-            delivery_count=settings.delivery_count,
-        )
-        plan = Plan(
-            quarantine_queue=settings.quarantine_queue_name,
-            policy=policy,
-            queue_type=settings.stated_source_type,
-            shutdown_timeout_s=settings.shutdown_timeout,
-            reconnect_min_s=settings.reconnect_min,
-            reconnect_max_s=settings.reconnect_max,
-        )
-        self.relay = Relay(self.window, plan, random.random)
-        self._pump = Pump(self.relay)
-        self._source = Keeper(self, settings.source, self.status.source, self._backoff(), self._source_session)
-        self._destination = Keeper(
-            self, settings.destination, self.status.destination, self._backoff(), self._destination_session
-        )
-        self._changed = asyncio.Event()
+        self.relay = relay
+        self.window = relay.window
+        self.books = relay.window.books
+        self.status = status
+        self._pump = pump
+        self._source = source
+        self._destination = destination
+        self._changed = changed
         self._stopped = asyncio.Event()
         self._errands: set[asyncio.Task[None]] = set()
         """What the source's broker has been asked, and is to answer."""
@@ -91,24 +70,10 @@ class Supervisor:
         self._left_in_flight = 0
         """Messages in flight when the last decision was asked for: the last decision of all requeues them."""
 
-    def _backoff(self) -> Backoff:
-        return Backoff(self.settings.reconnect_min, self.settings.reconnect_max, random.random)
-
-    def _source_session(self) -> SourceSession:
-        return SourceSession(self.relay, self._pump, self.settings)
-
-    def _destination_session(self) -> DestinationSession:
-        return DestinationSession(self.relay, self._pump, self.settings)
-
     @property
     def stopping(self) -> bool:
         """Whether a shutdown has begun."""
         return self.relay.steering.stopping
-
-    @property
-    def progress(self) -> int:
-        """Grows whenever a message is done with: a generation during which it grew was worth its while."""
-        return self.books.forwarded + sum(self.books.quarantined.values())
 
     # --- Running and stopping ----------------------------------------------------------------------------
 
@@ -120,7 +85,7 @@ class Supervisor:
         log.info("stopping: draining", extra={"published": self.books.published, "held": self.books.held})
         self.relay.stop(now_s)
         self._pump.run(now_s)
-        self.wake()
+        self._changed.set()
 
     async def run(self) -> None:
         """Forward until `stop` is called; then drain, requeue the rest and close both sides."""
@@ -139,10 +104,6 @@ class Supervisor:
                 "in_flight": self.window.in_flight,
             },
         )
-
-    def wake(self) -> None:
-        """A side has come up or gone: there may be something to decide."""
-        self._changed.set()
 
     # --- Steering ----------------------------------------------------------------------------------------
 
@@ -214,7 +175,7 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001 - ours or the library's: the generation ends with its traceback
             # The process must not end by it: it remembers what it has forwarded.
             session.bug(error, asyncio.get_running_loop().time())
-        self.wake()
+        self._changed.set()
 
     async def _consume(self, session: SourceSession, prefetch: int, offset: int | None) -> None:
         try:

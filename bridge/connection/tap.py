@@ -2,7 +2,7 @@
 
 aiormq takes a `transport_factory`; ours gives it a reader that is fed only what the control plane should see,
 and a writer on the same transport. Both sides write whole frames with one call, so they can share it. What
-the cutter diverts goes to the relay, and what the relay says goes out, within the same call of
+the receiver (a port of the relay) keeps is acted on, and what the relay says goes out, within the same call of
 `data_received`: no task, no queue, no await between a delivery and its publish.
 
 Facts about aiormq 7.2.4 that this stands on are pinned in `tests/unit/connection/test_tap.py`.
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from aiohappyeyeballs import AddrInfoType
     from yarl import URL
 
-    from bridge.amqp.cutter import Cutter
-    from bridge.amqp.events import Event
     from bridge.relay.relay import Relay
     from bridge.words import SideName
 
+    Ended = Callable[[str, str, float], None]
+    """Takes a short fixed word for `/metrics`, a sentence for the log, and the time in monotonic seconds."""
     LookUp = Callable[[str, int], Awaitable[Sequence[AddrInfoType]]]
 
 log = logging.getLogger(__name__)
@@ -53,26 +53,44 @@ DEAD_AFTER_HEARTBEATS = 2.5
 """Intervals of silence after which the peer is dead. AMQP 0-9-1, 4.2.7, says two; half of one is for noise."""
 
 
-class Side(Protocol):
-    """What a tap drives: one side of the relay in one generation."""
+class Receiver(Protocol):
+    """What a tap feeds: a port of the relay, mostly."""
 
-    def events(self, events: list[Event], now_s: float) -> None:
-        """Take what was cut from a chunk. Raises `MalformedFrameError`."""
+    def receive(self, data: bytes, now_s: float) -> bool:
+        """Take a chunk; return whether there may be something to write. Raises `MalformedFrameError`."""
 
-    def ended(self, reason: str, text: str, now_s: float) -> None:
-        """The connection is gone or cannot be trusted any more. Called more than once; the first call counts."""
+    def take_control(self) -> bytes:
+        """Hand over what has come for the control plane: whole frames, in order."""
+
+
+def _nothing_to_write(now_s: float) -> None:
+    """As for a connection that only asks: aiormq writes its questions."""
 
 
 class Tap(asyncio.StreamReaderProtocol):
-    """One connection: bytes to the cutter, the rest to aiormq."""
+    """One connection: bytes to the receiver, the rest to aiormq."""
 
-    def __init__(self, reader: asyncio.StreamReader, cutter: Cutter, side: Side, pump: Pump) -> None:
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        receiver: Receiver,
+        ended: Ended,
+        pump: Callable[[float], None] = _nothing_to_write,
+        *,
+        feed_s: float = HEARTBEAT_FEED_S,
+    ) -> None:
+        """`ended` is called when the connection is gone or cannot be trusted any more, and more than once.
+
+        `pump` is called when there may be something to write, or room to write it. aiormq is fed heartbeats every
+        `feed_s` seconds.
+        """
         loop = asyncio.get_running_loop()
         super().__init__(reader, loop=loop)
         self._clock = loop.time
-        self._cutter = cutter
-        self._side = side
+        self._receiver = receiver
+        self._ended = ended
         self._pump = pump
+        self._feed_every_s = feed_s
         self.transport: asyncio.Transport | None = None
         self.writable = True
         self.paused = False
@@ -90,11 +108,9 @@ class Tap(asyncio.StreamReaderProtocol):
     def data_received(self, data: bytes) -> None:
         """Cut a chunk and answer it; called by asyncio."""
         now_s = self._received_s = self._clock()
-        cutter = self._cutter
+        receiver = self._receiver
         try:
-            events = cutter.feed(data, now_s)
-            if events:
-                self._side.events(events, now_s)
+            acted = receiver.receive(data, now_s)
         except MalformedFrameError as error:
             self.fail("malformed", f"the broker sent {error}")
             return
@@ -103,13 +119,13 @@ class Tap(asyncio.StreamReaderProtocol):
             log.exception("a bug in the bridge ended the generation")
             self.fail("bug", f"a bug in the bridge: {error!r}")
             return
-        if control := cutter.take_control():
+        if control := receiver.take_control():
             super().data_received(control)
             self._fed_s = now_s
-        elif now_s - self._fed_s >= HEARTBEAT_FEED_S:
+        elif now_s - self._fed_s >= self._feed_every_s:
             self._feed_heartbeat(now_s)
-        if events:
-            self._pump.run(now_s)
+        if acted:
+            self._pump(now_s)
 
     def _feed_heartbeat(self, now_s: float) -> None:
         # aiormq declares a connection stuck on which it sees no frame, and RabbitMQ sends heartbeats only
@@ -120,7 +136,7 @@ class Tap(asyncio.StreamReaderProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End; called by asyncio."""
         text = f"connection lost ({exc})" if exc else "the broker closed the connection"
-        self._side.ended("connection-lost", text, self._clock())
+        self._ended("connection-lost", text, self._clock())
         super().connection_lost(exc)
 
     def agree(self, heartbeat_s: float) -> None:
@@ -136,7 +152,7 @@ class Tap(asyncio.StreamReaderProtocol):
         """The socket takes more; called by asyncio."""
         self.writable = True
         super().resume_writing()
-        self._pump.run(self._clock())
+        self._pump(self._clock())
 
     def write(self, frames: list[bytes]) -> None:
         """Write whole frames."""
@@ -169,14 +185,14 @@ class Tap(asyncio.StreamReaderProtocol):
     def tick(self, now_s: float) -> None:
         """Watch the peer: end the generation when it has been silent for too long."""
         if self.paused:
-            if now_s - self._fed_s >= HEARTBEAT_FEED_S:
+            if now_s - self._fed_s >= self._feed_every_s:
                 self._feed_heartbeat(now_s)
         elif self._heartbeat_s and now_s - self._received_s > DEAD_AFTER_HEARTBEATS * self._heartbeat_s:
             self.fail("heartbeat", f"no byte from the broker for {now_s - self._received_s:.0f} s")
 
     def fail(self, reason: str, text: str) -> None:
         """End the generation from our side, at once."""
-        self._side.ended(reason, text, self._clock())
+        self._ended(reason, text, self._clock())
         self.abort()
 
     def abort(self) -> None:
@@ -186,7 +202,7 @@ class Tap(asyncio.StreamReaderProtocol):
 
 
 class Pump:
-    """Carries what the relay says to the two sockets."""
+    """Carries what the relay has to say to the two sockets."""
 
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
@@ -205,11 +221,11 @@ class Pump:
         """Write what is to be written, as long as the sockets take it; pause or resume the source."""
         relay, source, destination = self._relay, self.source, self.destination
         if destination is not None:
-            while destination.writable and (frames := relay.publishes(now_s)):
+            while destination.writable and (frames := relay.destination.data_to_send(now_s)):
                 destination.write(frames)
         if source is not None:
-            if relay.source_output:
-                source.write(relay.take_source_output())
+            if frames := relay.source.data_to_send():
+                source.write(frames)
             source.pause(pause=relay.paused)
 
 

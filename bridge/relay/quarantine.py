@@ -124,6 +124,8 @@ class Quarantine:
         self._target = Target.queue(queue)
         self._publish = publish_frame(QUARANTINE_CHANNEL, self._target.route)
         self._backoff = backoff
+        self._unix_ahead_s = 0.0
+        """How far the wall clock is ahead of the monotonic one, as of the last tick."""
         self._open_at_s = -inf
         """Before then the channel is not to be opened."""
         self._unanswered = 0
@@ -235,7 +237,11 @@ class Quarantine:
 
     # --- Out ---------------------------------------------------------------------------------------------
 
-    def take_publishes(self, frame_max: int, now_s: float, unix_s: float) -> list[bytes]:
+    def tick(self, now_s: float, unix_s: float) -> None:
+        """Let time pass: `unix_s` is what the wall clock shows."""
+        self._unix_ahead_s = unix_s - now_s
+
+    def take_publishes(self, frame_max: int, now_s: float) -> list[bytes]:
         """Hand over the next frames for the source, as many as may be on their way; `frame_max` is the source's."""
         output: list[bytes] = []
         if self._channel is not Channel.OPEN:
@@ -244,7 +250,7 @@ class Quarantine:
         while window.condemned and self._has_room_for(window.condemned[0][0].delivery_tag):
             delivery, verdict = window.quarantine_asked()
             try:
-                fitted = _with_reasons(delivery, verdict, frame_max, unix_s)
+                fitted = _with_reasons(delivery, verdict, frame_max, now_s + self._unix_ahead_s)
                 size = header_frame_size(delivery.content)
                 text = f"its headers ({size} bytes) are larger than the source's frame_max ({frame_max})"
             except MalformedFrameError as error:

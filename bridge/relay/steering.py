@@ -34,8 +34,6 @@ RETURNED_OFTEN = 3
 """From this delivery count on a message may be the one that ends generations or processes."""
 PROBE_AGAIN_S, PROBE_AGAIN_MAX_S = 0.2, 30.0
 """Pause after a refused probe: doubles from the one up to the other."""
-IN_VAIN_S = 0.25
-"""Pause after the second generation in a row that ended in vain: doubles up to `hold_timeout`."""
 PROBE_HOLD_S = 1500.0
 """How long a refused probe is held where requeueing counts towards a delivery limit: well below the consumer timeout of
 30 minutes."""
@@ -103,8 +101,8 @@ class Steering:
         self.facts = QueueFacts(queue_type=plan.queue_type)
         self.last_found: QueueState | None = None
         """What the queue said of itself last."""
-        self.watchdog = Watchdog(self)
-        self._plan = plan
+        self.watchdog = Watchdog(self, plan.look_every_s)
+        self._in_vain_s = plan.in_vain_s
         self._unfinished = unfinished
 
         self._quarantine = quarantine
@@ -348,7 +346,7 @@ class Steering:
         elif lost.offered:
             self._in_vain += 1
             if self._in_vain > 1:
-                pause_s = min(self.window.limits.hold_timeout_s, IN_VAIN_S * 2.0 ** min(self._in_vain, 16))
+                pause_s = min(self.window.limits.hold_timeout_s, self._in_vain_s * 2.0 ** min(self._in_vain, 16))
                 self._consume_at_s = max(self._consume_at_s, now_s + pause_s)
         if lost.received:
             self._unreadable = 0

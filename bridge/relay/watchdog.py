@@ -75,8 +75,9 @@ class Watched(Protocol):
 class Watchdog:
     """Watches a bridge's two sides. A stream is not asked what it has."""
 
-    def __init__(self, watched: Watched) -> None:
+    def __init__(self, watched: Watched, look_every_s: float = LOOK_EVERY_S) -> None:
         self._watched = watched
+        self._look_every_s = look_every_s
         self._answer = Lasting()
         self._silence = Lasting()
         self._stall = Lasting()
@@ -158,12 +159,12 @@ class Watchdog:
         watched = self._watched
         expected = watched.expects_deliveries and not watched.stream
         silence_s = self._silence.observe(watched.received if expected else None, now_s)
-        return silence_s >= LOOK_EVERY_S and now_s >= self._look_at_s
+        return silence_s >= self._look_every_s and now_s >= self._look_at_s
 
     def looked(self, found: QueueState | None, now_s: float) -> Ending | None:
         """Take what the queue answered, None where it did not: return why the generation must end now, if it must."""
         watched = self._watched
-        self._look_at_s = now_s + LOOK_EVERY_S
+        self._look_at_s = now_s + self._look_every_s
         self._see_progress()
         if found is not None and not found.ready:
             self._source_in_vain.clear()
@@ -173,7 +174,7 @@ class Watchdog:
         had_none = watched.window.books.received == self._received_before
         may_wait = had_none and (self._others_consume or self._uncounted)
         beside_others = found is not None and (found.consumers > 1 or may_wait)
-        if stalled_s < (PATIENCE_BESIDE_OTHERS_S if beside_others else LOOK_EVERY_S):
+        if stalled_s < (PATIENCE_BESIDE_OTHERS_S if beside_others else self._look_every_s):
             return None
         what = "does not say how many it has"
         if found is not None:

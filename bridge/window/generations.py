@@ -32,7 +32,9 @@ class SourceGeneration:
     Between two lives an empty one stands in, for which nothing comes and nothing is settled.
     """
 
-    def __init__(self, parked: Parked, blame: Blame) -> None:
+    def __init__(self, frame_max: float, parked: Parked, blame: Blame) -> None:
+        self.frame_max = frame_max
+        """The largest frame that the connection agreed on, in bytes."""
         self.settlement = Settlement()
         """What is to be written to the source."""
         self.held: deque[Delivery] = deque()

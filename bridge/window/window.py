@@ -70,6 +70,8 @@ class WindowLimits:
     hold_timeout_s: float = 300.0
     unroutable_timeout_s: float = 300.0
     """0 for never."""
+    retry_max_s: float = RETRY_MAX_S
+    """How long the quarantine is left alone that does not accept a message, without a reason of its own."""
     delivery_limit: int = 20
     quarantine: bool = True
 
@@ -100,9 +102,10 @@ class Window:
         self._source = self._source_generation()
         self._destination = self._destination_generation()
 
-    def _source_generation(self) -> SourceGeneration:
+    def _source_generation(self, frame_max: int = 0) -> SourceGeneration:
         limits = self.limits
         return SourceGeneration(
+            frame_max or inf,
             Parked(self.trouble, self.target, most=max(1, limits.prefetch // 4)),
             Blame(self._size_limit, self.target, quarantine=limits.quarantine),
         )
@@ -141,6 +144,12 @@ class Window:
     def destination_ready(self) -> bool:
         """Whether a delivery could be published now."""
         return self._destination.open and not self._destination.blocked
+
+    @property
+    def frame_limit(self) -> int:
+        """The largest frame that the destination reads, in bytes; 0 where every delivery has smaller ones."""
+        limit = self._destination.frame_max
+        return int(limit) if self._source.frame_max > limit else 0
 
     @property
     def publish_window(self) -> int:
@@ -222,9 +231,9 @@ class Window:
 
     # --- The source --------------------------------------------------------------------------------------
 
-    def source_opened(self) -> None:
-        """A source generation begins: delivery tags start at 1."""
-        self._source = self._source_generation()
+    def source_opened(self, frame_max: int = 0) -> None:
+        """A source generation begins: delivery tags start at 1; `frame_max` is 0 for no limit."""
+        self._source = self._source_generation(frame_max)
 
     def read_stream(self) -> None:
         """The source is a stream: what has been forwarded is known by its offsets."""
@@ -574,13 +583,14 @@ class Window:
         return asked
 
     def quarantine_refused(
-        self, delivery_tag: int, now_s: float, text: str = "", retry_in_s: float = RETRY_MAX_S
+        self, delivery_tag: int, now_s: float, text: str = "", retry_in_s: float | None = None
     ) -> None:
         """The quarantine does not accept this one, for the reason in `text`: hold it, let the others pass."""
         asked = self._source.answered(delivery_tag)
         if asked is not None:
             delivery, verdict = asked
-            self._stay([(delivery, verdict._replace(held_text=text))], now_s, retry_in_s)
+            wait_s = self.limits.retry_max_s if retry_in_s is None else retry_in_s
+            self._stay([(delivery, verdict._replace(held_text=text))], now_s, wait_s)
 
     def take_kept(self) -> list[tuple[Delivery, Verdict]]:
         """Hand over the messages that neither the destination nor a quarantine accepts, each once a generation."""
@@ -594,7 +604,7 @@ class Window:
     def quarantine_unavailable(self, now_s: float) -> None:
         """The quarantine accepts nothing: hold all that is bound for it."""
         self.quarantine_interrupted()
-        self._stay(self._source.take_condemned(), now_s, RETRY_MAX_S)
+        self._stay(self._source.take_condemned(), now_s, self.limits.retry_max_s)
 
     def _stay(self, bound: Iterable[tuple[Delivery, Verdict]], now_s: float, retry_in_s: float) -> None:
         """Keep what cannot go to the quarantine now."""

@@ -45,8 +45,7 @@ class Planes:
             lambda: 0.5,
         )
         self._relay.steering.state = State.RUNNING  # a message has been seen through
-        self._destination = self._relay.destination_connecting()
-        self._relay.destination_opened(FRAME_MAX_BYTES, 0.0)
+        self._relay.connect_destination(_closed).opened(FRAME_MAX_BYTES, 0.0)
 
     @property
     def remembered(self) -> int:
@@ -56,33 +55,33 @@ class Planes:
     def consume(self, now_s: float) -> None:
         """Connect the source and consume: a source generation begins, its delivery tags at 1."""
         relay = self._relay
-        self._source = relay.source_connecting()
-        relay.source_opened(FRAME_MAX_BYTES, QueueFacts("quorum", auto_delete=False, expires=False))
+        relay.connect_source(_closed).opened(FRAME_MAX_BYTES, QueueFacts("quorum", auto_delete=False, expires=False))
         assert isinstance(relay.decide(now_s), Consume)
         assert relay.steering.starting("consumer", now_s)
         relay.started(QueueState(ready=0, consumers=0), now_s)
 
     def lose_source(self, now_s: float) -> None:
         """The source generation ends without a goodbye."""
-        self._relay.source_lost(now_s)
+        self._relay.source.lost(now_s)
 
     def source_sends(self, data: bytes, now_s: float) -> Written:
         """Take a chunk from the source; return what follows from it."""
-        events = self._source.feed(data, now_s)
-        if events:
-            self._relay.source_events(events, now_s)
+        self._relay.source.receive(data, now_s)
         return self._written(now_s)
 
     def destination_sends(self, data: bytes, now_s: float) -> Written:
         """Take a chunk from the destination; return what follows from it."""
-        events = self._destination.feed(data, now_s)
-        if events:
-            self._relay.destination_events(events, now_s)
+        self._relay.destination.receive(data, now_s)
         return self._written(now_s)
 
     def _written(self, now_s: float) -> Written:
         relay = self._relay
         to_destination: list[bytes] = []
-        while frames := relay.publishes(now_s):
+        while frames := relay.destination.data_to_send(now_s):
             to_destination += frames
-        return Written(relay.take_source_output(), to_destination)
+        return Written(relay.source.data_to_send(), to_destination)
+
+
+def _closed(*_: object) -> None:
+    """No broker closes anything here."""
+    raise AssertionError

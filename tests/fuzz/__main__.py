@@ -62,10 +62,9 @@ def schedule(seed: int) -> str:
     books = Books()
     window = Window(WindowLimits(prefetch=SAMPLES), Target.queue("out"), books, Memory(enabled=True), chance.random)
     relay = Relay(window, Plan(quarantine_queue="q"), chance.random)
-    cutter = relay.source_connecting()
-    relay.source_opened(131_072)
-    relay.destination_connecting()
-    relay.destination_opened(131_072, 0.0)
+    source = relay.connect_source(lambda *_: None)
+    source.opened(131_072)
+    relay.connect_destination(lambda *_: None).opened(131_072, 0.0)
     assert relay.decide(0.0) == Consume(1)
     relay.steering.starting("tag", 0.0)
     relay.started(QueueState(ready=0, consumers=0), 0.0)
@@ -76,16 +75,16 @@ def schedule(seed: int) -> str:
     try:
         while position < len(data):
             size = chance.choice((1, 7, 64, 1000))
-            relay.source_events(cutter.feed(bytes(data[position : position + size]), 0.0), 0.0)
+            source.receive(bytes(data[position : position + size]), 0.0)
             position += size
-            cutter.take_control()
+            source.take_control()
     except MalformedFrameError:
         outcome = "malformed"
     assert books.imbalance == 0, books
     assert books.bytes_in_flight <= 2 * len(data) + 100 * SAMPLES, books
-    for output in relay.source_output:
+    for output in source.data_to_send():
         assert int.from_bytes(output[7:11], "big") not in (BASIC_ACK, BASIC_NACK), output
-    relay.source_lost(0.0)
+    source.lost(0.0)
     assert books.imbalance == 0, books
     assert (books.held, books.published, books.bytes_in_flight) == (0, 0, 0), books
     return outcome

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 
 from bridge.amqp.content import HeaderPolicy
 from bridge.relay.consumer import Consumer
+from bridge.relay.destination import Destination as DestinationPort
 from bridge.relay.plan import Plan
 from bridge.relay.queue import QueueFacts, QueueState
 from bridge.relay.relay import Relay
+from bridge.relay.source import Source as SourcePort
 from bridge.relay.state import State
 from bridge.relay.steering import Action, AskQueue, Consume, EndGeneration, OpenQuarantine, Stop
 from bridge.window.books import Books
@@ -25,11 +27,12 @@ from tests.simulation.witness import Witness
 from tests.support import frames
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from random import Random
 
-    from bridge.amqp.cutter import Cutter
-    from bridge.amqp.events import Delivery
+    from bridge.amqp.events import Close, Delivery, Event
     from bridge.amqp.target import Target
+    from bridge.relay.port import Closed, Port
     from bridge.relay.queue import QueueType
     from tests.simulation.destination import Destination
     from tests.simulation.ledger import Ledger
@@ -59,12 +62,55 @@ class TracedWindow(Window):
         return self.taken
 
 
+class TracedSource(SourcePort):
+    """A port to the source whose witness hears what it hears."""
+
+    witness: Witness
+
+    def take(self, events: Iterable[Event], now_s: float) -> None:
+        """As the port's."""
+        self.witness.hears_source(events)
+        super().take(events, now_s)
+
+
+class TracedDestination(DestinationPort):
+    """A port to the destination whose witness hears what it hears."""
+
+    witness: Witness
+    returned: deque[int]
+    """What the returns are about that are on their way."""
+
+    def take(self, events: Iterable[Event], now_s: float) -> None:
+        """As the port's."""
+        if not self._steering.abandoned:
+            self.witness.hears_destination(events, self.returned)
+        super().take(events, now_s)
+
+
+class TracedRelay(Relay):
+    """A relay whose ports have a witness."""
+
+    def __init__(self, window: Window, plan: Plan, rng: Random, witness: Witness) -> None:
+        self._witness = witness
+        super().__init__(window, plan, rng.random)
+
+    def _new_source(self, closed: Closed) -> SourcePort:
+        port = TracedSource(self.window, self.steering, self.quarantine, self._policy, closed)
+        port.witness = self._witness
+        return port
+
+    def _new_destination(self, closed: Closed) -> DestinationPort:
+        port = TracedDestination(self.window, self.steering, self._present_source, closed)
+        port.witness = self._witness
+        return port
+
+
 @dataclass(slots=True, eq=False)
 class Session:
     """One generation of one side, from connecting to its end."""
 
     link: Link
-    cutter: Cutter
+    port: Port
     received_s: float
     step: str = "opening"
     """What the control plane waits for."""
@@ -123,7 +169,8 @@ class Process:
             quarantine_queue="sq.quarantine",
             policy=HeaderPolicy(destination_user=b"bridge"),
         )
-        self.relay = Relay(self.window, plan, rng.random)
+        self.witness = Witness(self.window, ledger)
+        self.relay = TracedRelay(self.window, plan, rng, self.witness)
         self.steering = self.relay.steering
         queue_type: QueueType = "classic" if source.kind == "classic" else "quorum"
         self._facts = QueueFacts(
@@ -136,7 +183,6 @@ class Process:
         """What the source's broker says of the queue; a bridge that may not ask is told nothing."""
         if rng.random() < MAY_NOT_ASK:
             self._facts = QueueFacts(requeues_counted=source.kind != "quorum-4.3")
-        self.witness = Witness(self.window, ledger)
         self.source: Session | None = None
         self.destination: Session | None = None
         self.connections_lost = 0
@@ -152,7 +198,7 @@ class Process:
         if self.gone:
             return
         link = self._source_broker.connect(self, self.setup.source_frame_max)
-        self.source = Session(link, self.relay.source_connecting(), now_s)
+        self.source = Session(link, self.relay.connect_source(self._source_closed), now_s)
         self.source.write_method(1, (20, 10), b"\0")
 
     def connect_destination(self, now_s: float) -> None:
@@ -160,7 +206,10 @@ class Process:
         if self.gone:
             return
         link = self._destination_broker.connect(self.setup.destination_frame_max)
-        self.destination = Session(link, self.relay.destination_connecting(), now_s)
+        port = self.relay.connect_destination(self._destination_closed)
+        assert isinstance(port, TracedDestination)
+        port.returned = link.returned
+        self.destination = Session(link, port, now_s)
         self.destination.write_method(1, (20, 10), b"\0")
 
     # --- Bytes -------------------------------------------------------------------------------------------
@@ -176,31 +225,29 @@ class Process:
         data = pipe.read(size)
         if data:
             session.received_s = now_s
-            events = session.cutter.feed(data, now_s)
-            for frame in frames.split(session.cutter.take_control()):
+            acted = session.port.receive(data, now_s)
+            for frame in frames.split(session.port.take_control()):
                 if frame[0] == 1:
                     called = unpack_from(">HH", frame, 7)
                     session.answers.append((frame[2], (called[0], called[1]), frame[11:-1]))
-            if events and session is self.source:
-                self.witness.hears_source(events)
-                self.relay.source_events(events, now_s)
-            elif events and session is self.destination:
-                if not self.steering.abandoned:
-                    self.witness.hears_destination(events, session.link.returned)
-                self.relay.destination_events(events, now_s)
-            close = self.relay.source_close if session is self.source else self.relay.destination_close
-            if close is not None:
-                self.end(session, now_s, polite=True)
-            elif events:
+            if acted and not session.ended:
                 self.pump(now_s)
         if pipe.at_end:
             self.end(session, now_s, polite=False)
+
+    def _source_closed(self, _: Close, now_s: float) -> None:
+        assert self.source is not None
+        self.end(self.source, now_s, polite=True)
+
+    def _destination_closed(self, _: Close, now_s: float) -> None:
+        assert self.destination is not None
+        self.end(self.destination, now_s, polite=True)
 
     def pump(self, now_s: float) -> None:
         """Write what is to be written, as `tap.Pump` does."""
         source, destination = self.source, self.destination
         if source is not None and source.opened:
-            output = b"".join(self.relay.take_source_output())
+            output = b"".join(self.relay.source.data_to_send())
             self.witness.says_to_source(output)
             source.link.to_broker.write(output)
             if self._paused and not self.relay.paused:
@@ -208,7 +255,7 @@ class Process:
             self._paused = self.relay.paused
         if destination is not None and destination.opened:
             pipe = destination.link.to_broker
-            while len(pipe.data) < self.setup.socket_bytes and (raw := self.relay.publishes(now_s)):
+            while len(pipe.data) < self.setup.socket_bytes and (raw := self.relay.destination.data_to_send(now_s)):
                 self.witness.says_to_destination(self.window.taken)
                 pipe.write(b"".join(raw))
 
@@ -226,12 +273,12 @@ class Process:
         if session is self.source:
             self.source, self._paused = None, False
             if session.opened:
-                self.relay.source_lost(now_s)
+                session.port.lost(now_s)
                 self.witness.source_lost()
         else:
             self.destination = None
             if session.opened:
-                self.relay.destination_lost(now_s)
+                session.port.lost(now_s)
                 self.witness.destination_lost()
                 self.pump(now_s)
 
@@ -244,10 +291,10 @@ class Process:
         if session.step == "opening" and session.answered(OPEN_OK) is not None:
             session.opened, session.step = True, "idle"
             if session is self.destination:
-                self.relay.destination_opened(self.setup.destination_frame_max, now_s)
+                self.relay.destination.opened(self.setup.destination_frame_max, now_s)
                 self.pump(now_s)
             else:
-                self.relay.source_opened(self.setup.source_frame_max, self._facts)
+                self.relay.source.opened(self.setup.source_frame_max, self._facts)
         elif session.step == "idle":
             self._decide(now_s)
         elif session.step not in {"opening", "idle"}:

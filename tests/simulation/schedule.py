@@ -175,7 +175,7 @@ class Schedule:
             if process.gone:
                 self.tell("a bridge has stopped")
                 self.bridge_ended(process)
-            elif not process.relay.source_output:  # else it has decided, and is about to say so
+            elif not process.relay.source.has_data_to_send:  # else it has decided, and is about to say so
                 process.witness.audit()
         if self._trace is not None:
             states = [f"{p.steering.consumer.value} {p.window.in_flight}/{p.books.published}" for p in self.processes]

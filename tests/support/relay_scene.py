@@ -5,6 +5,7 @@ from __future__ import annotations
 from struct import pack
 from typing import TYPE_CHECKING
 
+from bridge.amqp.content import HeaderPolicy
 from bridge.relay.plan import Plan
 from bridge.relay.queue import QueueFacts, QueueState
 from bridge.relay.relay import Relay
@@ -17,6 +18,7 @@ from tests.support.frames import CANCEL_OK, PERSISTENT, close, content, deliver,
 from tests.support.targets import QUEUE
 
 if TYPE_CHECKING:
+    from bridge.amqp.events import Close
     from bridge.amqp.target import Target
 
 EMPTY_QUEUE = QueueState(ready=0, consumers=0)
@@ -39,6 +41,9 @@ def counted(delivery_count: int) -> bytes:
     return content(b"m", PERSISTENT | {"headers": table(fields)})
 
 
+POLICY = HeaderPolicy()
+
+
 class Bridge:
     """A relay between two brokers that the test plays."""
 
@@ -51,16 +56,19 @@ class Bridge:
         probing: bool = False,
         consuming: bool = True,
         facts: QueueFacts = QUORUM,
+        policy: HeaderPolicy = POLICY,
     ) -> None:
         self.now_s = 1000.0
         self.books = Books()
         self.window = Window(limits or WindowLimits(), target, self.books, Memory(enabled=True), lambda: 0.5)
-        plan = Plan(quarantine_queue="sq.quarantine")
+        plan = Plan(quarantine_queue="sq.quarantine", policy=policy)
         self.relay = Relay(self.window, plan, lambda: 0.5)
         self.steering = self.relay.steering
         # As after a message that was seen through; `probing` begins as a new process does.
         self.steering.state = State.PROBING if probing else State.RUNNING
         self.facts = facts
+        self.closes: list[Close] = []
+        """What ended a generation by the broker's word."""
         self.frame_max = frame_max
         self.open_source()
         self.open_destination()
@@ -70,28 +78,32 @@ class Bridge:
 
     def open_source(self) -> None:
         """A source generation begins."""
-        self._source = self.relay.source_connecting()
-        self.relay.source_opened(self.frame_max[0], self.facts)
+        self.relay.connect_source(self._note_close)
+        self.relay.source.opened(self.frame_max[0], self.facts)
 
     def connect_destination(self) -> None:
         """A connection to the destination begins."""
-        self._destination = self.relay.destination_connecting()
+        self.relay.connect_destination(self._note_close)
 
     def open_destination(self) -> None:
         """A destination generation begins, on a connection of its own."""
         self.connect_destination()
-        self.relay.destination_opened(self.frame_max[1], self.now_s)
+        self.relay.destination.opened(self.frame_max[1], self.now_s)
+
+    def _note_close(self, close: Close, now_s: float) -> None:
+        assert now_s == self.now_s
+        self.closes.append(close)
 
     def lose_destination(self) -> None:
         """The destination's generation ends, and another one begins."""
-        self.relay.destination_lost(self.now_s)
+        self.relay.destination.lost(self.now_s)
         self.open_destination()
 
     def lose_source(self, code: int = 0, why: str = "") -> None:
         """The source's generation ends, with the broker's word or without, and another one begins."""
         if code:
             self.source(close(1, code, why))
-        self.relay.source_lost(self.now_s)
+        self.relay.source.lost(self.now_s)
         self.open_source()
 
     def consume(self, consumer_tag: str = "ct", *, ready: int = 0) -> int:
@@ -138,19 +150,19 @@ class Bridge:
 
     def source(self, *raw: bytes) -> None:
         """The source sends."""
-        self.relay.source_events(self._source.feed(b"".join(raw), self.now_s), self.now_s)
+        self.relay.source.receive(b"".join(raw), self.now_s)
 
     def destination(self, *raw: bytes) -> None:
         """The destination sends."""
-        self.relay.destination_events(self._destination.feed(b"".join(raw), self.now_s), self.now_s)
+        self.relay.destination.receive(b"".join(raw), self.now_s)
 
     def to_source(self) -> bytes:
         """What has been written to the source since last asked."""
-        return b"".join(self.relay.take_source_output())
+        return b"".join(self.relay.source.data_to_send())
 
     def to_destination(self) -> bytes:
         """What is published now."""
-        return b"".join(self.relay.publishes(self.now_s))
+        return b"".join(self.relay.destination.data_to_send(self.now_s))
 
     def wait(self, seconds: float) -> None:
         """Time passes."""

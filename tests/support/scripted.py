@@ -18,7 +18,9 @@ from pamqp.body import ContentBody
 from pamqp.frame import marshal, unmarshal
 from pamqp.header import ContentHeader, ProtocolHeader
 
-from bridge.connection.supervisor import Supervisor
+from bridge.assembly import assemble
+from bridge.connection.limits import DEFAULT
+from bridge.relay.backoff import Backoff
 from bridge.settings.environment import load_settings
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
     from pamqp.common import FieldTable
     from pamqp.frame import FrameTypes
+
+    from bridge.connection.limits import TimeLimits
+    from bridge.connection.supervisor import Supervisor
 
 PATIENCE_S = 10.0
 """How long a condition may take to come true before a test fails: far longer than it should."""
@@ -244,7 +249,14 @@ class ScriptedBroker:
 
 
 @asynccontextmanager
-async def bridge(source: ScriptedBroker, destination: ScriptedBroker, **settings: object) -> AsyncIterator[Supervisor]:
+async def bridge(
+    source: ScriptedBroker,
+    destination: ScriptedBroker,
+    limits: TimeLimits = DEFAULT,
+    new_backoff: Callable[[float, float, Callable[[], float]], Backoff] = Backoff,
+    /,
+    **settings: object,
+) -> AsyncIterator[Supervisor]:
     """Run the whole bridge, stop it, and check that the books balance and that it leaves no task and no socket."""
     before = asyncio.all_tasks()
     unhandled: list[dict[str, Any]] = []
@@ -258,7 +270,7 @@ async def bridge(source: ScriptedBroker, destination: ScriptedBroker, **settings
         "BRIDGE_RECONNECT_MIN": "0.01",
         "BRIDGE_RECONNECT_MAX": "0.02",
     } | {f"BRIDGE_{name.upper()}": str(value) for name, value in settings.items()}
-    supervisor = Supervisor(load_settings(environ))
+    supervisor = assemble(load_settings(environ), limits, new_backoff=new_backoff)
     task = asyncio.ensure_future(supervisor.run())
     try:
         yield supervisor

@@ -15,8 +15,7 @@ from pamqp.header import ProtocolHeader
 
 from bridge.check.check import as_json, as_table, check, failed
 from bridge.check.inspection import Finding, Inspection
-from bridge.connection import session
-from bridge.connection.supervisor import Supervisor
+from bridge.connection.limits import DEFAULT, TimeLimits
 from bridge.settings.environment import load_settings
 from tests.support.scripted import CAPABILITIES, ScriptedBroker, eventually, hang_up, refuse, reply, silence
 
@@ -64,14 +63,16 @@ async def brokers() -> AsyncIterator[tuple[ScriptedBroker, ScriptedBroker]]:
         await eventually(lambda: not source.open and not destination.open, "every socket is closed")
 
 
-async def findings_of(source: ScriptedBroker, destination: ScriptedBroker, **settings: object) -> list[Finding]:
+async def findings_of(
+    source: ScriptedBroker, destination: ScriptedBroker, limits: TimeLimits = DEFAULT, /, **settings: object
+) -> list[Finding]:
     environ = {
         "source_url": source.url,
         "source_queue": "in",
         "destination_url": destination.url,
         "destination_queue": "out",
     } | settings
-    return await check(load_settings({f"BRIDGE_{name.upper()}": str(value) for name, value in environ.items()}))
+    return await check(load_settings({f"BRIDGE_{name.upper()}": str(value) for name, value in environ.items()}), limits)
 
 
 def about(findings: list[Finding], subject: str, side: str = "") -> Finding:
@@ -292,12 +293,12 @@ async def test_whatever_the_destination_does_is_a_finding(method: type, answer: 
         assert "amqp://guest@127.0.0.1" in errors[0].text
 
 
-async def test_a_broker_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "CONNECT_TIMEOUT_S", 0.2)
+async def test_a_broker_that_does_not_answer_is_given_up() -> None:
     async with brokers() as (source, destination):
         rabbitmq(destination, "4.3.6", "classic")
         destination.answers[commands.Tx.Rollback] = silence
-        assert "did not answer" in about(await findings_of(source, destination), "route").text
+        findings = await findings_of(source, destination, TimeLimits(connect_s=0.2))
+        assert "did not answer" in about(findings, "route").text
 
 
 async def test_a_blocked_destination_is_a_warning() -> None:
@@ -322,7 +323,7 @@ async def test_a_certificate_that_ends_soon_is_a_warning(days: int, level: str) 
     async with brokers() as (source, destination):
         environ = {"SOURCE_URL": source.url, "SOURCE_QUEUE": "in", "DESTINATION_URL": destination.url}
         settings = load_settings({f"BRIDGE_{k}": v for k, v in (environ | {"DESTINATION_QUEUE": "out"}).items()})
-        inspection = Inspection(Supervisor(settings), settings.source, 0)
+        inspection = Inspection(settings, settings.source, 0)
         not_after = time.strftime("%b %d %H:%M:%S %Y GMT", time.gmtime(time.time() + days * 86400))
         inspection._look_at_expiry("the broker's certificate", not_after)
         assert inspection.findings[0].level == level

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bridge.connection import dial, session
+from bridge.assembly import assemble
+from bridge.connection import dial
+from bridge.connection.limits import DEFAULT, TimeLimits
 from bridge.connection.session import SourceSession
-from bridge.connection.supervisor import Supervisor
 from bridge.errors import ConnectError
 from bridge.settings.environment import load_settings
 from bridge.settings.sides import Credentials
@@ -67,12 +68,12 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[AddrInfoType]]:
     return known
 
 
-def session_to(url: str, **more: str) -> SourceSession:
+def session_to(url: str, limits: TimeLimits = DEFAULT, **more: str) -> SourceSession:
     environ = {"BRIDGE_SOURCE_URL": url, "BRIDGE_SOURCE_QUEUE": "in", "BRIDGE_DESTINATION_QUEUE": "out"}
     environ |= {f"BRIDGE_SOURCE_{name.upper()}": text for name, text in more.items()}
     settings = load_settings(environ)
-    supervisor = Supervisor(settings)
-    return SourceSession(supervisor.relay, supervisor._pump, settings)
+    supervisor = assemble(settings)
+    return SourceSession(supervisor.relay, supervisor._pump, settings, limits)
 
 
 def named(broker: ScriptedBroker) -> tuple[str, int]:
@@ -132,17 +133,15 @@ async def test_a_session_connects_to_the_address_that_answers(names: dict[str, l
 
 @on_both_loops
 async def test_an_address_that_takes_connections_and_says_nothing_is_tried_last_the_next_time(
-    names: dict[str, list[AddrInfoType]], monkeypatch: pytest.MonkeyPatch
+    names: dict[str, list[AddrInfoType]],
 ) -> None:
     async with ScriptedBroker() as broker:
         url, port = named(broker)
         names[NAMED] = addresses("127.0.0.2", "127.0.0.1", port=port)
         with mute("127.0.0.2", port):
-            first = session_to(url)
-            with monkeypatch.context() as hurried:
-                hurried.setattr(session, "CONNECT_TIMEOUT_S", 0.1)
-                with pytest.raises(ConnectError, match="did not answer"):
-                    await first.open(0)
+            first = session_to(url, TimeLimits(connect_s=0.1))
+            with pytest.raises(ConnectError, match="did not answer"):
+                await first.open(0)
             await first.close()
             second = session_to(url)
             await second.open(0)
@@ -166,7 +165,6 @@ async def test_a_look_up_that_hangs_says_so_and_does_not_keep_the_other_side_fro
 ) -> None:
     """However often it was tried; the bridge stops all the same, and leaves no task (see `scripted.bridge`)."""
     end = threading.Event()
-    monkeypatch.setattr(session, "CONNECT_TIMEOUT_S", 0.05)
     async with ScriptedBroker() as source, ScriptedBroker() as destination:
         dead, alive = (source, destination) if side == "source" else (destination, source)
         dead.url, _ = named(dead)
@@ -176,7 +174,7 @@ async def test_a_look_up_that_hangs_says_so_and_does_not_keep_the_other_side_fro
             return addresses("127.0.0.1", port=port)
 
         monkeypatch.setattr(dial, "resolve", hang)
-        async with bridge(source, destination) as running:
+        async with bridge(source, destination, TimeLimits(connect_s=0.05)) as running:
             status = running.status.source if side == "source" else running.status.destination
             await eventually(lambda: status.connect_attempts.get("timeout", 0) >= 6)
             await eventually(lambda: f"the look-up of {NAMED} took longer than 0.05 s" in status.reason)
@@ -203,10 +201,9 @@ async def test_a_password_file_that_has_become_a_pipe_keeps_nobody_waiting(tmp_p
 async def test_a_file_that_hangs_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a network file system that is away: no read of it ends."""
     end = threading.Event()
-    monkeypatch.setattr(session, "CONNECT_TIMEOUT_S", 0.05)
     secret = tmp_path / "password"  # another one each time: a late answer would serve the next who asks
     secret.write_text("secret")
-    opened = session_to("amqp://guest@127.0.0.1/", password_file=str(secret))
+    opened = session_to("amqp://guest@127.0.0.1/", TimeLimits(connect_s=0.05), password_file=str(secret))
     monkeypatch.setattr(Credentials, "read_password", lambda _: end.wait() and None)
     with pytest.raises(ConnectError, match=r"reading password and certificate files took longer than 0\.05 s"):
         await opened.open(0)

@@ -14,10 +14,10 @@ from aiormq import exceptions as amqp
 from pamqp import commands
 from pamqp.frame import marshal
 
-from bridge.connection import session as session_module
+from bridge.assembly import assemble
 from bridge.connection.diagnosis import explain
+from bridge.connection.limits import DEFAULT, TimeLimits
 from bridge.connection.session import DestinationSession, Session, SourceSession
-from bridge.connection.supervisor import Supervisor
 from bridge.errors import BridgeError, ConnectError
 from bridge.settings.environment import load_settings
 from tests.rig.certificates import Certificates, make_certificates
@@ -31,13 +31,15 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def session_of(kind: type[SourceSession | DestinationSession], **settings: object) -> AsyncIterator[Any]:
+async def session_of(
+    kind: type[SourceSession | DestinationSession], limits: TimeLimits = DEFAULT, /, **settings: object
+) -> AsyncIterator[Any]:
     """A session of that kind and its broker; closed at the end, with no socket left."""
     async with ScriptedBroker() as broker:
         environ = {"source_url": broker.url, "source_queue": "in", "destination_queue": "out"} | settings
         loaded = load_settings({f"BRIDGE_{name.upper()}": str(value) for name, value in environ.items() if value})
-        supervisor = Supervisor(loaded)
-        session = kind(supervisor.relay, supervisor._pump, loaded)
+        supervisor = assemble(loaded)
+        session = kind(supervisor.relay, supervisor._pump, loaded, limits)
         try:
             yield session, broker
         finally:
@@ -203,16 +205,13 @@ class FrozenTlsPeer:
 
 @pytest.mark.parametrize("steps", range(len(FrozenTlsPeer.STEPS) + 1))
 @on_both_loops
-async def test_a_tls_peer_that_freezes_costs_no_more_than_the_time_to_connect(
-    steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_tls_peer_that_freezes_costs_no_more_than_the_time_to_connect(steps: int, tmp_path: Path) -> None:
     """Nobody waits for the end of its TLS stream, for which asyncio and uvloop take 30 s, nor says goodbye to it."""
     certificates = make_certificates(tmp_path)
-    monkeypatch.setattr(session_module, "CONNECT_TIMEOUT_S", 1.0)
-    monkeypatch.setattr(session_module, "CLOSE_TIMEOUT_S", 60.0)
+    limits = TimeLimits(connect_s=1.0, close_s=60.0)
     with FrozenTlsPeer(certificates, steps) as peer:
         settings = {"source_url": peer.url, "source_ca_file": certificates.ca}
-        async with session_of(SourceSession, **settings) as (session, _), asyncio.timeout(20):
+        async with session_of(SourceSession, limits, **settings) as (session, _), asyncio.timeout(20):
             with pytest.raises(ConnectError, match="did not answer within 1 s"):
                 await session.open(0)
             await session.close()

@@ -9,8 +9,9 @@ import pytest
 from pamqp import commands
 from pamqp.header import ProtocolHeader
 
-from bridge.connection.session import CONTROL_CHANNEL, SourceSession
-from bridge.connection.supervisor import Supervisor
+from bridge.assembly import assemble
+from bridge.connection.link import CONTROL_CHANNEL
+from bridge.connection.session import SourceSession
 from bridge.errors import ConnectError
 from bridge.relay.queue import QueueFacts, QueueState
 from bridge.settings.environment import load_settings
@@ -19,6 +20,7 @@ from tests.support.scripted import ScriptedBroker, on_both_loops, refuse, start
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from bridge.connection.supervisor import Supervisor
     from tests.support.scripted import Peer
 
 DIFFERS = "PRECONDITION_FAILED - inequivalent arg '{}' for queue 'in' in vhost '/': received '{}' but current is {}"
@@ -29,7 +31,7 @@ async def source_of(broker: ScriptedBroker, **settings: object) -> AsyncIterator
     """A session of the source with this broker, not opened yet."""
     environ = {"source_url": broker.url, "source_queue": "in", "destination_queue": "out"} | settings
     loaded = load_settings({f"BRIDGE_{name.upper()}": str(value) for name, value in environ.items()})
-    supervisor = Supervisor(loaded)
+    supervisor = assemble(loaded)
     session = SourceSession(supervisor.relay, supervisor._pump, loaded)
     try:
         yield session, supervisor

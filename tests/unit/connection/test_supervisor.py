@@ -16,11 +16,10 @@ from pamqp.body import ContentBody
 from pamqp.header import ContentHeader, ProtocolHeader
 from pamqp.heartbeat import Heartbeat
 
-from bridge.connection import keeper, session, supervisor
+from bridge.connection.limits import DEFAULT, TimeLimits
 from bridge.connection.session import SourceSession
 from bridge.connection.tap import TapFactory
 from bridge.relay.backoff import Backoff
-from bridge.window import window
 from tests.support.scripted import (
     Peer,
     ScriptedBroker,
@@ -49,33 +48,34 @@ GARBAGE = b"\x09\x00\x01\x00\x00\x00\x04what\xce"
 both_sides = pytest.mark.parametrize("side", ("source", "destination"))
 
 
+class Backoffs:
+    """Makes the backoffs of a bridge, and keeps what they are asked."""
+
+    def __init__(self) -> None:
+        self.delays: list[float] = []
+        """When it was asked how long to wait before the next try."""
+        self.resets = 0
+        """How often a trouble counted as over."""
+
+    def __call__(self, min_s: float, max_s: float, chance: Callable[[], float]) -> Backoff:
+        """Return the next backoff."""
+        backoffs = self
+
+        class Recorded(Backoff):
+            def begin_delay_s(self, now_s: float) -> float:
+                backoffs.delays.append(now_s)
+                return super().begin_delay_s(now_s)
+
+            def reset(self) -> None:
+                backoffs.resets += 1
+                super().reset()
+
+        return Recorded(min_s, max_s, chance)
+
+
 @pytest.fixture
-def delays(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The ages of the trouble at which the bridge asked how long to wait before it tries again."""
-    asked: list[float] = []
-
-    class Recorded(Backoff):
-        def begin_delay_s(self, now_s: float) -> float:
-            asked.append(now_s)
-            return super().begin_delay_s(now_s)
-
-    monkeypatch.setattr(supervisor, "Backoff", Recorded)
-    return asked
-
-
-@pytest.fixture
-def resets(monkeypatch: pytest.MonkeyPatch) -> list[None]:
-    """One for each trouble that counted as over; a generation counts as stable at once."""
-    seen: list[None] = []
-
-    class Recorded(Backoff):
-        def reset(self) -> None:
-            seen.append(None)
-            super().reset()
-
-    monkeypatch.setattr(supervisor, "Backoff", Recorded)
-    monkeypatch.setattr(keeper, "STABLE_S", 1e-9)
-    return seen
+def backoffs() -> Backoffs:
+    return Backoffs()
 
 
 def status_of(running: Supervisor, side: str) -> SideStatus:
@@ -143,28 +143,25 @@ OPENING = {
 async def test_a_side_that_cannot_be_opened_is_tried_again_and_its_reason_told_once(
     case: str,
     side: str,
-    delays: list[float],
-    monkeypatch: pytest.MonkeyPatch,
+    backoffs: Backoffs,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """As soon as the broker answers as it should, the bridge forwards."""
     asked, answer, result, words = OPENING[case]
-    if result == "timeout":
-        monkeypatch.setattr(session, "CONNECT_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(session, "CLOSE_TIMEOUT_S", 0.1)
+    limits = TimeLimits(connect_s=0.2 if result == "timeout" else 10.0, close_s=0.1)
     caplog.set_level(logging.WARNING, "bridge")
     async with ScriptedBroker() as source, ScriptedBroker() as destination:
         broker = source if side == "source" else destination
         usual = broker.answers[asked]
         broker.answers[asked] = answer
-        async with bridge(source, destination) as running:
+        async with bridge(source, destination, limits, backoffs) as running:
             status = status_of(running, side)
             await eventually(lambda: sum(status.connect_attempts.values()) >= 3, "three attempts")
             assert set(status.connect_attempts) == {result}, status.reason
             assert words.format(side=side.upper()) in status.reason
             assert "secret" not in status.reason
             assert any(status.reason in hindrance for hindrance in running.status.hindrances)
-            assert len(delays) >= len(broker.peers) - 1, "no attempt without a delay before it"
+            assert len(backoffs.delays) >= len(broker.peers) - 1, "no attempt without a delay before it"
             told = [record.message for record in caplog.records if record.message.startswith(f"{side} not connected")]
             assert len(told) == 1
             broker.answers[asked] = usual
@@ -177,20 +174,20 @@ async def test_a_side_that_cannot_be_opened_is_tried_again_and_its_reason_told_o
 @both_sides
 @on_both_loops
 async def test_an_attempt_that_fails_does_not_end_the_trouble_however_long_it_lasts(
-    side: str, resets: list[None]
+    side: str, backoffs: Backoffs
 ) -> None:
     """A generation that was open for as long does."""
     async with ScriptedBroker() as source, ScriptedBroker() as destination:
         broker = source if side == "source" else destination
         usual = broker.answers[commands.Connection.Open]
         broker.answers[commands.Connection.Open] = refuse(530, "NOT_ALLOWED - vhost / not found")
-        async with bridge(source, destination) as running:
+        async with bridge(source, destination, TimeLimits(stable_s=1e-9), backoffs) as running:
             await eventually(lambda: status_of(running, side).connect_attempts.get("vhost", 0) >= 3)
-            assert not resets
+            assert not backoffs.resets
             broker.answers[commands.Connection.Open] = usual
             await eventually(lambda: status_of(running, side).up)
             broker.peer.abort()
-            await eventually(lambda: resets)
+            await eventually(lambda: backoffs.resets)
 
 
 @both_sides
@@ -307,12 +304,16 @@ RUNNING: dict[str, tuple[Callable[[Peer], None], str, str]] = {
 @pytest.mark.parametrize("case", RUNNING)
 @on_both_loops
 async def test_a_generation_that_ends_is_begun_anew_by_its_side_alone(
-    case: str, side: str, delays: list[float], caplog: pytest.LogCaptureFixture
+    case: str, side: str, backoffs: Backoffs, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The other side's connection stays; what was in flight is stale or held, and everything goes on."""
     act, reason, words = RUNNING[case]
     caplog.set_level(logging.WARNING, "bridge")
-    async with ScriptedBroker() as source, ScriptedBroker() as destination, bridge(source, destination) as running:
+    async with (
+        ScriptedBroker() as source,
+        ScriptedBroker() as destination,
+        bridge(source, destination, DEFAULT, backoffs) as running,
+    ):
         broker, other = (source, destination) if side == "source" else (destination, source)
         destination.published = keep
         peer = await source.consumed()
@@ -336,7 +337,7 @@ async def test_a_generation_that_ends_is_begun_anew_by_its_side_alone(
         await eventually(lambda: running.books.forwarded == (1 if side == "source" else 2))
         assert len(broker.peers) == 2
         assert len(other.peers) == 1
-        assert delays
+        assert backoffs.delays
         await eventually(lambda: running.snapshot()[1].hindrances == [])
 
 
@@ -372,19 +373,17 @@ REFUSED_CONSUMING = {
 @pytest.mark.parametrize("case", REFUSED_CONSUMING)
 @on_both_loops
 async def test_a_consumer_that_is_refused_is_tried_again_with_backoff(
-    case: str, delays: list[float], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    case: str, backoffs: Backoffs, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each try is a generation of the source; the destination is not touched."""
     answer, words = REFUSED_CONSUMING[case]
-    monkeypatch.setattr(session, "CONNECT_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(session, "CLOSE_TIMEOUT_S", 0.1)
     caplog.set_level(logging.WARNING, "bridge")
     async with ScriptedBroker() as source, ScriptedBroker() as destination:
         usual, source.answers[commands.Basic.Consume] = source.answers[commands.Basic.Consume], answer
-        async with bridge(source, destination) as running:
+        async with bridge(source, destination, TimeLimits(connect_s=0.2, close_s=0.1), backoffs) as running:
             await eventually(lambda: sum(running.status.source.generations_ended.values()) >= 3)
             assert words in caplog.text
-            assert len(delays) >= len(source.peers) - 1, "no attempt without a delay before it"
+            assert len(backoffs.delays) >= len(source.peers) - 1, "no attempt without a delay before it"
             assert len(destination.peers) == 1
             source.answers[commands.Basic.Consume] = usual
             tried = len(source.peers)
@@ -543,14 +542,13 @@ async def test_a_full_memory_pauses_the_source_and_its_confirms_resume_it() -> N
 @both_sides
 @on_both_loops
 async def test_a_broker_that_does_not_answer_the_close_is_left_in_bounded_time(
-    side: str, monkeypatch: pytest.MonkeyPatch
+    side: str,
 ) -> None:
     """The socket is dropped; `bridge` checks that it is."""
-    monkeypatch.setattr(session, "CLOSE_TIMEOUT_S", 0.1)
     async with ScriptedBroker() as source, ScriptedBroker() as destination:
         broker = source if side == "source" else destination
         broker.answers[commands.Connection.Close] = silence
-        async with bridge(source, destination):
+        async with bridge(source, destination, TimeLimits(close_s=0.1)):
             await source.consumed()
         assert broker.peer.got(commands.Connection.Close)
 
@@ -603,13 +601,13 @@ async def test_the_reasons_of_several_urls_are_told_once_each(caplog: pytest.Log
 
 
 @on_both_loops
-async def test_a_side_where_nothing_listens_is_tried_again(delays: list[float]) -> None:
+async def test_a_side_where_nothing_listens_is_tried_again(backoffs: Backoffs) -> None:
     async with ScriptedBroker() as source, ScriptedBroker() as destination:
         source._server.close()
-        async with bridge(source, destination) as running:
+        async with bridge(source, destination, DEFAULT, backoffs) as running:
             await eventually(lambda: running.status.source.connect_attempts.get("unreachable", 0) >= 3)
             assert "is the broker running?" in running.status.source.reason
-            assert len(delays) >= 2
+            assert len(backoffs.delays) >= 2
 
 
 @on_both_loops
@@ -656,7 +654,7 @@ async def test_a_refusing_destination_is_told_once_and_tried_until_it_takes_mess
 
 @on_both_loops
 async def test_a_message_that_closes_the_destinations_channel_goes_to_the_quarantine_when_that_is_there(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A quarantine that is refused is tried again; the others pass the poison, which is acked only then."""
 
@@ -675,13 +673,12 @@ async def test_a_message_that_closes_the_destinations_channel_goes_to_the_quaran
         else:
             peer.send(commands.Queue.DeclareOk(frame.queue, 0, 0), channel=channel)
 
-    monkeypatch.setattr(window, "RETRY_MAX_S", 0.1)
     caplog.set_level(logging.WARNING, "bridge")
     async with ScriptedBroker() as source, ScriptedBroker() as destination:
         destination.published = close_by_poison
         source.answers[commands.Queue.Declare] = refuse_once
         source.published = lambda peer, publish_seqno: peer.send(commands.Basic.Ack(publish_seqno), channel=2)
-        async with bridge(source, destination) as running:
+        async with bridge(source, destination, TimeLimits(retry_max_s=0.1)) as running:
             peer = await source.consumed()
             peer.deliver(b"one", b"poison", b"two", message_id="m")
             await eventually(lambda: running.books.forwarded == 2)

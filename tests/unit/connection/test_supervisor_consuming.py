@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pamqp import commands
 
+from bridge.connection.limits import TimeLimits
 from bridge.relay import steering
 from bridge.relay.consumer import Consumer
 from tests.support.scripted import Peer, ScriptedBroker, bridge, confirm, eventually, keep, on_both_loops
@@ -103,12 +104,14 @@ async def test_the_next_generation_consumes_with_all_where_the_last_one_acked_a_
 
 
 @on_both_loops
-async def test_generations_that_end_in_vain_are_followed_by_a_pause(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_generations_that_end_in_vain_are_followed_by_a_pause() -> None:
     """Each of them counts for the message at the head of the queue."""
-    monkeypatch.setattr(steering, "IN_VAIN_S", 100.0)
-    async with ScriptedBroker() as source, ScriptedBroker() as destination, bridge(source, destination) as running:
+    limits = TimeLimits(in_vain_s=100.0)
+    async with (
+        ScriptedBroker() as source,
+        ScriptedBroker() as destination,
+        bridge(source, destination, limits) as running,
+    ):
         source.answers[commands.Queue.Declare] = state(5)
         for consumers in (1, 2):
             peer = await source.consumed(consumers)

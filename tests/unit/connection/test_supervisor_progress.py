@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pamqp import commands
 
-from bridge.connection import session
-from bridge.relay import watchdog
+from bridge.connection.limits import TimeLimits
+from bridge.connection.link import CONTROL_CHANNEL
 from tests.support.scripted import Peer, ScriptedBroker, bridge, eventually, on_both_loops, refuse, silence
 
 if TYPE_CHECKING:
@@ -36,20 +36,18 @@ QUESTIONS = {
 @pytest.mark.parametrize("case", QUESTIONS)
 @on_both_loops
 async def test_a_queue_that_delivers_nothing_is_begun_anew_and_three_times_in_vain_is_stuck(
-    case: str, monkeypatch: pytest.MonkeyPatch
+    case: str,
 ) -> None:
     """Only the source's side; and the first delivery makes all well again."""
     answer, words = QUESTIONS[case]
-    monkeypatch.setattr(watchdog, "LOOK_EVERY_S", 0.1)
-    monkeypatch.setattr(session, "CONNECT_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(session, "CLOSE_TIMEOUT_S", 0.1)
+    limits = TimeLimits(look_every_s=0.1, connect_s=0.5, close_s=0.1)
 
     def ask(peer: Peer, channel: int, frame: commands.Queue.Declare) -> None:
-        (answer if channel == session.CONTROL_CHANNEL else state(7))(peer, channel, frame)
+        (answer if channel == CONTROL_CHANNEL else state(7))(peer, channel, frame)
 
     async with ScriptedBroker() as source, ScriptedBroker() as destination:
         source.answers[commands.Queue.Declare] = ask
-        async with bridge(source, destination) as running:
+        async with bridge(source, destination, limits) as running:
             ended = running.status.source.generations_ended
             await eventually(lambda: ended.get("stalled") == 2)
             assert running.relay.steering.watchdog.stuck == ""

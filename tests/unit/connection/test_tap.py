@@ -7,7 +7,7 @@ import socket
 import struct
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import aio_pika
 import aiormq
@@ -22,46 +22,49 @@ from bridge.amqp.content import ContentPreparer, HeaderPolicy
 from bridge.amqp.cutter import Cutter
 from bridge.amqp.events import Blocked, Close, Confirm, Deliveries, Event, Unblocked
 from bridge.amqp.frames import HEARTBEAT_FRAME
-from bridge.connection import tap as tap_module
-from bridge.connection.session import TappedConnection
-from bridge.connection.tap import Pump, Tap, TapFactory
+from bridge.connection.link import TappedConnection
+from bridge.connection.tap import HEARTBEAT_FEED_S, Tap, TapFactory
 from tests.support import frames
 from tests.support.scripted import ScriptedBroker, bridge, eventually, keep, on_both_loops
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from bridge.relay.relay import Relay
-
 
 class RecordingSide:
-    """A side that keeps what the tap tells it."""
+    """A receiver that cuts, and keeps what comes of it and how the connection ends."""
 
     def __init__(self) -> None:
+        self._cutter = Cutter(ContentPreparer(HeaderPolicy()))
         self.seen: list[Event] = []
         self.ends: list[tuple[str, str]] = []
         self.on_event: Callable[[Event], None] = self.seen.append
 
-    def events(self, events: list[Event], now_s: float) -> None:  # noqa: ARG002 - the protocol's signature
-        """Keep each event."""
-        for event in events:
+    def receive(self, data: bytes, now_s: float) -> bool:
+        """Keep each event; there is nothing to write."""
+        for event in self._cutter.feed(data, now_s):
             self.on_event(event)
+        return False
 
-    def ended(self, reason: str, text: str, now_s: float) -> None:  # noqa: ARG002
+    def take_control(self) -> bytes:
+        """As a port's."""
+        return self._cutter.take_control()
+
+    def ended(self, reason: str, text: str, now_s: float) -> None:  # noqa: ARG002 - the tap's signature
         """Keep the end."""
         self.ends.append((reason, text))
 
 
-def make_tap(reader: asyncio.StreamReader, side: RecordingSide) -> Tap:
-    """A tap whose pump has nobody to write to."""
-    return Tap(reader, Cutter(ContentPreparer(HeaderPolicy())), side, Pump(cast("Relay", None)))
+def make_tap(reader: asyncio.StreamReader, side: RecordingSide, feed_s: float = HEARTBEAT_FEED_S) -> Tap:
+    """A tap that has nobody to write to."""
+    return Tap(reader, side, side.ended, feed_s=feed_s)
 
 
 class RecordingFactory(TapFactory):
     """Keeps what aiormq asks of the hook and what it writes."""
 
-    def __init__(self, side: RecordingSide) -> None:
-        super().__init__(lambda reader: make_tap(reader, side))
+    def __init__(self, side: RecordingSide, feed_s: float) -> None:
+        super().__init__(lambda reader: make_tap(reader, side, feed_s))
         self.asked: list[tuple[URL, set[str]]] = []
         self.writes: list[bytes] = []
 
@@ -81,10 +84,10 @@ class RecordingFactory(TapFactory):
 
 @asynccontextmanager
 async def tapped(
-    broker: ScriptedBroker, side: RecordingSide, *, heartbeat: int = 10
+    broker: ScriptedBroker, side: RecordingSide, *, heartbeat: int = 10, feed_s: float = HEARTBEAT_FEED_S
 ) -> AsyncIterator[tuple[TappedConnection, RecordingFactory]]:
     """A connection of aio-pika's with a tap on it, closed at the end."""
-    factory = RecordingFactory(side)
+    factory = RecordingFactory(side, feed_s)
     url = URL(broker.url).update_query(heartbeat=str(heartbeat))
     connection = TappedConnection(url, factory, None, "test")
     await connection.connect()
@@ -153,10 +156,9 @@ async def test_fact_aiormq_cuts_a_connection_on_which_it_sees_no_frame(
 ) -> None:
     """Deliveries are diverted: without the fed heartbeat the busiest connection would be taken for dead."""
     monkeypatch.setattr(aiormq.Connection, "HEARTBEAT_GRACE_MULTIPLIER", 0.25)  # of two seconds
-    monkeypatch.setattr(tap_module, "HEARTBEAT_FEED_S", 0.05 if fed else 1e9)
     async with ScriptedBroker() as broker:
         side = RecordingSide()
-        async with tapped(broker, side, heartbeat=1):
+        async with tapped(broker, side, heartbeat=1, feed_s=0.05 if fed else 1e9):
             peer = broker.peer
 
             def deliver() -> bool:

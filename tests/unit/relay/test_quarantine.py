@@ -171,7 +171,7 @@ def test_a_quarantine_that_does_not_answer_is_left_alone_for_longer_each_time_un
     def rest_s() -> float:
         """Have it not answer, and return for how long it is then left alone."""
         quarantine.unanswered(bridge.now_s)
-        bridge.relay.source_lost(bridge.now_s)
+        bridge.relay.source.lost(bridge.now_s)
         bridge.open_source()
         bridge.consume()
         condemned(bridge, 1)
@@ -211,7 +211,7 @@ def test_what_is_condemned_while_the_channel_is_open_is_published_at_once() -> N
     bridge.source(deliver(3, M))
     bridge.to_destination()
     bridge.destination(frames.close(1, 406, POISON))
-    bridge.relay.destination_lost(bridge.now_s)
+    bridge.relay.destination.lost(bridge.now_s)
     assert published(bridge) == ["m"], "by the destination's close"
 
 
@@ -246,7 +246,7 @@ def test_the_reply_of_the_destination_goes_along() -> None:
     bridge.source(deliver(1, M, routing_key="a.key"))
     bridge.to_destination()
     bridge.destination(frames.close(1, 406, POISON))
-    bridge.relay.destination_lost(bridge.now_s)
+    bridge.relay.destination.lost(bridge.now_s)
     bridge.open_quarantine()
     bridge.wait(0.1)
     headers = table(reasons("poison", 406, POISON, "a.key"))
@@ -257,17 +257,13 @@ def test_the_reply_of_the_destination_goes_along() -> None:
 
 def test_what_must_not_be_published_as_it_is_does_not_go_to_the_quarantine_as_it_is() -> None:
     """Kept for the destination, a foreign `user_id` and `CC` would be refused and routed by the source just as well."""
-    bridge = Bridge()
-    bridge.relay.policy = HeaderPolicy(user_id="keep", cc="keep")
-    bridge.relay.source_lost(bridge.now_s)
-    bridge.open_source()
-    bridge.consume()
+    bridge = Bridge(policy=HeaderPolicy(user_id="keep", cc="keep"))
     copies = b"A" + pack(">I", 6) + text("c")
     message = content(b"m", PERSISTENT | {"headers": table({"CC": copies}), "user_id": b"alice"})
     bridge.source(deliver(1, message))
     assert bridge.to_destination() == publish() + message
     bridge.destination(frames.close(1, 406, "PRECONDITION_FAILED - user_id"))
-    bridge.relay.destination_lost(bridge.now_s)
+    bridge.relay.destination.lost(bridge.now_s)
     bridge.open_quarantine()
     bridge.wait(0.1)
     moved = {"x-bridge-cc": copies, "x-bridge-user-id": text("alice")}
@@ -280,11 +276,7 @@ def test_what_must_not_be_published_as_it_is_does_not_go_to_the_quarantine_as_it
 @pytest.mark.parametrize(("kind", "count"), ((b"l", 18), (b"L", (1 << 64) - 1)))
 def test_a_delivery_count_is_kept_under_another_name(policy: HeaderPolicy, kind: bytes, count: int) -> None:
     """A message that is moved back would be condemned for it again."""
-    bridge = Bridge()
-    bridge.relay.policy = policy
-    bridge.relay.source_lost(bridge.now_s)
-    bridge.open_source()
-    bridge.consume()
+    bridge = Bridge(policy=policy)
     counts = dict.fromkeys(("x-delivery-count", "x-acquired-count"), kind + pack(">Q", count))
     bridge.source(deliver(1, content(b"m", PERSISTENT | {"headers": table(counts)}), redelivered=1))
     bridge.open_quarantine()
@@ -296,14 +288,11 @@ def test_a_delivery_count_is_kept_under_another_name(policy: HeaderPolicy, kind:
 
 def test_a_foreign_delivery_count_that_crosses_is_kept_under_another_name_too() -> None:
     """Of a message that was not delivered before, it says nothing of this queue."""
-    bridge = Bridge()
-    bridge.relay.policy = HeaderPolicy(delivery_count="keep")
-    bridge.lose_source()
-    bridge.consume()
+    bridge = Bridge(policy=HeaderPolicy(delivery_count="keep"))
     bridge.source(deliver(1, content(b"m", PERSISTENT | {"headers": table({"x-delivery-count": b"b\x63"})})))
     bridge.to_destination()
     bridge.destination(frames.close(1, 406, POISON))
-    bridge.relay.destination_lost(bridge.now_s)
+    bridge.relay.destination.lost(bridge.now_s)
     bridge.open_quarantine()
     bridge.wait(0.0)
     counted = {"x-bridge-delivery-count": b"l" + pack(">q", 99)}
@@ -411,7 +400,7 @@ def test_what_cannot_be_published_at_all_is_parked_alone_and_shown() -> None:
     bridge.destination(frames.close(1, 406, POISON))
     bridge.lose_destination()
     condemn(bridge, "b")
-    bridge.relay._source_frame_max = 270
+    bridge.relay.source._frame_max = 270
     assert open_quarantine(bridge) == ["b"], "it keeps out no other"
     size = len(wide) - len(frames.frame(3, 1, b"a"))
     assert f"its headers ({size} bytes) are larger than the source's frame_max (270)" in bridge.window.hindrance
@@ -609,7 +598,7 @@ def test_what_the_last_generation_knew_of_its_deliveries_is_forgotten_with_it() 
     bridge = poisoned("guilty")
     open_quarantine(bridge)
     close(bridge)
-    bridge.relay.source_lost(bridge.now_s)
+    bridge.relay.source.lost(bridge.now_s)
     bridge.open_source()
     bridge.consume()
     bridge.source(deliver(1, content(b"a")))

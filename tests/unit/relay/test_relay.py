@@ -6,7 +6,7 @@ import pytest
 
 from bridge.amqp.events import Close, Dropped
 from bridge.errors import MalformedFrameError
-from bridge.relay.relay import JOIN_BYTES
+from bridge.relay.destination import JOIN_BYTES
 from bridge.window.window import WindowLimits
 from tests.support import frames
 from tests.support.frames import PERSISTENT, confirm, content, deliver, returned, table, text
@@ -34,7 +34,7 @@ def test_large_contents_go_out_uncopied(sizes: tuple[int, int]) -> None:
     bridge = Bridge()
     messages = [content(b"x" * size) for size in sizes]
     bridge.source(*(deliver(tag, message) for tag, message in enumerate(messages, 1)))
-    parts = bridge.relay.publishes(bridge.now_s)
+    parts = bridge.relay.destination.data_to_send(bridge.now_s)
     assert b"".join(parts) == b"".join(publish() + message for message in messages)
     assert len(parts) == (1 if sizes == (1, 1) else 4)
 
@@ -63,9 +63,9 @@ def test_a_header_too_large_for_the_destination_goes_to_the_quarantine_within_th
     bridge = quarantining(1)
     bridge.source(confirm(1, channel=2))
     bridge.to_source()
-    bridge.relay.destination_lost(bridge.now_s)
+    bridge.relay.destination.lost(bridge.now_s)
     bridge.connect_destination()
-    bridge.relay.destination_opened(200, bridge.now_s)
+    bridge.relay.destination.opened(200, bridge.now_s)
     wide = content(b"wide", PERSISTENT | {"headers": table({"o": text("o" * 200)})})
     user = content(b"user", PERSISTENT | {"headers": table({"o": text("o" * 150)}), "user_id": b"alice"})
     bridge.source(deliver(2, wide), deliver(3, user), deliver(4, M))
@@ -81,7 +81,7 @@ def test_a_redelivery_that_has_arrived_is_acked_and_not_published() -> None:
     bridge = Bridge()
     bridge.source(deliver(1, message))
     bridge.to_destination()
-    bridge.relay.source_lost(bridge.now_s)
+    bridge.relay.source.lost(bridge.now_s)
     bridge.destination(confirm(1))
     bridge.open_source()
     bridge.consume()
@@ -95,7 +95,7 @@ def test_what_the_relay_was_about_to_write_is_gone_with_the_source() -> None:
     bridge.source(deliver(1, M))
     bridge.to_destination()
     bridge.destination(confirm(1))
-    bridge.relay.source_lost(bridge.now_s)
+    bridge.relay.source.lost(bridge.now_s)
     assert bridge.to_source() == b"", "invariant 2"
 
 
@@ -111,13 +111,13 @@ def test_all_that_is_requeued_goes_out_as_one_frame_only_when_nothing_else_is_in
     bridge.to_source()
     bridge.source(deliver(5, M))
     bridge.to_destination()
-    bridge.relay.source_events([Dropped(6, redelivered=False), Dropped(7, redelivered=False)], bridge.now_s)
+    bridge.relay.source.take([Dropped(6, redelivered=False), Dropped(7, redelivered=False)], bridge.now_s)
     assert bridge.to_source() == requeue(6, multiple=False) + requeue(7, multiple=False)
 
 
 def test_a_delivery_that_was_dropped_is_requeued_and_counted() -> None:
     bridge = Bridge()
-    bridge.relay.source_events([Dropped(1, redelivered=True)], bridge.now_s)
+    bridge.relay.source.take([Dropped(1, redelivered=True)], bridge.now_s)
     assert bridge.to_source() == requeue(1, multiple=True)
     assert bridge.books.requeued == {"memory": 1}
     assert bridge.books.received_redelivered == 1
@@ -150,26 +150,27 @@ def test_closes_of_the_data_channel_and_the_connection_are_kept() -> None:
         bridge = Bridge()
         bridge.source(frames.close(channel, 320, "bye"))
         bridge.destination(frames.close(channel, 406, "no"))
-        assert bridge.relay.source_close == Close(channel, 320, "bye")
-        assert bridge.relay.destination_close == Close(channel, 406, "no")
-        bridge.relay.source_connecting()
-        bridge.relay.destination_connecting()
-        assert bridge.relay.source_close is None
-        assert bridge.relay.destination_close is None
+        assert bridge.relay.source.close == Close(channel, 320, "bye")
+        assert bridge.relay.destination.close == Close(channel, 406, "no")
+        assert bridge.closes == [bridge.relay.source.close, bridge.relay.destination.close]
+        bridge.open_source()
+        bridge.connect_destination()
+        assert bridge.relay.source.close is None
+        assert bridge.relay.destination.close is None
 
 
 def test_closes_of_other_channels_are_the_control_planes() -> None:
     bridge = Bridge()
     bridge.source(frames.close(3, 404, "no queue"))
     bridge.destination(frames.close(3, 404, "no queue"))
-    assert bridge.relay.source_close is None
-    assert bridge.relay.destination_close is None
+    assert bridge.relay.source.close is None
+    assert bridge.relay.destination.close is None
 
 
 def test_a_close_of_the_quarantines_channel_ends_no_more_than_the_quarantine() -> None:
     bridge = quarantining(1)
     bridge.source(frames.close(2, 404, "no queue"))
-    assert bridge.relay.source_close is None
+    assert bridge.relay.source.close is None
     assert not bridge.window.quarantining
 
 
@@ -185,14 +186,14 @@ def test_a_blocked_source_is_no_matter_and_a_blocked_destination_gets_nothing() 
 def test_a_connection_that_is_blocked_before_it_is_of_use_stays_so_and_the_next_one_is_not() -> None:
     bridge = Bridge()
     bridge.source(deliver(1, M))
-    bridge.relay.destination_lost(bridge.now_s)
+    bridge.relay.destination.lost(bridge.now_s)
     bridge.connect_destination()
     bridge.destination(frames.BLOCKED)
-    bridge.relay.destination_opened(0, bridge.now_s)
+    bridge.relay.destination.opened(0, bridge.now_s)
     assert bridge.to_destination() == b""
     bridge.destination(frames.UNBLOCKED)
     assert bridge.to_destination() == publish() + M
-    bridge.relay.destination_lost(bridge.now_s)
+    bridge.relay.destination.lost(bridge.now_s)
     bridge.connect_destination()
     bridge.destination(frames.BLOCKED)
     bridge.open_destination()
@@ -226,7 +227,7 @@ def test_what_the_destination_closed_for_reaches_the_window() -> None:
     bridge.source(deliver(1, M))
     bridge.to_destination()
     bridge.destination(frames.close(1, 406, "PRECONDITION_FAILED"))
-    bridge.relay.destination_lost(bridge.now_s)
+    bridge.relay.destination.lost(bridge.now_s)
     assert [verdict.reason for _, verdict in bridge.window.condemned] == ["poison"]
 
 

@@ -19,14 +19,14 @@ from tests.support.relay_scene import EMPTY_QUEUE, Bridge, M, ack, cancel, conde
 
 def test_consuming_begins_only_with_a_source_and_a_destination_that_is_ready() -> None:
     bridge = Bridge()
-    bridge.relay.source_lost(bridge.now_s)
+    bridge.relay.source.lost(bridge.now_s)
     assert bridge.wanted_prefetch == 0, "no source"
     bridge.open_source()
     assert bridge.wanted_prefetch == 1
     bridge.destination(frames.BLOCKED)
     assert bridge.wanted_prefetch == 0, "blocked"
     bridge.destination(frames.UNBLOCKED)
-    bridge.relay.destination_lost(bridge.now_s)
+    bridge.relay.destination.lost(bridge.now_s)
     assert bridge.wanted_prefetch == 0, "no destination"
     bridge.open_destination()
     bridge.consume()
@@ -54,7 +54,7 @@ def test_consuming_waits_until_memory_has_room() -> None:
 
 def test_consuming_is_wanted_once_until_it_is_answered_or_the_generation_ends() -> None:
     bridge = Bridge()
-    bridge.relay.source_lost(bridge.now_s)
+    bridge.relay.source.lost(bridge.now_s)
     assert bridge.relay.decide(bridge.now_s) is None
     bridge.open_source()
     assert bridge.relay.decide(bridge.now_s) == Consume(1)
@@ -90,7 +90,7 @@ def test_deliveries_are_expected_while_it_consumes_and_has_room() -> None:
     assert bridge.steering.expects_deliveries
     bridge.source(deliver(2, M))
     assert not bridge.steering.expects_deliveries, "the prefetch is used up"
-    bridge.relay.source_lost(bridge.now_s)
+    bridge.relay.source.lost(bridge.now_s)
     assert not bridge.steering.expects_deliveries
 
 
@@ -164,7 +164,7 @@ def test_a_queue_that_delivers_nothing_is_asked_and_ends_the_generation_when_it_
     ending = bridge.relay.decide(bridge.now_s)
     assert isinstance(ending, EndGeneration)
     assert (ending.side, ending.reason, ending.drop) == ("source", "stalled", True)
-    bridge.relay.source_lost(bridge.now_s)
+    bridge.relay.source.lost(bridge.now_s)
     assert bridge.relay.decide(bridge.now_s) is None
 
 
@@ -172,7 +172,7 @@ def test_a_destination_that_does_not_confirm_is_ended_also_while_the_source_is_a
     bridge = Bridge()
     bridge.source(deliver(1, M))
     bridge.to_destination()
-    bridge.relay.source_lost(bridge.now_s)
+    bridge.relay.source.lost(bridge.now_s)
     bridge.wait(bridge.window.limits.confirm_timeout_s)
     ending = bridge.relay.decide(bridge.now_s)
     assert isinstance(ending, EndGeneration)
@@ -203,7 +203,7 @@ def test_a_queue_that_still_exists_ends_the_generation_and_what_is_held_is_stale
     ending = EndGeneration("source", "consumer-cancelled", CANCELLED, drop=False)
     assert bridge.relay.decide(bridge.now_s) == ending
     assert bridge.to_destination() == b""
-    bridge.relay.source_lost(bridge.now_s)
+    bridge.relay.source.lost(bridge.now_s)
     assert bridge.books.stale_held == 2
 
 
@@ -291,7 +291,7 @@ def test_a_lost_consumer_of_which_the_start_is_answered_afterwards_stays_lost() 
 
 def test_a_consumer_that_is_lost_while_it_begins_needs_no_cancel() -> None:
     bridge = Bridge()
-    bridge.relay.source_lost(bridge.now_s)
+    bridge.relay.source.lost(bridge.now_s)
     bridge.open_source()
     bridge.start()
     bridge.source(frames.CANCEL)

@@ -317,7 +317,7 @@ def test_a_message_on_its_way_to_the_quarantine_is_not_given_back_meanwhile() ->
     """It would be there and in the queue."""
     bridge = quarantining(1, 2)
     bridge.source(deliver(3, M))
-    bridge.relay.destination_lost(bridge.now_s)
+    bridge.relay.destination.lost(bridge.now_s)
     bridge.wait(bridge.window.limits.hold_timeout_s + 1.0)
     bridge.source(frames.CANCEL_OK)
     assert bridge.to_source() == CANCEL + requeue(3, multiple=False)

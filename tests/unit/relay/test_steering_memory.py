@@ -80,7 +80,7 @@ def test_what_still_comes_while_it_sheds_is_given_back_and_what_is_held_stays() 
     bridge = filled()
     bridge.wait(MEMORY_FULL_S)
     bridge.to_source()
-    bridge.relay.source_events([Dropped(4, redelivered=False), Dropped(5, redelivered=True)], bridge.now_s)
+    bridge.relay.source.take([Dropped(4, redelivered=False), Dropped(5, redelivered=True)], bridge.now_s)
     assert bridge.to_source() == requeue(4, multiple=False) + requeue(5, multiple=False)
     assert bridge.books.requeued == {"memory": 2}
     assert (bridge.window.in_flight, bridge.books.imbalance) == (3, 0)

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from bridge.relay.consumer import Consumer
+from bridge.relay.plan import IN_VAIN_S
 from bridge.relay.queue import QueueFacts, QueueState
 from bridge.relay.state import State
-from bridge.relay.steering import IN_VAIN_S, RETURNED_OFTEN, UNREADABLE_AFTER, Consume, EndGeneration, OpenQuarantine
+from bridge.relay.steering import RETURNED_OFTEN, UNREADABLE_AFTER, Consume, EndGeneration, OpenQuarantine
 from bridge.window.window import WindowLimits
 from tests.support import frames
 from tests.support.frames import PERSISTENT, close, confirm, content, deliver, returned
@@ -188,7 +189,7 @@ def test_a_destination_that_goes_away_while_it_widens_keeps_no_acks_waiting() ->
     """They would wait for as long as it is away: until the consumer timeout, or to be doubled by a lost connection."""
     bridge = Bridge(probing=True)
     accept_probe(bridge)
-    bridge.relay.destination_lost(bridge.now_s)
+    bridge.relay.destination.lost(bridge.now_s)
     bridge.wait(0.05)
     assert bridge.wanted_prefetch == 0
     assert bridge.to_source() == ack(1, multiple=True)

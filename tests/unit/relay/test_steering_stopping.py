@@ -35,7 +35,7 @@ def stop(bridge: Bridge) -> None:
 
 def test_a_stop_is_decided_once_when_all_is_settled() -> None:
     bridge = Bridge()
-    bridge.relay.source_lost(bridge.now_s)
+    bridge.relay.source.lost(bridge.now_s)
     bridge.stop()
     bridge.stop()
     assert bridge.steering.stopping
@@ -95,7 +95,7 @@ def test_a_stop_that_deliveries_prolong_cancels_forwards_and_gives_back_the_rest
 def test_a_stop_with_the_destination_away_gives_back_at_the_cancel_ok() -> None:
     bridge = Bridge()
     bridge.source(*(deliver(tag, M) for tag in range(1, 4)))
-    bridge.relay.destination_lost(bridge.now_s)
+    bridge.relay.destination.lost(bridge.now_s)
     bridge.stop()
     bridge.source(deliver(4, M))
     assert bridge.to_source() == CANCEL, "what is given back before the cancel comes straight back"
@@ -120,7 +120,7 @@ def test_a_stop_while_consuming_begins_cancels_when_it_has_begun() -> None:
 def test_a_stop_while_consuming_begins_and_the_destination_is_away_cancels_at_once_then() -> None:
     bridge = Bridge(consuming=False)
     bridge.start()
-    bridge.relay.destination_lost(bridge.now_s)
+    bridge.relay.destination.lost(bridge.now_s)
     bridge.stop()
     bridge.relay.started(EMPTY_QUEUE, bridge.now_s)
     assert bridge.to_source() == CANCEL
@@ -141,7 +141,7 @@ def test_a_stop_while_which_the_destination_is_lost_gives_back_what_is_not_confi
     bridge.to_destination()
     bridge.stop()
     bridge.destination(confirm(1))
-    bridge.relay.destination_lost(bridge.now_s)
+    bridge.relay.destination.lost(bridge.now_s)
     bridge.wait(0.05)
     assert bridge.to_source() == CANCEL + ack(1, multiple=True)
     bridge.source(frames.CANCEL_OK)
@@ -153,7 +153,7 @@ def test_a_stop_without_a_consumer_cancels_nothing() -> None:
     lost = Bridge()
     lost.source(frames.CANCEL)
     off = Bridge()
-    off.relay.source_lost(off.now_s)
+    off.relay.source.lost(off.now_s)
     for bridge in (lost, off):
         bridge.stop()
         assert bridge.to_source() == b""
@@ -216,8 +216,8 @@ def test_a_side_that_is_lost_after_time_was_up_changes_nothing() -> None:
     bridge.source(deliver(1, M))
     bridge.stop()
     bridge.time_is_up()
-    bridge.relay.source_lost(bridge.now_s)
-    bridge.relay.destination_lost(bridge.now_s)
+    bridge.relay.source.lost(bridge.now_s)
+    bridge.relay.destination.lost(bridge.now_s)
     assert bridge.steering.state is State.ABANDONED
     assert bridge.relay.decide(bridge.now_s) is None
 
@@ -239,7 +239,7 @@ def test_a_stop_waits_for_the_quarantine_and_gives_back_what_it_refuses() -> Non
     bridge.source(frames.CANCEL_OK)
     assert not bridge.steering.source_drained
     assert bridge.to_source() == CANCEL
-    bridge.relay.destination_lost(bridge.now_s)
+    bridge.relay.destination.lost(bridge.now_s)
     bridge.source(confirm(1, channel=2, accepted=False))
     assert bridge.to_source() == requeue(1, multiple=True)
     assert bridge.steering.source_drained
@@ -313,7 +313,7 @@ def test_a_queue_that_deletes_itself_and_cannot_be_emptied_in_time_is_left_when_
 def test_a_queue_that_deletes_itself_is_consumed_on_where_consuming_has_just_begun() -> None:
     bridge = Bridge(facts=AUTO_DELETE, consuming=False)
     bridge.start()
-    bridge.relay.destination_lost(bridge.now_s)
+    bridge.relay.destination.lost(bridge.now_s)
     bridge.stop()
     bridge.relay.started(EMPTY_QUEUE, bridge.now_s)
     assert bridge.to_source() == b""
@@ -338,7 +338,7 @@ def test_a_stop_waits_for_what_of_a_stream_is_published_and_gives_nothing_back()
     assert bridge.to_source() == CANCEL + ack(1, multiple=True)
     assert bridge.relay.decide(bridge.now_s) == Stop()
     assert bridge.to_source() == b""
-    bridge.relay.source_lost(bridge.now_s)
+    bridge.relay.source.lost(bridge.now_s)
     assert bridge.books.requeued == {}
     assert bridge.books.stale_held == 2
 
@@ -352,6 +352,6 @@ def test_when_time_is_up_nothing_of_a_stream_is_given_back_either() -> None:
     assert bridge.to_source() == CANCEL
     bridge.destination(confirm(2, multiple=True))
     assert bridge.to_source() == b""
-    bridge.relay.source_lost(bridge.now_s)
+    bridge.relay.source.lost(bridge.now_s)
     assert bridge.books.requeued == {}
     assert bridge.books.stale_published == 2

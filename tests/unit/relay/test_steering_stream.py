@@ -27,7 +27,7 @@ def test_a_stream_is_read_from_where_the_settings_say_and_then_on_from_what_was_
     bridge.to_destination()
     bridge.destination(confirm(1))
     assert bridge.to_source() == ack(1, multiple=True)
-    bridge.relay.source_lost(bridge.now_s)
+    bridge.relay.source.lost(bridge.now_s)
     bridge.destination(confirm(2))
     bridge.lose_destination()
     bridge.open_source()
@@ -40,7 +40,7 @@ def test_what_a_stream_delivers_again_and_was_forwarded_is_acked_and_not_publish
     bridge.to_destination()
     bridge.destination(confirm(2))
     bridge.to_source()
-    bridge.relay.source_lost(bridge.now_s)
+    bridge.relay.source.lost(bridge.now_s)
     bridge.lose_destination()
     bridge.open_source()
     assert bridge.relay.decide(bridge.now_s) == Consume(1000, 7)
@@ -79,9 +79,8 @@ def test_what_was_found_out_is_forgotten_when_the_broker_says_what_the_queue_is(
 
 def test_a_generation_of_which_the_broker_said_nothing_keeps_what_was_known() -> None:
     bridge = Bridge(facts=STREAM)
-    bridge.relay.source_lost(bridge.now_s)
-    bridge.relay.source_connecting()
-    bridge.relay.source_opened(0)
+    bridge.relay.source.lost(bridge.now_s)
+    bridge.relay.connect_source(lambda *_: None).opened(0)
     assert bridge.steering.stream
 
 

@@ -35,7 +35,7 @@ class Scene(Bridge):
             self.watchdog.look_due(self.now_s)
             if (ending := self.watchdog.watch_destination(self.now_s)) is not None:
                 self.endings.append(ending.reason)
-                self.relay.destination_lost(self.now_s)
+                self.relay.destination.lost(self.now_s)
                 self.open_destination()
                 self.to_destination()
             if (ending := self.watchdog.watch_source(self.now_s)) is not None:
@@ -44,7 +44,7 @@ class Scene(Bridge):
 
     def begin_source_anew(self) -> None:
         """Another source generation."""
-        self.relay.source_lost(self.now_s)
+        self.relay.source.lost(self.now_s)
         self.open_source()
 
     def consume_anew(self, before: QueueState = EMPTY_QUEUE) -> None:
@@ -98,7 +98,7 @@ def test_a_destination_that_has_nothing_to_do_is_not_stuck() -> None:
     scene.watch(3 * TIMEOUT_S + 1)
     assert scene.watchdog.stuck
     scene.begin_source_anew()
-    scene.relay.destination_lost(scene.now_s)
+    scene.relay.destination.lost(scene.now_s)
     scene.watch(0.05)
     assert scene.watchdog.stuck == ""
 
@@ -364,7 +364,7 @@ def test_a_stream_that_is_not_known_as_one_is_begun_anew_rarely_and_is_not_stuck
 def test_a_queue_that_may_not_deliver_is_not_asked() -> None:
     limits = WindowLimits(prefetch=2, max_in_flight_bytes=1 << 20, hold_timeout_s=10_000)
     scene = Scene(replace(limits, confirm_timeout_s=10_000))
-    scene.relay.destination_lost(scene.now_s)
+    scene.relay.destination.lost(scene.now_s)
     scene.source(deliver(1, M))
     scene.watch(LOOK_EVERY_S + 0.1)
     assert scene.look(STUCK_QUEUE) == "", "there is room for one more"

@@ -1,0 +1,107 @@
+"""What a bridge is made of, on one page: every part, what it is given, and who knows whom.
+
+::
+
+    Supervisor ── Keeper (each side) ── Session = a link joined to the relay ── Tap ── socket
+        │                                  │
+        └──────────── Relay ───────────────┘  a port for each connection: bytes in, bytes out
+                        ├── Steering    what comes next
+                        ├── Quarantine  its channel beside the consumer's
+                        └── Window      every delivery in flight; counts in the Books
+
+Chance and time limits are arguments: a test makes both its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from functools import partial
+from typing import TYPE_CHECKING
+
+from bridge.amqp.content import HeaderPolicy
+from bridge.connection.keeper import Keeper
+from bridge.connection.limits import DEFAULT
+from bridge.connection.session import DestinationSession, SourceSession
+from bridge.connection.supervisor import Supervisor
+from bridge.connection.tap import Pump
+from bridge.observe.status import Status
+from bridge.relay.backoff import Backoff
+from bridge.relay.plan import Plan
+from bridge.relay.relay import Relay
+from bridge.window.books import Books
+from bridge.window.memory import Memory
+from bridge.window.window import Window, WindowLimits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bridge.connection.limits import TimeLimits
+    from bridge.settings.settings import Settings
+
+
+def assemble(
+    settings: Settings,
+    limits: TimeLimits = DEFAULT,
+    chance: Callable[[], float] = random.random,
+    new_backoff: Callable[[float, float, Callable[[], float]], Backoff] = Backoff,
+) -> Supervisor:
+    """Return a bridge that is not connected yet; `chance` returns a number from 0 to 1."""
+    books, status = Books(), Status()
+    memory = Memory(enabled=settings.deduplication == "message-id")
+    window = Window(window_limits(settings, limits), settings.target, books, memory, chance)
+    relay = Relay(window, plan(settings, limits), chance)
+    pump = Pump(relay)
+    changed = asyncio.Event()
+    source, destination = (
+        Keeper(
+            books=books,
+            changed=changed,
+            side=side,
+            status=side_status,
+            backoff=new_backoff(settings.reconnect_min, settings.reconnect_max, chance),
+            make=partial(session, relay, pump, settings, limits),
+            stable_s=limits.stable_s,
+        )
+        for side, side_status, session in (
+            (settings.source, status.source, SourceSession),
+            (settings.destination, status.destination, DestinationSession),
+        )
+    )
+    return Supervisor(
+        settings, relay=relay, pump=pump, status=status, source=source, destination=destination, changed=changed
+    )
+
+
+def window_limits(settings: Settings, limits: TimeLimits = DEFAULT) -> WindowLimits:
+    """Return what the settings hold the window to."""
+    return WindowLimits(
+        prefetch=settings.source_prefetch,
+        max_in_flight_bytes=settings.max_in_flight_bytes,
+        confirm_timeout_s=settings.confirm_timeout,
+        hold_timeout_s=settings.hold_timeout,
+        unroutable_timeout_s=settings.unroutable_timeout,
+        retry_max_s=limits.retry_max_s,
+        delivery_limit=settings.delivery_limit,
+        quarantine=bool(settings.quarantine_queue_name),
+    )
+
+
+def plan(settings: Settings, limits: TimeLimits = DEFAULT) -> Plan:
+    """Return what the settings ask of the relay."""
+    policy = HeaderPolicy(
+        destination_user=settings.destination.username.encode(),
+        user_id=settings.user_id,
+        cc=settings.cc,
+        delivery_count=settings.delivery_count,
+    )
+    return Plan(
+        quarantine_queue=settings.quarantine_queue_name,
+        policy=policy,
+        queue_type=settings.stated_source_type,
+        shutdown_timeout_s=settings.shutdown_timeout,
+        reconnect_min_s=settings.reconnect_min,
+        reconnect_max_s=settings.reconnect_max,
+        look_every_s=limits.look_every_s,
+        in_vain_s=limits.in_vain_s,
+    )
