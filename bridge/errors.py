@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from bridge.words import Outcome
+
 
 class BridgeError(Exception):
     """What the bridge raises on purpose. The text is for an operator and holds no secret."""
@@ -47,7 +49,7 @@ class CredentialsError(BridgeError):
 class ConnectError(BridgeError):
     """A side could not be opened or did not hold what it must; `result` is the short word for `/metrics`."""
 
-    def __init__(self, result: str, message: str) -> None:
+    def __init__(self, result: Outcome, message: str) -> None:
         self.result = result
         super().__init__(message)
 

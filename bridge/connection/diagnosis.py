@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from bridge.settings.sides import SideSettings
+    from bridge.words import ConnectResult, Outcome
 
 CONTROL_PLANE_ERRORS = (
     amqp.AMQPError,
@@ -29,7 +30,7 @@ CONTROL_PLANE_ERRORS = (
     StopAsyncIteration,  # aiormq 7.2.4, of a peer that has hung up before aiormq reads
 )
 """What aio-pika, aiormq and pamqp raise when a broker or a network misbehaves."""
-VAGUE = frozenset({"connection-lost", "unreachable"})
+VAGUE: frozenset[Outcome] = frozenset({"connection-lost", "unreachable"})
 """Results behind which there may be a reason that only the tap saw."""
 
 _NOISE = re.compile(r"^\[Errno -?\d+\] | object at 0x[0-9a-f]+")
@@ -82,7 +83,7 @@ def explain_close(code: int, text: str, side: SideSettings) -> str:
     return said
 
 
-def _blemish(result: str, said: str, side: SideSettings, index: int) -> str:
+def _blemish(result: ConnectResult, said: str, side: SideSettings, index: int) -> str:
     """Return what an operator would not see in the names."""
     blemish = ""
     if result == "login-refused":
@@ -122,7 +123,7 @@ _STRICT = (
     "the broker's certificate is refused ({{said}}): it or its CA's lacks the extension {extension}, on which Python "
     "insists from 3.13 on and the bridge always; have it issued again, with the extension"
 )
-_ANSWERS: tuple[tuple[type[Exception], str, str, str], ...] = (
+_ANSWERS: tuple[tuple[type[Exception], str, ConnectResult, str], ...] = (
     (amqp.ProbableAuthenticationError, "", "login-refused", "it refused the login ({said}); check {login}"),
     (amqp.AuthenticationError, "", "login-refused", "it offers no login mechanism that {auth} allows ({said})"),
     (amqp.ConnectionNotAllowed, "", "vhost", "{said}; create the virtual host, or give the user permissions in it"),

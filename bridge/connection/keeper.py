@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bridge.observe.status import SideStatus
     from bridge.settings.sides import SideSettings
     from bridge.window.books import Books
+    from bridge.words import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +153,7 @@ class Keeper:
         self.told_generation = self._status.generation
         log.info("%s generation %d began", self._side.name, self._status.generation, extra={"url": url})
 
-    def _ended(self, reason: str, text: str, bug: Exception | None, *, tell: bool) -> None:
+    def _ended(self, reason: Outcome, text: str, bug: Exception | None, *, tell: bool) -> None:
         status = self._status
         self.told_generation = 0
         status.ended(reason, text)
@@ -176,7 +177,7 @@ class Keeper:
             },
         )
 
-    def _failed(self, index: int, result: str, text: str, now_s: float, error: Exception | None = None) -> None:
+    def _failed(self, index: int, result: Outcome, text: str, now_s: float, error: Exception | None = None) -> None:
         """Report an attempt that failed; with the traceback of an `error` that is a bug."""
         self._status.failed(result, text)
         if self._news[index].note(text, now_s):

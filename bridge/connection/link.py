@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from bridge.connection.tap import Receiver
     from bridge.settings.settings import Settings
     from bridge.settings.sides import SideSettings
+    from bridge.words import EndReason, Outcome
 
 LONG_LOGIN_BYTES = 3500
 """User and password together. The frame that they are in has 370 bytes more (3,700 pass on 3.10.8, 3,800 do not)."""
@@ -90,8 +91,8 @@ class Link:
         self._closed: Close | None = None
         """The broker's own close of the data channel or the connection."""
         self.tap: Tap | None = None
-        self.end: tuple[str, str] | None = None
-        """Why the connection ended: a short fixed word for `/metrics`, a sentence for the log."""
+        self.end: tuple[Outcome, str] | None = None
+        """Why the connection ended: a word for `/metrics`, a sentence for the log."""
         self.failure: Exception | None = None
         """The bug that ended it, for its traceback."""
         self._over = asyncio.Event()
@@ -103,9 +104,10 @@ class Link:
         self._closed = self._closed or close
         what = "channel" if close.channel else "connection"
         said = explain_close(close.reply_code, close.reply_text, self._side)
-        self.ended(f"{what}-closed", f"the broker closed the {what}: {said}", now_s)
+        reason: EndReason = "channel-closed" if close.channel else "connection-closed"
+        self.ended(reason, f"the broker closed the {what}: {said}", now_s)
 
-    def ended(self, reason: str, text: str, now_s: float) -> None:
+    def ended(self, reason: Outcome, text: str, now_s: float) -> None:
         """The connection is gone or cannot be trusted any more; the first call counts."""
         if self.end is None:
             self.end = reason, text
@@ -115,7 +117,7 @@ class Link:
     def _lost(self, now_s: float) -> None:
         """The connection has just ended, for the reason in `end`."""
 
-    def finish(self, reason: str, text: str, now_s: float, *, drop: bool) -> None:
+    def finish(self, reason: Outcome, text: str, now_s: float, *, drop: bool) -> None:
         """End it from our side; `drop` the connection where its broker does not answer."""
         self.ended(reason, text, now_s)
         if drop and self.tap is not None:
@@ -241,7 +243,7 @@ class Link:
             reason, text = self.end if self.tap is not None else self._why_no_login(*self.end)
             raise ConnectError(reason, f"{where}: {text}") from error
 
-    def _why_no_login(self, reason: str, text: str) -> tuple[str, str]:
+    def _why_no_login(self, reason: Outcome, text: str) -> tuple[Outcome, str]:
         """Return why the connection may have ended before the login had, of which the peer says nothing."""
         if reason == "malformed" and (other := other_protocol(text)):
             return "protocol", other

@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from bridge.relay.relay import Relay
-    from bridge.words import SideName
+    from bridge.words import EndReason, SideName
 
-    Ended = Callable[[str, str, float], None]
-    """Takes a short fixed word for `/metrics`, a sentence for the log, and the time in monotonic seconds."""
+    Ended = Callable[[EndReason, str, float], None]
+    """Takes a word for `/metrics`, a sentence for the log, and the time in monotonic seconds."""
     LookUp = Callable[[str, int], Awaitable[Sequence[AddrInfoType]]]
 
 log = logging.getLogger(__name__)
@@ -190,7 +190,7 @@ class Tap(asyncio.StreamReaderProtocol):
         elif self._heartbeat_s and now_s - self._received_s > DEAD_AFTER_HEARTBEATS * self._heartbeat_s:
             self.fail("heartbeat", f"no byte from the broker for {now_s - self._received_s:.0f} s")
 
-    def fail(self, reason: str, text: str) -> None:
+    def fail(self, reason: EndReason, text: str) -> None:
         """End the generation from our side, at once."""
         self._ended(reason, text, self._clock())
         self.abort()

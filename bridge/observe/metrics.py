@@ -5,10 +5,12 @@ from __future__ import annotations
 import platform
 from importlib.metadata import version
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
+
+from bridge.words import ConnectResult, EndReason, QuarantineReason, RequeueReason, RetryReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -16,20 +18,13 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from bridge.observe.status import Status
-    from bridge.window.books import Books, Histogram
+    from bridge.window.books import Books, Histogram, Word
 
-QUARANTINE_REASONS = ("poison", "too-large", "delivery-limit", "unroutable")
-REQUEUE_REASONS = ("shutdown", "hold-timeout", "probe", "memory", *QUARANTINE_REASONS)
-RETRY_REASONS = ("nack", "returned", "destination-lost")
-CONNECT_RESULTS = (
-    *("ok", "unreachable", "unresolvable", "timeout", "connection-lost", "tls", "credentials", "login-refused"),
-    *("vhost", "missing", "forbidden", "locked", "mismatch", "refused", "protocol", "bug"),
-)
-END_REASONS = (
-    *("connection-lost", "connection-closed", "channel-closed", "heartbeat", "confirm-timeout"),
-    *("consumer-cancelled", "stalled", "cancel-timeout", "quarantine-timeout", "hold-timeout"),
-    *("closed-by-us", "malformed", "bug"),
-)
+QUARANTINE_REASONS: tuple[QuarantineReason, ...] = get_args(QuarantineReason)
+REQUEUE_REASONS: tuple[RequeueReason, ...] = get_args(RequeueReason)
+RETRY_REASONS: tuple[RetryReason, ...] = get_args(RetryReason)
+CONNECT_RESULTS: tuple[ConnectResult, ...] = get_args(ConnectResult)
+END_REASONS: tuple[EndReason, ...] = get_args(EndReason)
 """Label values that are there from the start, so that a rate over the first one counts it."""
 
 
@@ -129,7 +124,7 @@ def _count(name: str, text: str, value: float) -> Metric:
     return CounterMetricFamily(name, text, value)
 
 
-def _by(name: str, text: str, label: str, counts: Mapping[str, int], known: tuple[str, ...]) -> Metric:
+def _by(name: str, text: str, label: str, counts: Mapping[Word, int], known: tuple[Word, ...]) -> Metric:
     family = CounterMetricFamily(name, text, labels=[label])
     for word, number in (dict.fromkeys(known, 0) | dict(counts)).items():
         family.add_metric([word], number)

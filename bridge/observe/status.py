@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bridge.window.books import count
 
 if TYPE_CHECKING:
-    from bridge.words import SideName
+    from bridge.words import Outcome, SideName
 
 
 @dataclass(slots=True)
@@ -23,9 +23,9 @@ class SideStatus:
     reason: str = "not connected yet"
     """Why it is not up, or what hinders it: a sentence for an operator, without secrets; empty when all is well."""
     generation: int = 0
-    generations_ended: dict[str, int] = field(default_factory=dict)
+    generations_ended: dict[Outcome, int] = field(default_factory=dict)
     """By reason, a short fixed word."""
-    connect_attempts: dict[str, int] = field(default_factory=dict)
+    connect_attempts: dict[Outcome, int] = field(default_factory=dict)
     """By result: `ok`, or a short fixed word for what failed."""
 
     def opened(self) -> None:
@@ -35,12 +35,12 @@ class SideStatus:
         self.up = True
         self.reason = ""
 
-    def failed(self, result: str, text: str) -> None:
+    def failed(self, result: Outcome, text: str) -> None:
         """An attempt to connect has failed."""
         count(self.connect_attempts, result)
         self.reason = text
 
-    def ended(self, reason: str, text: str) -> None:
+    def ended(self, reason: Outcome, text: str) -> None:
         """The generation has ended."""
         self.up = self.blocked = False
         self.reason = text

@@ -16,6 +16,7 @@ from bridge.relay.watchdog import Ending
 
 if TYPE_CHECKING:
     from bridge.window.window import Window
+    from bridge.words import EndReason
 
 MEMORY_FULL_S = 10.0
 """How long reading may be paused before the bridge sheds: RabbitMQ's send timeout is 30 s."""
@@ -96,7 +97,7 @@ class Consumption:
         """It has answered, or will not."""
         self.asking = False
 
-    def end(self, reason: str, text: str) -> None:
+    def end(self, reason: EndReason, text: str) -> None:
         """The generation must end."""
         self.ending = Ending(reason, text)
 

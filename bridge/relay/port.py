@@ -9,6 +9,7 @@ What it does not do: decide anything, which is `window`'s and `steering`'s.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from bridge.amqp.cutter import Cutter
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     """Called with the broker's close of the channel or the connection, and with the time in monotonic seconds."""
 
 
-class Port:
+class Port(ABC):
     """What the connections of both sides have in common."""
 
     def __init__(self, preparer: ContentPreparer, closed: Closed) -> None:
@@ -53,9 +54,9 @@ class Port:
         """Hand over what has come for the control plane: whole frames, in order."""
         return self._cutter.take_control()
 
+    @abstractmethod
     def take(self, events: Iterable[Event], now_s: float) -> None:
         """Act on what was cut. Raises `MalformedFrameError` for what cannot be."""
-        raise NotImplementedError
 
     def lost(self, now_s: float) -> None:
         """The connection is gone, or is not to be listened to any more; the first call counts."""
@@ -66,9 +67,9 @@ class Port:
             self._open = False
             self._end(now_s)
 
+    @abstractmethod
     def _end(self, now_s: float) -> None:
         """The generation has ended."""
-        raise NotImplementedError
 
     def _begin(self, frame_max: int) -> None:
         """A generation begins; `frame_max` is the largest frame that the connection agreed on, 0 for no limit."""

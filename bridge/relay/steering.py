@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bridge.relay.plan import Plan
     from bridge.relay.quarantine import Quarantine
     from bridge.window.window import Window
-    from bridge.words import SideName
+    from bridge.words import EndReason, RequeueReason, SideName
 
 RETURNED_OFTEN = 3
 """From this delivery count on a message may be the one that ends generations or processes."""
@@ -70,8 +70,8 @@ class EndGeneration:
     """End this side's generation."""
 
     side: SideName
-    reason: str
-    """A short fixed word, for `/metrics`."""
+    reason: EndReason
+    """For `/metrics`."""
     text: str
     drop: bool = True
     """Whether to drop the connection without a word, since its broker does not answer."""
@@ -125,7 +125,7 @@ class Steering:
         self._in_vain = 0
         """Source generations in a row that had something to deliver and ended without an ack."""
         self._unreadable = 0
-        self._giving_back_for = ""
+        self._giving_back_for: RequeueReason = "probe"
 
         self._shutdown_timeout_s = plan.shutdown_timeout_s
         self._stop_at_s = 0.0
@@ -512,7 +512,7 @@ class Steering:
         window = self.window
         return window.books.published > 0 or window.publishable or window.quarantining > 0
 
-    def _give_back(self, reason: str, now_s: float) -> None:
+    def _give_back(self, reason: RequeueReason, now_s: float) -> None:
         """Cancel the consumer and requeue what is held; then probe, after a pause."""
         self.window.give_up(now_s)
         self._giving_back_for = reason
@@ -524,7 +524,7 @@ class Steering:
         if self.consumer is Consumer.ON:
             self._source.cancel()
 
-    def _release(self, reason: str, *, draining: bool) -> None:
+    def _release(self, reason: RequeueReason, *, draining: bool) -> None:
         """Requeue what is held, once the consumer is gone: in one go, which keeps its order where the queue does.
 
         When memory is full, nothing more can be read, the answer to the cancel neither: then at once, one by one.

@@ -11,6 +11,8 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from bridge.words import EndReason  # noqa: TC001 - a named tuple names its types
+
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
@@ -26,9 +28,9 @@ ENDED_IN_VAIN = 3
 
 
 class Ending(NamedTuple):
-    """Why a generation must end: a short fixed word for `/metrics`, a sentence for the log."""
+    """Why a generation must end: a word for `/metrics`, a sentence for the log."""
 
-    reason: str
+    reason: EndReason
     text: str
 
 
@@ -137,7 +139,7 @@ class Watchdog:
         watched = self._watched
         timeout_s = watched.window.limits.confirm_timeout_s
         self._see_progress()
-        awaited: tuple[str, object] | None = None
+        awaited: tuple[EndReason, object] | None = None
         if (first := watched.window.first_quarantining) is not None:
             awaited = "quarantine-timeout", first
         elif watched.cancelling and not watched.paused:

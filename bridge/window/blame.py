@@ -15,6 +15,8 @@ import re
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
+from bridge.words import QuarantineReason  # noqa: TC001 - a named tuple names its types
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -39,8 +41,8 @@ DESTINATION_REPLIES = frozenset({403, 404, 405})
 class Verdict(NamedTuple):
     """Why a message goes to the quarantine."""
 
-    reason: str
-    """A short fixed word, for `/metrics` and the header `x-bridge-reason`."""
+    reason: QuarantineReason
+    """For `/metrics` and the header `x-bridge-reason`."""
     reply_code: int = 0
     reply_text: str = ""
     held_text: str = ""

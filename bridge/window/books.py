@@ -12,6 +12,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+from bridge.words import QuarantineReason, RequeueReason, RetryReason  # noqa: TC001 - a dataclass names its types
+
+Word = TypeVar("Word", bound=str)
 
 SECONDS_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 SIZE_BITS = 30
@@ -45,9 +50,9 @@ class Books:
     forwarded_bytes: int = 0
     """Bodies of the forwarded, in bytes."""
     suppressed: int = 0
-    quarantined: dict[str, int] = field(default_factory=dict)
+    quarantined: dict[QuarantineReason, int] = field(default_factory=dict)
     """By reason."""
-    requeued: dict[str, int] = field(default_factory=dict)
+    requeued: dict[RequeueReason, int] = field(default_factory=dict)
     """By reason."""
     stale_held: int = 0
     stale_published: int = 0
@@ -57,7 +62,7 @@ class Books:
     """In the window, published and not confirmed."""
     bytes_in_flight: int = 0
 
-    publish_retries: dict[str, int] = field(default_factory=dict)
+    publish_retries: dict[RetryReason, int] = field(default_factory=dict)
     """Publishes that will be tried again, by reason."""
     duplicates_possible: int = 0
     """Publishes of which the destination, or the quarantine, may hold another copy, by this process's making."""
@@ -97,6 +102,6 @@ class Books:
         )
 
 
-def count(counter: dict[str, int], reason: str, times: int = 1) -> None:
+def count(counter: dict[Word, int], reason: Word, times: int = 1) -> None:
     """Add to a counter kept by reason."""
     counter[reason] = counter.get(reason, 0) + times

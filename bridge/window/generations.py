@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bridge.window.blame import Blame, Verdict
     from bridge.window.books import Histogram
     from bridge.window.parked import Parked
+    from bridge.words import RequeueReason
 
 
 class SourceGeneration:
@@ -45,8 +46,8 @@ class SourceGeneration:
         self.quarantining: dict[int, tuple[Delivery, Verdict]] = {}
         """On their way to the quarantine, by delivery tag, in the order of their publishes."""
         self.blame = blame
-        self.releasing = ""
-        """Reason for requeueing every delivery; empty otherwise."""
+        self.releasing: RequeueReason | None = None
+        """Reason for requeueing every delivery, when that is what happens."""
         self._next_tag = 1
 
     @property
@@ -88,7 +89,7 @@ class SourceGeneration:
             most -= 1
         return batch, size
 
-    def release(self, reason: str) -> list[Delivery]:
+    def release(self, reason: RequeueReason) -> list[Delivery]:
         """Hand over what is neither published nor on its way to the quarantine; what comes from now on is requeued."""
         self.releasing = reason
         waiting = [*self.held, *self.parked.release(), *(delivery for delivery, _ in self.condemned)]
@@ -97,7 +98,7 @@ class SourceGeneration:
 
     def released(self) -> None:
         """The consumer is gone: no delivery follows."""
-        self.releasing = ""
+        self.releasing = None
 
     # --- Bound for the quarantine ------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bridge.amqp.events import Close, Delivery
     from bridge.amqp.target import Target
     from bridge.window.pace import Trouble
+    from bridge.words import RequeueReason
 
 ASIDE_RETRY_MAX_S = 30.0
 """The longest backoff of a message that was returned."""
@@ -162,7 +163,9 @@ class Parked:
         ]
         return [(w.delivery, _unroutable(w.forbidden)) for w in gone]
 
-    def take_given_up(self, now_s: float, hold_timeout_s: float, *, returned: bool) -> list[tuple[Delivery, str]]:
+    def take_given_up(
+        self, now_s: float, hold_timeout_s: float, *, returned: bool
+    ) -> list[tuple[Delivery, RequeueReason]]:
         """Hand over those that have been refused for so long, each with the reason; the `returned`, too, or not."""
         late = [
             t

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from bridge.amqp.target import Target
     from bridge.window.memory import Memory
     from bridge.window.settlement import Settlement
+    from bridge.words import RequeueReason
 
 LIMIT_MARGIN = 3
 """A delivery that has come back within so many of the delivery limit is quarantined."""
@@ -243,7 +244,7 @@ class Window:
         """Nobody knows whether the source has requeued what is in the window: each may come twice."""
         self.books.duplicates_possible += self.in_flight
 
-    def drop(self, delivery_tag: int, redelivered: int, reason: str) -> None:
+    def drop(self, delivery_tag: int, redelivered: int, reason: RequeueReason) -> None:
         """Give back a delivery of which no more was kept than its delivery tag."""
         books = self.books
         self._source.expect(delivery_tag, 1)
@@ -319,7 +320,7 @@ class Window:
         self._source = self._source_generation()
         self.memory.source_lost(unforwarded)
 
-    def release(self, reason: str) -> None:
+    def release(self, reason: RequeueReason) -> None:
         """Give back whatever is not published, and what still comes: the consumer is being cancelled.
 
         What is on its way to the quarantine waits for its answer: given back, it would be there twice.
@@ -335,7 +336,7 @@ class Window:
         """The destination has taken nothing for `hold_timeout`; its time begins again."""
         self.trouble.given_back(now_s)
 
-    def release_published(self, reason: str) -> None:
+    def release_published(self, reason: RequeueReason) -> None:
         """Give up waiting for answers: what is published is given back too. Each may be there twice."""
         self.quarantine_interrupted()
         if self._orphaned:
@@ -695,7 +696,7 @@ class Window:
         self._source.settlement.ack(delivery.delivery_tag)
         self._source.parked.settled(delivery.delivery_tag)
 
-    def _requeue(self, delivery: Delivery, reason: str) -> None:
+    def _requeue(self, delivery: Delivery, reason: RequeueReason) -> None:
         count(self.books.requeued, reason)
         self._leave(delivery)
         self._source.settlement.requeue(delivery.delivery_tag)

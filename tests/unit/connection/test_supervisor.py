@@ -352,7 +352,7 @@ async def test_a_half_open_connection_is_ended_by_its_heartbeat(side: str) -> No
             busy = destination if side == "source" else source
             busy_peer = busy.peer
 
-            def beat() -> dict[str, int]:
+            def beat() -> object:
                 busy_peer.send(Heartbeat(), channel=0)
                 return status_of(running, side).generations_ended
 

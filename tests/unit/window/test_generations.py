@@ -49,7 +49,7 @@ def test_a_source_generation_begins_with_nothing() -> None:
     generation = source()
     assert not generation.held
     assert not generation.condemned
-    assert (generation.quarantining, generation.releasing) == ({}, "")
+    assert (generation.quarantining, generation.releasing) == ({}, None)
 
 
 def test_a_destination_generation_is_closed_until_its_channel_is_open() -> None:

@@ -1,0 +1,128 @@
+"""The destination's port: confirms and returns in, publishes out."""
+
+from __future__ import annotations
+
+import pytest
+
+from bridge.errors import MalformedFrameError
+from bridge.relay.destination import JOIN_BYTES
+from tests.support import frames
+from tests.support.frames import PERSISTENT, confirm, content, deliver, returned, table, text
+from tests.support.relay_scene import Bridge, M, ack, publish, quarantining
+from tests.support.targets import OWN_KEYS
+
+
+@pytest.mark.parametrize("sizes", ((JOIN_BYTES + 1, 1), (1, JOIN_BYTES + 1), (1, 1)))
+def test_large_contents_go_out_uncopied(sizes: tuple[int, int]) -> None:
+    bridge = Bridge()
+    messages = [content(b"x" * size) for size in sizes]
+    bridge.source(*(deliver(tag, message) for tag, message in enumerate(messages, 1)))
+    parts = bridge.relay.destination.data_to_send(bridge.now_s)
+    assert b"".join(parts) == b"".join(publish() + message for message in messages)
+    assert len(parts) == (1 if sizes == (1, 1) else 4)
+
+
+def test_with_an_exchange_alone_each_message_keeps_its_own_key() -> None:
+    bridge = Bridge(target=OWN_KEYS)
+    bridge.source(deliver(1, M, routing_key="a"), deliver(2, M, routing_key="", exchange=""))
+    assert bridge.to_destination() == publish("a", "out") + M + publish("", "out") + M
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "cut"),
+    ((4096, 100, True), (0, 100, True), (100, 100, False), (100, 4096, False), (4096, 0, False)),
+)
+def test_bodies_are_cut_anew_only_for_a_smaller_frame_max(source: int, destination: int, *, cut: bool) -> None:
+    bridge = Bridge(frame_max=(source, destination))
+    step = (source or 4096) - 8
+    small, large = content(b"s"), content(b"x" * 300, step=step)
+    bridge.source(deliver(1, small), deliver(2, large))
+    expected = content(b"x" * 300, step=92) if cut else large
+    assert bridge.to_destination() == publish() + small + publish() + expected
+
+
+def test_a_header_too_large_for_the_destination_goes_to_the_quarantine_within_the_call_that_finds_it() -> None:
+    """It costs no channel, and stops none of the others."""
+    bridge = quarantining(1)
+    bridge.source(confirm(1, channel=2))
+    bridge.to_source()
+    bridge.relay.destination.lost(bridge.now_s)
+    bridge.connect_destination()
+    bridge.relay.destination.opened(200, bridge.now_s)
+    wide = content(b"wide", PERSISTENT | {"headers": table({"o": text("o" * 200)})})
+    user = content(b"user", PERSISTENT | {"headers": table({"o": text("o" * 150)}), "user_id": b"alice"})
+    bridge.source(deliver(2, wide), deliver(3, user), deliver(4, M))
+    small = content(b"user", PERSISTENT | {"headers": table({"o": text("o" * 150)})})
+    assert bridge.to_destination() == publish() + small + publish() + M
+    assert bridge.to_source().startswith(publish("sq.quarantine", channel=2) + frames.header(4, {}, 2)[:1])
+    assert bridge.window.quarantining == 1
+    assert bridge.books.headers_left_out == 1
+
+
+def test_a_connection_that_is_blocked_before_it_is_of_use_stays_so_and_the_next_one_is_not() -> None:
+    bridge = Bridge()
+    bridge.source(deliver(1, M))
+    bridge.relay.destination.lost(bridge.now_s)
+    bridge.connect_destination()
+    bridge.destination(frames.BLOCKED)
+    bridge.relay.destination.opened(0, bridge.now_s)
+    assert bridge.to_destination() == b""
+    bridge.destination(frames.UNBLOCKED)
+    assert bridge.to_destination() == publish() + M
+    bridge.relay.destination.lost(bridge.now_s)
+    bridge.connect_destination()
+    bridge.destination(frames.BLOCKED)
+    bridge.open_destination()
+    assert bridge.to_destination() == publish() + M
+
+
+@pytest.mark.parametrize("raw", (deliver(1, M), frames.CANCEL), ids=("delivery", "cancel"))
+def test_the_destination_delivers_nothing(raw: bytes) -> None:
+    with pytest.raises(MalformedFrameError, match="from the destination"):
+        Bridge().destination(raw)
+
+
+def test_a_returned_message_is_not_acked_but_tried_again() -> None:
+    bridge = Bridge()
+    bridge.source(deliver(1, M))
+    bridge.to_destination()
+    bridge.destination(returned(M, routing_key="dq"), confirm(1))
+    assert bridge.to_source() == b"", "invariant 1"
+    bridge.wait(1.0)
+    assert bridge.to_destination() == publish() + M
+
+
+def test_what_the_destination_closed_for_reaches_the_window() -> None:
+    bridge = Bridge()
+    bridge.source(deliver(1, M))
+    bridge.to_destination()
+    bridge.destination(frames.close(1, 406, "PRECONDITION_FAILED"))
+    bridge.relay.destination.lost(bridge.now_s)
+    assert [verdict.reason for _, verdict in bridge.window.condemned] == ["poison"]
+
+
+def test_while_nobody_knows_whether_what_is_held_is_still_ours_nothing_is_published() -> None:
+    bridge = Bridge()
+    bridge.source(deliver(1, M), frames.CANCEL)
+    assert bridge.to_destination() == b""
+
+
+def test_what_the_destination_says_after_the_end_has_nobody_to_hear_it() -> None:
+    bridge = Bridge()
+    bridge.source(deliver(1, M))
+    bridge.to_destination()
+    bridge.stop()
+    bridge.time_is_up()
+    bridge.destination(confirm(1))
+    assert bridge.books.forwarded == 0
+
+
+def test_a_blocked_destination_gets_nothing() -> None:
+    bridge = Bridge()
+    bridge.source(deliver(1, M))
+    bridge.destination(frames.BLOCKED)
+    assert bridge.to_destination() == b""
+    bridge.destination(frames.UNBLOCKED)
+    assert bridge.to_destination() == publish() + M
+    bridge.destination(confirm(1))
+    assert bridge.to_source() == ack(1, multiple=True)
