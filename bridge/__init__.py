@@ -2,5 +2,6 @@
 
 Layers are folders, and imports go down only: `check`, `connection`, `observe`, `relay`, `window`, `settings`, `amqp`.
 `amqp`, `window` and `relay` are pure: bytes, events and numbers in, bytes and decisions out. On top, `cli` and
-`__main__`; at the bottom, `errors` and `words`. Begin with `window`, which names the invariants.
+`assembly`; at the bottom, `errors` and `words`. Begin with `assembly`, which says what a bridge is made of, and with
+`window`, which names the invariants.
 """

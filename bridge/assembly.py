@@ -102,6 +102,6 @@ def plan(settings: Settings, limits: TimeLimits = DEFAULT) -> Plan:
         shutdown_timeout_s=settings.shutdown_timeout,
         reconnect_min_s=settings.reconnect_min,
         reconnect_max_s=settings.reconnect_max,
-        look_every_s=limits.look_every_s,
+        ask_every_s=limits.ask_every_s,
         in_vain_s=limits.in_vain_s,
     )

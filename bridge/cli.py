@@ -21,6 +21,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from uvloop import new_event_loop
+
 from bridge.assembly import assemble
 from bridge.check.check import as_json, as_table, check, failed
 from bridge.errors import BridgeError, ConfigurationError, NotYetError
@@ -35,11 +37,6 @@ if TYPE_CHECKING:
 
     from bridge.check.inspection import Finding
     from bridge.connection.supervisor import Supervisor
-
-if sys.platform == "win32":
-    new_event_loop = asyncio.new_event_loop
-else:
-    from uvloop import new_event_loop
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     for text in unknown_variables(environ):
         log.warning("%s", text)
     if arguments.command == "check":
-        return look(settings, in_json=arguments.json)
+        return check_settings(settings, in_json=arguments.json)
     if arguments.command == "config":
         return show(settings, file.keys() - os.environ.keys(), in_json=arguments.json)
     return run(settings, patience)
@@ -164,7 +161,7 @@ def run(settings: Settings, patience: Patience) -> int:
     return 0
 
 
-def look(settings: Settings, *, in_json: bool) -> int:
+def check_settings(settings: Settings, *, in_json: bool) -> int:
     """Check what the settings lead to; return the exit code: 1 for an error, a signal's as a shell tells it."""
     received: list[int] = []
     with asyncio.Runner(loop_factory=new_event_loop) as runner:

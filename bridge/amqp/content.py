@@ -384,7 +384,7 @@ def message_id(content: bytes) -> str:
 
 
 def reframe(content: bytes, channel: int, frame_max: int) -> bytes:
-    """Return the content for another channel, its body cut anew into frames of at most `frame_max` bytes.
+    """Return the content for another channel, its body cut again into frames of at most `frame_max` bytes.
 
     `frame_max` is what the connection tuned: the size of a whole frame, 0 for no limit. The header frame
     cannot be cut (AMQP 0-9-1, 4.2.6.1); one that is too large goes out as it is, and the broker refuses it.

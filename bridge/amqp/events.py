@@ -1,4 +1,4 @@
-"""The events of the data plane: what was said on the wire, as values. `wire` makes them, `relay` acts on them."""
+"""The events of the data plane: what was said on the wire, as values. the cutter makes them, the ports act on them."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ leading zeros of `expiration`              go                               stay
 the property `timestamp`                   an interceptor is set to
 =========================================  ===============================  =================
 
-[1] It encodes the table anew where it has a reason to. A plugin may be one more interceptor, and add what it likes.
+[1] It encodes the table again where it has a reason to. A plugin may be one more interceptor, and add what it likes.
 
 So two questions are asked of a published message. `unchanged`: could it be the returned one at all? And of those that
 could, `required`: has the returned one all that this one was published with, as far as brokers are known to leave it?

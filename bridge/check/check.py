@@ -28,7 +28,7 @@ async def check(settings: Settings, limits: TimeLimits = DEFAULT) -> list[Findin
     ]
     inspections = [inspection for side in sides for inspection in side]
     try:
-        await asyncio.gather(*(inspection.look() for inspection in inspections))
+        await asyncio.gather(*(inspection.inspect() for inspection in inspections))
         source, destination = (next((each for each in side if each.inquiry.is_open), None) for side in sides)
         findings = [finding for side in sides for finding in _of_side(side)]
         if source is not None and destination is not None:

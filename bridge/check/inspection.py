@@ -63,26 +63,26 @@ class Inspection:
         """Note a finding."""
         self.findings.append(Finding(level, self._label, subject, text))
 
-    async def look(self) -> None:
+    async def inspect(self) -> None:
         """Connect and look at everything; what goes wrong is a finding. To close the inquiry is the caller's."""
-        self._look_at_names()
-        await self._look_at_own_certificate()
+        self._inspect_names()
+        await self._inspect_own_certificate()
         try:
             await self.inquiry.open(self._index)
         except BridgeError as error:
             self.found("error", "connection", str(error))
             return
         try:
-            self._look_at_connection()
-            self._look_at_certificates()
+            self._inspect_connection()
+            self._inspect_certificates()
             if self._side.name == "source":
-                await self._look_at_source()
+                await self._inspect_source()
             else:
-                await self._look_at_destination()
+                await self._inspect_destination()
         except ConnectError as error:
             self.found("error", "connection", str(error))
 
-    def _look_at_connection(self) -> None:
+    def _inspect_connection(self) -> None:
         broker, url = self.inquiry.broker, self._side.safe_urls[self._index]
         name = f"{broker.product} {broker.version_text}, cluster {broker.cluster or 'unknown'}"
         self.found("ok", "connection", f"{url}: {name}; logged in")
@@ -91,7 +91,7 @@ class Inspection:
             text = f"{broker.product} is not RabbitMQ: types and permissions were not looked at"
             self.found("warning", "server", text)
 
-    def _look_at_names(self) -> None:
+    def _inspect_names(self) -> None:
         """Done before connecting: what begins or ends with white space is refused as unknown, and looks right."""
         side = self._side
         exchange = self._settings.destination_exchange if side.name == "destination" else None
@@ -100,22 +100,22 @@ class Inspection:
                 text = f'the name of {what} "{name}" begins or ends with white space; see that it is meant so'
                 self.found("warning", "white space", text)
 
-    async def _look_at_own_certificate(self) -> None:
+    async def _inspect_own_certificate(self) -> None:
         """Done before connecting: a broker that refuses it may not say why."""
         tls = self._side.tls
         if tls.cert_file is None or self._side.addresses[self._index].scheme != "amqps":
             return
         for not_after in await self.inquiry.client_certificate_ends():
-            self._look_at_expiry(f"the client certificate {tls.cert_file}", not_after, ended="error")
+            self._inspect_expiry(f"the client certificate {tls.cert_file}", not_after, ended="error")
 
-    def _look_at_certificates(self) -> None:
+    def _inspect_certificates(self) -> None:
         brokers, authorities = self.inquiry.certificate_ends()
         for not_after in brokers:
-            self._look_at_expiry("the broker's certificate", not_after)
+            self._inspect_expiry("the broker's certificate", not_after)
         for not_after in authorities if self._side.tls.ca_file else ():
-            self._look_at_expiry(f"a CA in {self._side.tls.ca_file}", not_after)
+            self._inspect_expiry(f"a CA in {self._side.tls.ca_file}", not_after)
 
-    def _look_at_expiry(self, whose: str, not_after: str, ended: Level = "warning") -> None:
+    def _inspect_expiry(self, whose: str, not_after: str, ended: Level = "warning") -> None:
         """`ended` is the level of one that has: a connection that is open needed no such CA."""
         days = (ssl.cert_time_to_seconds(not_after) - time.time()) / 86400
         soon = days < EXPIRES_SOON_DAYS
@@ -123,24 +123,24 @@ class Inspection:
         level: Level = ended if days < 0 else "warning" if soon else "ok"
         self.found(level, "certificate", text + ("; renew it" if soon else ""))
 
-    async def _look_at_source(self) -> None:
+    async def _inspect_source(self) -> None:
         settings = self._settings
-        queue = await self._look_at_queue(settings.source_queue or "")
+        queue = await self._inspect_queue(settings.source_queue or "")
         if queue is not None:
-            await self._look_at_reading(queue)
-            self._look_at_prefetch(queue)
-            self._look_at_offset(queue)
-            self._look_at_delivery_limit(queue)
-        await self._look_at_quarantine()
+            await self._inspect_reading(queue)
+            self._inspect_prefetch(queue)
+            self._inspect_offset(queue)
+            self._inspect_delivery_limit(queue)
+        await self._inspect_quarantine()
 
-    async def _look_at_destination(self) -> None:
+    async def _inspect_destination(self) -> None:
         settings = self._settings
         if settings.destination_queue is not None:
-            queue = await self._look_at_queue(settings.destination_queue)
-            self._look_at_stream(queue)
+            queue = await self._inspect_queue(settings.destination_queue)
+            self._inspect_stream(queue)
             if queue is not None:
                 text = f'publishing to queue "{settings.destination_queue}" is allowed'
-                await self._look_at_publishing("route", settings.target, text)
+                await self._inspect_publishing("route", settings.target, text)
             return
         target = settings.target
         exchange = target.exchange
@@ -153,9 +153,9 @@ class Inspection:
         text = (
             f'exchange "{exchange}" is there; publishing is allowed; whether {which} has a route, a publish will show'
         )
-        await self._look_at_publishing("route", target, text)
+        await self._inspect_publishing("route", target, text)
 
-    def _look_at_stream(self, queue: Queue | None) -> None:
+    def _inspect_stream(self, queue: Queue | None) -> None:
         """`queue` is None where it is missing, or cannot be used."""
         known = queue.queue_type if queue is not None else ""
         if (known or (self._side.declare and self._side.queue_type)) == "stream":
@@ -167,7 +167,7 @@ class Inspection:
                 "warning", "stream", text + "with such headers are changed; a classic or quorum queue keeps them"
             )
 
-    async def _look_at_queue(self, name: str) -> Queue | None:
+    async def _inspect_queue(self, name: str) -> Queue | None:
         """Return what is known of the side's queue, None where it cannot be used."""
         try:
             state = await self.inquiry.state_of(name)
@@ -195,7 +195,7 @@ class Inspection:
     async def _refusal_to_declare(self, name: str) -> str | None:
         return await self.inquiry.refusal_to_declare(name) if self.inquiry.broker.version else None
 
-    async def _look_at_reading(self, queue: Queue) -> None:
+    async def _inspect_reading(self, queue: Queue) -> None:
         if not self.inquiry.broker.version:
             return
         try:
@@ -212,7 +212,7 @@ class Inspection:
                 )
                 self.found("warning", "exclusive", text)
 
-    async def _look_at_publishing(self, subject: str, target: Target, text: str) -> None:
+    async def _inspect_publishing(self, subject: str, target: Target, text: str) -> None:
         if not self.inquiry.broker.version:
             return
         try:
@@ -230,7 +230,7 @@ class Inspection:
         else:
             self.found("ok", subject, f"{text} (an empty message in a transaction, rolled back)")
 
-    def _look_at_prefetch(self, queue: Queue) -> None:
+    def _inspect_prefetch(self, queue: Queue) -> None:
         prefetch = self._settings.source_prefetch
         if prefetch > QUORUM_MAX_PREFETCH and queue.queue_type in {"quorum", ""}:
             text = (
@@ -238,13 +238,13 @@ class Inspection:
             )
             self.found("warning", "prefetch", text)
 
-    def _look_at_offset(self, queue: Queue) -> None:
+    def _inspect_offset(self, queue: Queue) -> None:
         if queue.queue_type == "stream":
             offset = self._settings.source_consumer_arguments.get("x-stream-offset", "next")
             text = f'a stream keeps no place for its readers: each connect begins at x-stream-offset, here "{offset}", '
             self.found("warning", "offset", text + "so that messages are missed or come again; a queue has neither")
 
-    def _look_at_delivery_limit(self, queue: Queue) -> None:
+    def _inspect_delivery_limit(self, queue: Queue) -> None:
         version = self.inquiry.broker.version
         if queue.queue_type not in {"quorum", ""} or not version:
             return
@@ -264,7 +264,7 @@ class Inspection:
             text = f"the broker drops a message that comes back {limit} times; set BRIDGE_DELIVERY_LIMIT={limit}"
             self.found("warning", "delivery limit", f"{text}, so that the bridge quarantines it before")
 
-    async def _look_at_quarantine(self) -> None:
+    async def _inspect_quarantine(self) -> None:
         name = self._settings.quarantine_queue_name
         if not name:
             text = "BRIDGE_QUARANTINE_QUEUE is empty: what the destination can never take is held"
@@ -284,7 +284,7 @@ class Inspection:
             text = f'queue "{name}" is missing and will be declared when it is needed; publishing to it is allowed'
         else:
             text = f'queue "{name}" is there; publishing to it is allowed'
-        await self._look_at_publishing("quarantine", Target.queue(name), text)
+        await self._inspect_publishing("quarantine", Target.queue(name), text)
         if self.inquiry.broker.version:
             command = f'`rabbitmqctl list_policies --vhost "{self.inquiry.vhost[1:] or "/"}"`'
             text = f'AMQP shows no policies: one with message-ttl, expires or max-length could empty "{name}"; '

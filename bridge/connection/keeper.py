@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.05
+POLL_S = 0.05
 """How often a young generation is looked at: whether it has been of use."""
 LOG_AGAIN_S = 300.0
 """A reason that has not changed is logged again after so long."""
@@ -127,7 +127,7 @@ class Keeper:
             progress = self._books.progress
             while session.end is None and self._books.progress == progress and loop.time() - opened_s < self._stable_s:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_S):
+                    async with asyncio.timeout(POLL_S):
                         await session.wait_ended()
             if session.end is None:
                 if news.repeated:

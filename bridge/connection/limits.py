@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bridge.relay.backoff import STABLE_S
 from bridge.relay.plan import IN_VAIN_S
-from bridge.relay.watchdog import LOOK_EVERY_S
+from bridge.relay.watchdog import ASK_EVERY_S
 from bridge.window.pace import RETRY_MAX_S
 
 
@@ -19,7 +19,7 @@ class TimeLimits:
     close_s: float = 3.0
     """For a polite goodbye; the connection is dropped after it."""
     stable_s: float = STABLE_S
-    look_every_s: float = LOOK_EVERY_S
+    ask_every_s: float = ASK_EVERY_S
     in_vain_s: float = IN_VAIN_S
     retry_max_s: float = RETRY_MAX_S
     """As the constants of these names."""

@@ -82,7 +82,7 @@ class Reporter:
             if trouble:
                 log.warning("destination %s", trouble)
             else:
-                log.info("destination takes messages again")
+                log.info("destination accepts messages again")
 
 
 def _described(delivery: Delivery, verdict: Verdict) -> dict[str, object]:

@@ -149,7 +149,7 @@ class SourceSession(Session):
             await self._queue_object.consume(_never, consumer_tag=consumer_tag, arguments=arguments)  # type: ignore[arg-type]  # JSON
         return _state(before)
 
-    async def look(self) -> QueueState:
+    async def ask_queue(self) -> QueueState:
         """Ask the source queue for its state. Raises `BridgeError`."""
         try:
             async with self._explained(self._index):

@@ -1,8 +1,8 @@
-"""The supervisor: carries out what the steering decides, and tells the bridge's state as one value.
+"""The supervisor: carries out what the steering decides, and shows the bridge's state as one value.
 
-Each side is kept up by a `keeper` of its own; what a lost generation means for the messages in flight was
-decided by the window when the loss was seen (see `session`). What comes next (consume, open the quarantine, ask the
-queue, end a generation, stop) is decided by `relay/steering`.
+It decides nothing. A `keeper` keeps each side up; the window says what a lost generation means for the messages in
+flight, at the moment of the loss (see `session`); `relay/steering` says what comes next: consume, open the quarantine,
+ask the queue, end a generation, stop.
 """
 
 from __future__ import annotations
@@ -210,9 +210,9 @@ class Supervisor:
         """Ask a queue that delivers nothing whether it is empty."""
         found = None
         try:
-            found = await session.look()
+            found = await session.ask_queue()
         except ConnectError as error:
-            log.warning("asked queue %s for its state in vain: %s", self.settings.source_queue, error)
+            log.warning("queue %s did not report its state: %s", self.settings.source_queue, error)
         now_s = asyncio.get_running_loop().time()
         if session.end is None:
             self.relay.steering.queue_answered(found, now_s)

@@ -14,6 +14,8 @@ import asyncio
 import logging
 import sys
 from contextlib import suppress
+from fcntl import ioctl
+from termios import TIOCOUTQ
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from aiormq.connection import TransportFactory
@@ -22,10 +24,6 @@ from aiormq.exceptions import AMQPConnectionError
 from bridge.amqp.frames import HEARTBEAT_FRAME
 from bridge.connection import dial
 from bridge.errors import MalformedFrameError
-
-if sys.platform == "linux":
-    from fcntl import ioctl
-    from termios import TIOCOUTQ
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -165,10 +163,9 @@ class Tap(asyncio.StreamReaderProtocol):
         if self.transport is None or self.transport.is_closing():
             return 0
         unsent = self.transport.get_write_buffer_size()
-        if sys.platform == "linux":
-            descriptor = self.transport.get_extra_info("socket").fileno()
-            with suppress(OSError):  # it may have been broken off just now
-                unsent += int.from_bytes(ioctl(descriptor, TIOCOUTQ, bytes(4)), sys.byteorder)
+        descriptor = self.transport.get_extra_info("socket").fileno()
+        with suppress(OSError):  # the connection may have been lost just now
+            unsent += int.from_bytes(ioctl(descriptor, TIOCOUTQ, bytes(4)), sys.byteorder)
         return unsent // UNSENT_STEP_BYTES * UNSENT_STEP_BYTES
 
     def pause(self, *, pause: bool) -> None:

@@ -71,7 +71,7 @@ def _messages(books: Books) -> Iterator[Metric]:
     stale.add_metric(["published"], books.stale_published)
     yield stale
     yield _count("bridge_messages_suppressed", "Redeliveries of what was forwarded already: acked.", books.suppressed)
-    yield _by("bridge_messages_requeued", "Given back to the source.", "reason", books.requeued, REQUEUE_REASONS)
+    yield _by("bridge_messages_requeued", "Requeued at the source.", "reason", books.requeued, REQUEUE_REASONS)
     yield _by(
         "bridge_messages_quarantined", "Moved to the quarantine.", "reason", books.quarantined, QUARANTINE_REASONS
     )

@@ -1,5 +1,6 @@
 """The relay, pure: bytes of both sides in, bytes of both sides out, and what a bridge does next.
 
-Begin with `relay`, which joins two cutters to one window; `consumer` says whether the source delivers, `quarantine` is
+Begin with `relay`, which joins a `source` and a `destination` (each a `port` for one connection) to one window;
+`steering` says what comes next, `consumer` says whether the source delivers, `quarantine` is
 where refused messages go, `watchdog` ends what makes no progress, `backoff` says when to try again.
 """

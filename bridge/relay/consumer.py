@@ -11,7 +11,7 @@ Every pair that is not in the table is a bug and raises:
 | cancelled by broker|          | LOST      | LOST       | LOST       | LOST |
 | source lost        | OFF      | OFF       | OFF        | OFF        | OFF  |
 
-A lost consumer (its queue was deleted, or moved) is not begun again on the same channel: what is in the
+A lost consumer (its queue was deleted, or moved) is not started again on the same channel: what is in the
 window is forwarded while its acks still count, and then the generation ends.
 
 What it does not do: decide when to consume and when to cancel, which is `relay`'s.

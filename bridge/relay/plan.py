@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from bridge.amqp.content import HeaderPolicy
 from bridge.relay.queue import QueueType  # noqa: TC001 - a dataclass names its types
-from bridge.relay.watchdog import LOOK_EVERY_S
+from bridge.relay.watchdog import ASK_EVERY_S
 
 IN_VAIN_S = 0.25
 """Pause after the second generation in a row that ended in vain: doubles up to `hold_timeout`."""
@@ -25,6 +25,6 @@ class Plan:
     reconnect_min_s: float = 0.2
     reconnect_max_s: float = 30.0
     """Bounds of the backoff between attempts to open the quarantine."""
-    look_every_s: float = LOOK_EVERY_S
+    ask_every_s: float = ASK_EVERY_S
     in_vain_s: float = IN_VAIN_S
     """As the constants of these names."""

@@ -109,7 +109,8 @@ class Source(Port):
         if settlement.requeues:
             requeues = settlement.take_requeues()
             if window.in_flight == 0:
-                # All that is unsettled: one frame, and the source puts it back in one go.
+                # Nothing else is unsettled, so that `multiple` can only mean these: one frame, and the source puts all
+                # back in one go, in their order where the queue keeps it.
                 output.append(requeue_frame(max(requeues), multiple=True))
             else:
                 output += [requeue_frame(tag, multiple=False) for tag in requeues]

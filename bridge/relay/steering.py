@@ -101,7 +101,7 @@ class Steering:
         self.facts = QueueFacts(queue_type=plan.queue_type)
         self.last_found: QueueState | None = None
         """What the queue said of itself last."""
-        self.watchdog = Watchdog(self, plan.look_every_s)
+        self.watchdog = Watchdog(self, plan.ask_every_s)
         self._in_vain_s = plan.in_vain_s
         self._unfinished = unfinished
 
@@ -319,7 +319,7 @@ class Steering:
         elif self._quarantine.wanted(now_s):
             self._quarantine.open()
             action = OpenQuarantine()
-        elif self.watchdog.look_due(now_s):
+        elif self.watchdog.question_due(now_s):
             action = AskQueue()
         if action is not None:
             self._source.wait()
@@ -440,7 +440,7 @@ class Steering:
                     self.window.doubt()
         elif self.state is not State.STOPPING:
             answer = found if found is not None and found.exists else None
-            if (ending := self.watchdog.looked(answer, now_s)) is not None:
+            if (ending := self.watchdog.answered(answer, now_s)) is not None:
                 self._source.end(*ending)
         elif found is not None and not found.ready and not self.window.in_flight and self.consumer is Consumer.ON:
             self._source.cancel()

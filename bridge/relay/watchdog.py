@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from bridge.relay.queue import QueueState
     from bridge.window.window import Window
 
-LOOK_EVERY_S = 15.0
+ASK_EVERY_S = 15.0
 """A queue that delivers nothing for so long, and has room to, is asked how many messages it has."""
 PATIENCE_BESIDE_OTHERS_S = 600.0
 """How long a queue with other consumers may deliver nothing to this one, which may well be a standby."""
 ENDED_IN_VAIN = 3
-"""So many generations ended without any progress between: to begin anew does not help."""
+"""So many generations ended without any progress between: reconnecting does not help."""
 
 
 class Ending(NamedTuple):
@@ -77,9 +77,9 @@ class Watched(Protocol):
 class Watchdog:
     """Watches a bridge's two sides. A stream is not asked what it has."""
 
-    def __init__(self, watched: Watched, look_every_s: float = LOOK_EVERY_S) -> None:
+    def __init__(self, watched: Watched, ask_every_s: float = ASK_EVERY_S) -> None:
         self._watched = watched
-        self._look_every_s = look_every_s
+        self._ask_every_s = ask_every_s
         self._answer = Lasting()
         self._silence = Lasting()
         self._stall = Lasting()
@@ -87,7 +87,7 @@ class Watchdog:
         self._unsent_bytes = 0
         self._moved_s = -inf
         """When bytes last moved through the destination's socket."""
-        self._look_at_s = 0.0
+        self._ask_at_s = 0.0
         self._others_consume = self._uncounted = False
         """Other consumers were there before this one; this one's generation was last ended since it was not counted."""
         self._received_before = 0
@@ -99,10 +99,10 @@ class Watchdog:
 
     @property
     def stuck(self) -> str:
-        """What beginning anew did not mend; empty while there is progress, or hope."""
+        """What reconnecting did not mend; empty while there is progress, or hope."""
         for texts in (self._source_in_vain, self._destination_in_vain):
             if len(texts) >= ENDED_IN_VAIN:
-                return f"{texts[-1]}; began anew {len(texts)} times in vain"
+                return f"{texts[-1]}; reconnected {len(texts)} times without success"
         return ""
 
     # --- The destination ---------------------------------------------------------------------------------
@@ -156,17 +156,17 @@ class Watchdog:
         self._others_consume = before.consumers > 0
         self._received_before = received_before
 
-    def look_due(self, now_s: float) -> bool:
-        """Whether the queue should be asked for its state, since it delivers nothing; then call `looked`."""
+    def question_due(self, now_s: float) -> bool:
+        """Whether the queue should be asked for its state, since it delivers nothing; then call `answered`."""
         watched = self._watched
         expected = watched.expects_deliveries and not watched.stream
         silence_s = self._silence.observe(watched.received if expected else None, now_s)
-        return silence_s >= self._look_every_s and now_s >= self._look_at_s
+        return silence_s >= self._ask_every_s and now_s >= self._ask_at_s
 
-    def looked(self, found: QueueState | None, now_s: float) -> Ending | None:
+    def answered(self, found: QueueState | None, now_s: float) -> Ending | None:
         """Take what the queue answered, None where it did not: return why the generation must end now, if it must."""
         watched = self._watched
-        self._look_at_s = now_s + self._look_every_s
+        self._ask_at_s = now_s + self._ask_every_s
         self._see_progress()
         if found is not None and not found.ready:
             self._source_in_vain.clear()
@@ -176,7 +176,7 @@ class Watchdog:
         had_none = watched.window.books.received == self._received_before
         may_wait = had_none and (self._others_consume or self._uncounted)
         beside_others = found is not None and (found.consumers > 1 or may_wait)
-        if stalled_s < (PATIENCE_BESIDE_OTHERS_S if beside_others else self._look_every_s):
+        if stalled_s < (PATIENCE_BESIDE_OTHERS_S if beside_others else self._ask_every_s):
             return None
         what = "does not say how many it has"
         if found is not None:

@@ -32,7 +32,7 @@ SIDE_KINDS = (
 MIN_DELIVERY_LIMIT = 4
 """The guard quarantines within 3 of the limit: with a lower one it would quarantine what comes for the first time."""
 CONSUMER_TIMEOUT_S = 1800
-"""RabbitMQ's default `consumer_timeout`: what is held must have been given back before."""
+"""RabbitMQ's default `consumer_timeout`: what is held must have been requeued before."""
 
 
 def _urls() -> PlainValidator:
@@ -107,7 +107,7 @@ class Settings(BaseSettings):
         json_schema_extra={"shown": "from the URL", "secret": True},
     )
     source_password_file: File = Field(
-        None, description="A file with the password, read anew at each connect: rotated secrets just work."
+        None, description="A file with the password, re-read on every connect: rotated secrets just work."
     )
     source_ca_file: CaFile = Field(
         None, description="The CAs to trust, in PEM.", json_schema_extra={"shown": "the system's CAs"}
@@ -158,7 +158,7 @@ class Settings(BaseSettings):
         description="The password, in place of the URL's.",
         json_schema_extra={"shown": "from the URL", "secret": True},
     )
-    destination_password_file: File = Field(None, description="A file with the password, read anew at each connect.")
+    destination_password_file: File = Field(None, description="A file with the password, re-read on every connect.")
     destination_ca_file: CaFile = Field(
         None, description="The CAs to trust, in PEM.", json_schema_extra={"shown": "the system's CAs"}
     )
@@ -182,7 +182,7 @@ class Settings(BaseSettings):
     )
     confirm_timeout: Annotated[float, parsers.duration(1, CONSUMER_TIMEOUT_S)] = Field(
         30.0,
-        description="How long to wait for a confirm before the destination's connection is begun anew.",
+        description="How long to wait for a confirm before reconnecting to the destination.",
         json_schema_extra={"shown": "30s"},
     )
     hold_timeout: Annotated[
@@ -191,7 +191,7 @@ class Settings(BaseSettings):
     ] = Field(
         300.0,
         description="How long to hold messages for a destination that is away, blocked or refusing; "
-        "then they are given back.",
+        "then they are requeued.",
         json_schema_extra={"shown": "300s"},
     )
     start_timeout: Annotated[float, parsers.duration(0, 3600)] = Field(

@@ -67,12 +67,12 @@ class Memory:
         self._remembered: dict[bytes, int] = {}
         """Confirmed copies at the destination, by identity, that cover a redelivery each."""
         self._given_back: dict[bytes, int] = {}
-        """Deliveries that were given back and have not been forwarded since, by identity."""
+        """Deliveries that were requeued and have not been forwarded since, by identity."""
         self._known: dict[int, tuple[Delivery, bytes | None]] = {}
         """Identities of redeliveries in the window, by delivery tag: each is worked out once. The delivery stands
         beside it, since another generation's has the same tag."""
         self._expires_s: float | None = None
-        self._looked_s = 0.0
+        self._ticked_s = 0.0
         """When time was last let pass."""
         self._generations = 0
         """Source generations that have ended."""
@@ -149,7 +149,7 @@ class Memory:
     def source_lost(self, unforwarded: Iterable[Delivery]) -> None:
         """The source generation ended: its last acks may have been lost.
 
-        `unforwarded` are the deliveries that were held. They, and what was given back, will be redelivered
+        `unforwarded` are the deliveries that were held. They, and what was requeued, will be redelivered
         for certain; the like of them that was acked perhaps. A redelivery could then be either, so none is covered.
         """
         self._generations += 1
@@ -198,8 +198,8 @@ class Memory:
     def expire(self, now_s: float, *, taking: bool = True) -> None:
         """Forget what is too old. No time counts while the destination takes nothing: nothing is redelivered then."""
         if self._expires_s is not None and not taking:
-            self._expires_s += now_s - self._looked_s
-        self._looked_s = now_s
+            self._expires_s += now_s - self._ticked_s
+        self._ticked_s = now_s
         if self._expires_s is not None and now_s >= self._expires_s:
             self._remembered.clear()
             self._complete = True

@@ -108,7 +108,7 @@ class Trouble:
         self._resting_until_s = max(self._resting_until_s, now_s + rest_s)
 
     def given_back(self, now_s: float) -> None:
-        """What was held is given back: the time that it may last begins again."""
+        """What was held is requeued: the time that it may last begins again."""
         self._since_s = now_s
 
     def over(self) -> None:

@@ -133,7 +133,9 @@ class Parked:
 
         A single message may be unroutable for ever.
         """
-        self.returns_in_a_row = self._in_a_row - 2  # the oldest, and one more: after both it is as before
+        # At most two are published. When both are returned the count is at its limit again, and nothing else passes;
+        # when one is accepted, `accepted` sets it to 0.
+        self.returns_in_a_row = self._in_a_row - 2
         returned = [w for w in self.waiting.values() if w.verdict is None]
         again = {min(w.delivery.delivery_tag for w in returned)}
         if alone:
@@ -174,7 +176,7 @@ class Parked:
         ]
         gone = [self.waiting.pop(tag) for tag in late]
         if self._routes_differ and not self._routeless:
-            # Given back, they come again with other delivery tags, and would be taken for different messages.
+            # Requeued, they come again with other delivery tags, and would be taken for different messages.
             self.returns_in_a_row = max(0, self.returns_in_a_row - sum(w.verdict is None for w in gone))
         return [(w.delivery, "unroutable" if w.verdict is None else w.verdict.reason) for w in gone]
 
@@ -192,7 +194,7 @@ class Parked:
         return released
 
     def settled(self, delivery_tag: int) -> None:
-        """A delivery has been acked or given back."""
+        """A delivery has been acked or requeued."""
         self.retried.pop(delivery_tag, None)
 
     def _retry(self, delivery_tags: Iterable[int]) -> list[Delivery]:

@@ -76,7 +76,7 @@ class Alike:
     """What no broker changes in them."""
     delivery_tags: set[int] = field(default_factory=set)
     returned: int = 0
-    """Returns that are about one of them each, and of which the confirm is still to come."""
+    """Returns that are about one of them each, and whose confirm is pending."""
 
     @property
     def may_be_returned(self) -> bool:
@@ -160,10 +160,10 @@ class Publishes:
         self._alike: dict[Key, Alike] = {}
         self._candidates: dict[tuple[bytes, Unchanged | None], Candidates] = {}
         """By the routing key, where each message keeps its own, and what no broker changes."""
-        self._looked_until = 1
+        self._indexed_until = 1
         """The publish_seqno after the last that was looked at."""
         self._returned = 0
-        """Returns of which the confirm is still to come, but for those that leave a doubt."""
+        """Returns whose confirm is pending, but for those that leave a doubt."""
         self._doubtful: set[int] = set()
         """Delivery tags of publishes that a return may be about."""
         self.unrecognised = False
@@ -285,7 +285,7 @@ class Publishes:
 
     @property
     def unresolved(self) -> bool:
-        """Whether there were returns of which the confirm is still to come."""
+        """Whether there were returns whose confirm is pending."""
         return bool(self._returned or self._doubtful)
 
     def returned(self, event: Return) -> None:
@@ -293,7 +293,7 @@ class Publishes:
 
         Raises `MalformedFrameError` when nothing is published that it can be about.
         """
-        self._look()
+        self._index()
         key = self._target.distinguishing_key(event.route)
         candidates = [
             found
@@ -335,10 +335,10 @@ class Publishes:
                 return "returned"
         return "doubtful" if doubtful else "taken"
 
-    def _look(self) -> None:
+    def _index(self) -> None:
         """Look at what was published since the last return and is unconfirmed."""
-        number = self.next_seqno - max(self._looked_until, self._first_seqno)
-        self._looked_until = self.next_seqno
+        number = self.next_seqno - max(self._indexed_until, self._first_seqno)
+        self._indexed_until = self.next_seqno
         for delivery in islice(reversed(self._places), number):
             if delivery is None:
                 continue

@@ -1,4 +1,4 @@
-"""Settling at the source, sans-I/O: what is acked and what is given back, in as few frames as is safe.
+"""Settling at the source, sans-I/O: what is acked and what is requeued, in as few frames as is safe.
 
 An ack with `multiple` covers every delivery tag up to its own, so it may only be written when all below have been
 settled already (invariant 1 of `window`). For that the highest settled delivery tag is kept, and the gaps below
@@ -32,7 +32,7 @@ class Settlement:
         return acks
 
     def take_requeues(self) -> list[int]:
-        """Hand over what is given back, by delivery tag."""
+        """Hand over what is requeued, by delivery tag."""
         requeues, self.requeues = self.requeues, []
         return requeues
 
@@ -55,7 +55,7 @@ class Settlement:
                 self.ack(delivery.delivery_tag)
 
     def requeue(self, delivery_tag: int) -> None:
-        """Give one delivery back."""
+        """Requeue one delivery."""
         self._settled(delivery_tag)
         self.requeues.append(delivery_tag)
 

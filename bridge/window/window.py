@@ -6,7 +6,7 @@ socket.
 
 Life of a delivery: received → held → published → confirmed → acked. A message that the destination alone
 refuses is set *aside*, or *condemned* to the quarantine. A source generation that ends makes all of it
-stale; a publish of which the confirm is still to come is then an *orphan*.
+stale; a publish whose confirm is pending is then an *orphan*.
 
 Invariants, cited by number in the tests:
 
@@ -19,7 +19,7 @@ Invariants, cited by number in the tests:
    pause, but for as long as answers of the quarantine are awaited, which come on the same connection.
 5. First copies arrive at the destination in the order of the source, destination outages included; a message
    that the destination alone refuses may be overtaken.
-6. Messages are given back by an explicit `nack(requeue)`, never by closing a channel: on RabbitMQ 4 a closed
+6. Messages are requeued by an explicit `nack(requeue)`, never by closing a channel: on RabbitMQ 4 a closed
    channel counts towards a quorum queue's delivery limit.
 7. Contents are published as they were prepared (see `content`), byte for byte, but for headers of the bridge's own
    that do not fit the destination's frames (see `fitting`).
@@ -323,7 +323,7 @@ class Window:
     def release(self, reason: RequeueReason) -> None:
         """Give back whatever is not published, and what still comes: the consumer is being cancelled.
 
-        What is on its way to the quarantine waits for its answer: given back, it would be there twice.
+        What is on its way to the quarantine waits for its answer: requeued, it would be there twice.
         """
         for delivery in self._source.release(reason):
             self._requeue(delivery, reason)
@@ -337,7 +337,7 @@ class Window:
         self.trouble.given_back(now_s)
 
     def release_published(self, reason: RequeueReason) -> None:
-        """Give up waiting for answers: what is published is given back too. Each may be there twice."""
+        """Give up waiting for answers: what is published is requeued too. Each may be there twice."""
         self.quarantine_interrupted()
         if self._orphaned:
             return
@@ -458,7 +458,14 @@ class Window:
         if not confirmed:
             return
         blame, parked = source.blame, source.parked
+        # One ack may cover all only where none needs a look of its own:
+        # - orphaned: they are of an ended source generation, and nothing of it is acked (invariant 2);
+        # - unresolved: a return is about one of them, and its confirm counts for nothing;
+        # - retried: one of them was parked, and is settled there, too;
+        # - suspects: they go one by one, and each confirm acquits one;
+        # - strikes: one of them has closed the channel before, and is now acquitted.
         unusual = orphaned or published.unresolved or parked.retried or blame.suspects or blame.strikes
+        # Besides, their delivery tags have to rise, and none may have been confirmed out of turn.
         if accepted and not unusual and published.rise_from(first) and None not in confirmed:
             self._forwarded(confirmed, now_s)  # type: ignore[arg-type]  # no None is in it
             source.settlement.ack_rising(confirmed)  # type: ignore[arg-type]
@@ -466,6 +473,7 @@ class Window:
             self._resolve_orphans(confirmed, accepted=accepted)
         else:
             self._confirm_one_by_one(confirmed, now_s, accepted=accepted)
+        # The publish window widens only on a confirm that shows that the destination as a whole accepts messages.
         hindered = blame.suspects or parked.returns_in_a_row or self.trouble.resting(now_s) or published.unrecognised
         if accepted and not hindered:
             destination.publish_window.confirmed(first + len(confirmed), published.next_seqno)
@@ -572,7 +580,7 @@ class Window:
         return self._source.send()
 
     def quarantined(self, delivery_tag: int) -> tuple[Delivery, Verdict] | None:
-        """The quarantine confirmed this one: ack it. None where it is not waited for, since it was given back."""
+        """The quarantine confirmed this one: ack it. None where it is not waited for, since it was requeued."""
         asked = self._source.answered(delivery_tag)
         if asked is not None:
             delivery, verdict = asked
@@ -627,10 +635,12 @@ class Window:
     # --- Time --------------------------------------------------------------------------------------------
 
     def tick(self, now_s: float) -> None:
-        """Let time pass: try again what is due, give back what was aside for too long."""
+        """Let time pass: try again what is due, requeue what was aside for too long."""
         self.memory.expire(now_s, taking=not self.trouble.lasts)
         self._size_limit.expire(now_s)
         if self.destination_ready and not self.in_flight and not self.trouble.remembers(now_s):
+            # Nothing is held that it could accept: how long it has accepted nothing says nothing any more. A refusal of
+            # a moment ago still counts, so that a probe that was requeued does not make it look healthy.
             self.trouble.over()
         source, parked = self._source, self._source.parked
         if not parked.everything_returned:

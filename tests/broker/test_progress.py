@@ -6,7 +6,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from bridge.relay.watchdog import LOOK_EVERY_S
+from bridge.relay.watchdog import ASK_EVERY_S
 from tests.broker.scene import Scene, scene
 from tests.broker.test_refusals import publish_poison, quarantined
 from tests.rig.client import number_of, publish_numbered
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.rig.node import Node
 
 COUNT = 1000
-QUIET_S = 3 * LOOK_EVERY_S + 2
+QUIET_S = 3 * ASK_EVERY_S + 2
 """By then the watchdog has looked three times, and has ended what it takes for stalled."""
 
 
@@ -91,7 +91,7 @@ def wait_begun_anew(vanished: list[Scene], quiet: list[Scene]) -> None:
         # That something does not happen can only be seen by letting time pass.
         return ended == [{"stalled": 1}] * len(vanished) and time.monotonic() > until_s
 
-    wait_until(begun_anew, "the vanished consumers to be begun anew", 6 * LOOK_EVERY_S, interval_s=0.5)
+    wait_until(begun_anew, "the vanished consumers to be begun anew", 6 * ASK_EVERY_S, interval_s=0.5)
 
 
 def test_a_vanished_consumer_is_begun_anew_and_what_waits_is_left_alone(source: Node, destination: Node) -> None:

@@ -325,7 +325,7 @@ async def test_a_certificate_that_ends_soon_is_a_warning(days: int, level: str) 
         settings = load_settings({f"BRIDGE_{k}": v for k, v in (environ | {"DESTINATION_QUEUE": "out"}).items()})
         inspection = Inspection(settings, settings.source, 0)
         not_after = time.strftime("%b %d %H:%M:%S %Y GMT", time.gmtime(time.time() + days * 86400))
-        inspection._look_at_expiry("the broker's certificate", not_after)
+        inspection._inspect_expiry("the broker's certificate", not_after)
         assert inspection.findings[0].level == level
 
 

@@ -185,7 +185,7 @@ async def test_what_the_queue_said_right_before_is_returned() -> None:
             commands.Queue.DeclareOk("in", 7, 2), channel=channel
         )
         assert await session.consume(10, None) == QueueState(ready=7, consumers=2)
-        assert await session.look() == QueueState(ready=7, consumers=2)
+        assert await session.ask_queue() == QueueState(ready=7, consumers=2)
 
 
 @on_both_loops
@@ -193,7 +193,7 @@ async def test_a_queue_that_is_gone_when_it_is_asked_does_not_exist_and_ends_not
     async with ScriptedBroker() as broker, source_of(broker) as (session, _):
         await session.open(0)
         broker.answers[commands.Queue.Declare] = refuse(404, "NOT_FOUND - no queue 'in' in vhost '/'")
-        assert await session.look() == QueueState(ready=0, consumers=0, exists=False)
+        assert await session.ask_queue() == QueueState(ready=0, consumers=0, exists=False)
         assert session.end is None
 
 
@@ -204,5 +204,5 @@ async def test_a_queue_that_refuses_to_answer_says_nothing_of_itself(code: int, 
         await session.open(0)
         broker.answers[commands.Queue.Declare] = refuse(code, text)
         with pytest.raises(ConnectError, match=text):
-            await session.look()
+            await session.ask_queue()
         assert session.end is None

@@ -647,7 +647,7 @@ async def test_a_refusing_destination_is_told_once_and_tried_until_it_takes_mess
             await eventually(lambda: running.snapshot()[1].trouble)
             destination.published = confirm
             await eventually(lambda: running.books.forwarded == 1)
-            await eventually(lambda: "destination takes messages again" in caplog.text)
+            await eventually(lambda: "destination accepts messages again" in caplog.text)
             assert not peer.got(commands.Basic.Nack)
     assert len([r for r in caplog.records if re.match("destination (refuses|takes)", r.message)]) == 2
 

@@ -40,7 +40,7 @@ async def test_a_queue_that_delivers_nothing_is_begun_anew_and_three_times_in_va
 ) -> None:
     """Only the source's side; and the first delivery makes all well again."""
     answer, words = QUESTIONS[case]
-    limits = TimeLimits(look_every_s=0.1, connect_s=0.5, close_s=0.1)
+    limits = TimeLimits(ask_every_s=0.1, connect_s=0.5, close_s=0.1)
 
     def ask(peer: Peer, channel: int, frame: commands.Queue.Declare) -> None:
         (answer if channel == CONTROL_CHANNEL else state(7))(peer, channel, frame)
@@ -54,7 +54,7 @@ async def test_a_queue_that_delivers_nothing_is_begun_anew_and_three_times_in_va
             await eventually(lambda: running.relay.steering.watchdog.stuck)
             await eventually(lambda: ended == {"stalled": 3})
             assert running.relay.steering.watchdog.stuck.startswith(f"source: {words}")
-            assert running.relay.steering.watchdog.stuck.endswith("began anew 3 times in vain")
+            assert running.relay.steering.watchdog.stuck.endswith("reconnected 3 times without success")
             source.answers[commands.Queue.Declare] = state(0)
             await eventually(lambda: len(source.peers) > 3 and source.peer.got(commands.Basic.Consume))
             source.peer.deliver(b"at last")

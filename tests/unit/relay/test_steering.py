@@ -8,7 +8,7 @@ from bridge.relay.consumer import Consumer
 from bridge.relay.queue import QueueState
 from bridge.relay.state import State
 from bridge.relay.steering import AskQueue, Consume, EndGeneration, OpenQuarantine
-from bridge.relay.watchdog import LOOK_EVERY_S
+from bridge.relay.watchdog import ASK_EVERY_S
 from bridge.window.window import WindowLimits
 from tests.support import frames
 from tests.support.frames import confirm, deliver
@@ -104,8 +104,8 @@ def test_while_it_probes_one_delivery_uses_the_prefetch_up() -> None:
 def test_what_the_queue_said_of_itself_last_is_kept() -> None:
     bridge = Bridge()
     assert bridge.steering.last_found == EMPTY_QUEUE
-    bridge.wait(LOOK_EVERY_S)
-    bridge.wait(LOOK_EVERY_S)
+    bridge.wait(ASK_EVERY_S)
+    bridge.wait(ASK_EVERY_S)
     assert bridge.relay.decide(bridge.now_s) is None
     bridge.steering.queue_answered(QueueState(ready=7, consumers=1), bridge.now_s)
     assert bridge.steering.last_found == QueueState(ready=7, consumers=1)
@@ -157,7 +157,7 @@ def test_a_queue_that_delivers_nothing_is_asked_and_ends_the_generation_when_it_
     found = QueueState(ready=7, consumers=1)
     assert bridge.relay.decide(bridge.now_s) is None
     for _ in range(2):
-        bridge.wait(LOOK_EVERY_S)
+        bridge.wait(ASK_EVERY_S)
         assert bridge.relay.decide(bridge.now_s) == AskQueue()
         assert bridge.relay.decide(bridge.now_s) is None, "it is being asked"
         bridge.steering.queue_answered(found, bridge.now_s)

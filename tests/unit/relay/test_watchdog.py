@@ -6,7 +6,7 @@ from dataclasses import replace
 from struct import pack
 
 from bridge.relay.queue import QueueFacts, QueueState
-from bridge.relay.watchdog import LOOK_EVERY_S, PATIENCE_BESIDE_OTHERS_S, Watchdog
+from bridge.relay.watchdog import ASK_EVERY_S, PATIENCE_BESIDE_OTHERS_S, Watchdog
 from bridge.window.window import WindowLimits
 from tests.support import frames
 from tests.support.frames import PERSISTENT, confirm, content, deliver, table, with_offset
@@ -32,7 +32,7 @@ class Scene(Bridge):
         """Let time pass; what is ended begins anew."""
         for _ in range(round(seconds * 20)):
             self.wait(0.05)
-            self.watchdog.look_due(self.now_s)
+            self.watchdog.question_due(self.now_s)
             if (ending := self.watchdog.watch_destination(self.now_s)) is not None:
                 self.endings.append(ending.reason)
                 self.relay.destination.lost(self.now_s)
@@ -59,14 +59,14 @@ class Scene(Bridge):
         for _ in range(100):
             if self.look(found) == "stalled":
                 return self.now_s - begin_s
-            self.watch(LOOK_EVERY_S + 0.1)
+            self.watch(ASK_EVERY_S + 0.1)
         raise AssertionError("the generation may last")
 
     def look(self, found: QueueState | None) -> str:
         """Ask the queue where that is due; the reason to end the generation, or none."""
-        if not self.watchdog.look_due(self.now_s):
+        if not self.watchdog.question_due(self.now_s):
             return "not due"
-        ending = self.watchdog.looked(found, self.now_s)
+        ending = self.watchdog.answered(found, self.now_s)
         return ending.reason if ending else ""
 
 
@@ -85,7 +85,7 @@ def test_a_confirm_that_does_not_come_ends_the_destination_and_three_in_a_row_ar
     assert scene.watchdog.stuck == ""
     scene.watch(TIMEOUT_S)
     assert scene.endings == ["confirm-timeout"] * 3
-    assert scene.watchdog.stuck == "destination: no confirm for 30 s; began anew 3 times in vain"
+    assert scene.watchdog.stuck == "destination: no confirm for 30 s; reconnected 3 times without success"
     scene.destination(confirm(1))
     scene.watch(0.05)
     assert scene.watchdog.stuck == ""
@@ -231,16 +231,16 @@ def test_a_quarantine_that_does_not_answer_ends_the_source() -> None:
 def test_a_queue_that_is_empty_is_asked_again_and_again() -> None:
     scene = Scene()
     for _ in range(5):
-        scene.watch(LOOK_EVERY_S + 0.1)
+        scene.watch(ASK_EVERY_S + 0.1)
         assert scene.look(QueueState(0, 1)) == ""
 
 
 def test_a_queue_that_is_not_empty_and_delivers_nothing_ends_the_source_and_three_in_a_row_are_stuck() -> None:
     scene = Scene()
     for number in range(1, 4):
-        scene.watch(LOOK_EVERY_S + 0.1)
+        scene.watch(ASK_EVERY_S + 0.1)
         assert scene.look(STUCK_QUEUE) == "", "a message may be on its way"
-        scene.watch(LOOK_EVERY_S + 0.1)
+        scene.watch(ASK_EVERY_S + 0.1)
         assert scene.watchdog.stuck == ""
         assert scene.look(STUCK_QUEUE) == "stalled"
         assert bool(scene.watchdog.stuck) is (number == 3)
@@ -254,22 +254,22 @@ def test_a_queue_that_is_not_empty_and_delivers_nothing_ends_the_source_and_thre
 def test_a_queue_that_is_empty_at_last_is_not_stuck() -> None:
     scene = Scene()
     for _ in range(3):
-        scene.watch(LOOK_EVERY_S + 0.1)
+        scene.watch(ASK_EVERY_S + 0.1)
         scene.look(STUCK_QUEUE)
-        scene.watch(LOOK_EVERY_S + 0.1)
+        scene.watch(ASK_EVERY_S + 0.1)
         assert scene.look(STUCK_QUEUE) == "stalled"
         scene.consume_anew()
     assert scene.watchdog.stuck
-    scene.watch(LOOK_EVERY_S + 0.1)
+    scene.watch(ASK_EVERY_S + 0.1)
     assert scene.look(QueueState(0, 1)) == ""
     assert scene.watchdog.stuck == ""
 
 
 def test_a_queue_that_does_not_answer_ends_the_source() -> None:
     scene = Scene()
-    scene.watch(LOOK_EVERY_S + 0.1)
+    scene.watch(ASK_EVERY_S + 0.1)
     assert scene.look(None) == ""
-    scene.watch(LOOK_EVERY_S + 0.1)
+    scene.watch(ASK_EVERY_S + 0.1)
     assert scene.look(None) == "stalled"
 
 
@@ -278,7 +278,7 @@ def test_a_large_message_on_its_slow_way_is_a_sign_of_life() -> None:
     whole = deliver(1, content(b"x" * 1000))
     for start in range(0, len(whole), 200):
         scene.source(whole[start : start + 200])
-        scene.watch(LOOK_EVERY_S + 0.1)
+        scene.watch(ASK_EVERY_S + 0.1)
         assert scene.look(STUCK_QUEUE) in {"", "not due"}
 
 
@@ -286,14 +286,14 @@ def test_a_source_that_shows_itself_as_a_stream_is_not_asked() -> None:
     """It keeps what it has delivered: at its end it delivers nothing and is not empty."""
     scene = Scene(facts=UNKNOWN)
     scene.source(deliver(1, content(b"m", with_offset(7))))
-    scene.watch(3 * LOOK_EVERY_S)
+    scene.watch(3 * ASK_EVERY_S)
     assert scene.look(STUCK_QUEUE) == "not due"
 
 
 def test_a_delivery_between_two_looks_is_a_sign_of_life() -> None:
     scene = Scene()
     for tag in range(1, 5):
-        scene.watch(LOOK_EVERY_S + 0.1)
+        scene.watch(ASK_EVERY_S + 0.1)
         assert scene.look(STUCK_QUEUE) == ""
         scene.source(deliver(tag, M))
 
@@ -324,10 +324,10 @@ def test_a_standby_that_the_queue_does_not_count_is_told_by_who_was_there_before
 
 def test_a_new_consumer_has_its_own_time() -> None:
     scene = Scene()
-    scene.watch(LOOK_EVERY_S + 0.1)
+    scene.watch(ASK_EVERY_S + 0.1)
     assert scene.look(STUCK_QUEUE) == ""
     scene.consume_anew()
-    scene.watch(LOOK_EVERY_S - 0.1)
+    scene.watch(ASK_EVERY_S - 0.1)
     assert scene.look(STUCK_QUEUE) == "not due"
     scene.watch(0.2)
     assert scene.look(STUCK_QUEUE) == ""
@@ -347,7 +347,7 @@ def test_a_consumer_that_the_queue_no_longer_counts_ends_the_source() -> None:
 def test_a_stream_at_its_end_is_not_asked() -> None:
     """It says how many it keeps, and counts no consumer."""
     scene = Scene(facts=STREAM)
-    scene.watch(10 * LOOK_EVERY_S)
+    scene.watch(10 * ASK_EVERY_S)
     assert scene.look(QueueState(7, 0)) == "not due"
 
 
@@ -366,8 +366,8 @@ def test_a_queue_that_may_not_deliver_is_not_asked() -> None:
     scene = Scene(replace(limits, confirm_timeout_s=10_000))
     scene.relay.destination.lost(scene.now_s)
     scene.source(deliver(1, M))
-    scene.watch(LOOK_EVERY_S + 0.1)
+    scene.watch(ASK_EVERY_S + 0.1)
     assert scene.look(STUCK_QUEUE) == "", "there is room for one more"
     scene.source(deliver(2, M))
-    scene.watch(10 * LOOK_EVERY_S)
+    scene.watch(10 * ASK_EVERY_S)
     assert scene.look(STUCK_QUEUE) == "not due", "the prefetch is used up"
