@@ -18,6 +18,7 @@ from aiormq import exceptions as amqp
 from pamqp.constants import DOMAIN_REGEX
 
 from bridge.amqp.frames import DATA_CHANNEL, QUARANTINE_CHANNEL
+from bridge.connection.counting import Counter
 from bridge.connection.diagnosis import (
     BEFORE_A_WORD,
     CONTROL_PLANE_ERRORS,
@@ -149,6 +150,11 @@ class Session:
 
     def _close_by_broker(self) -> Close | None:
         raise NotImplementedError
+
+    def counter(self) -> Counter:
+        """Return what counts the side's queue over this connection."""
+        assert self._connection is not None  # noqa: S101 - open() has run
+        return Counter(self._connection, self._side, self._index)
 
     # --- For the supervisor ------------------------------------------------------------------------------
 

@@ -17,7 +17,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bridge.amqp.content import HeaderPolicy
-from bridge.connection.keeper import Keeper, News
+from bridge.connection.counting import Counting
+from bridge.connection.keeper import Keeper
+from bridge.connection.news import News
 from bridge.connection.reporter import Reporter
 from bridge.connection.session import DestinationSession, SourceSession
 from bridge.connection.tap import Pump
@@ -82,6 +84,16 @@ class Supervisor:
         self._destination = Keeper(
             self, settings.destination, self.status.destination, self._backoff(), self._destination_session
         )
+        steering, every_s = self.relay.steering, settings.queue_poll
+        counting = Counting(
+            settings.source_queue,
+            self.status.source.backlog,
+            every_s,
+            stream=lambda: steering.stream,
+            consumed=lambda: steering.consumer is Consumer.ON,
+        )
+        self._source.accompany(counting.run)
+        self._destination.accompany(Counting(settings.destination_queue, self.status.destination.backlog, every_s).run)
         self._changed = asyncio.Event()
         self._stopped = asyncio.Event()
         self._errands: set[asyncio.Task[None]] = set()
@@ -268,8 +280,12 @@ class Supervisor:
             source=copy.deepcopy(self.status.source),
             destination=copy.deepcopy(self.status.destination),
             consuming=steering.consumer is Consumer.ON,
+            state=steering.state.value,
+            prefetch=steering.prefetch,
             stopping=steering.stopping,
             trouble=window.hindrance,
+            trouble_s=window.trouble.seconds(asyncio.get_running_loop().time()),
+            degraded=[f"destination: {text}" for text in window.degraded],
             unreadable=steering.hindrance,
             stuck=steering.watchdog.stuck,
             publish_window=window.publish_window,

@@ -1,4 +1,4 @@
-"""`/metrics`, `/healthz` and `/readyz`, on a thread of their own: a scrape never delays a message.
+"""`/metrics`, `/healthz`, `/readyz` and `/status`, on a thread of their own: a scrape never delays a message.
 
 The thread asks the event loop for a copy of books and status, which takes it some 50 µs and is exact while
 traffic flows. When the loop does not answer within a second it is stuck, and the thread is there to say so.
@@ -12,6 +12,7 @@ import logging
 import socket
 import sys
 import threading
+import time
 from concurrent.futures import Future
 from contextlib import suppress
 from http import HTTPStatus
@@ -23,6 +24,8 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.exposition import choose_encoder
 
 from bridge.errors import ConfigurationError, NotYetError
+from bridge.observe.document import About, Document, Seen, document
+from bridge.observe.history import EVERY_S, History, sample
 from bridge.observe.metrics import BridgeCollector
 
 if TYPE_CHECKING:
@@ -50,14 +53,24 @@ Snapshot = tuple["Books", "Status"]
 class Endpoint:
     """The HTTP server; a context manager."""
 
-    def __init__(self, host: str, port: int, snapshot: Callable[[], Snapshot], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        snapshot: Callable[[], Snapshot],
+        loop: asyncio.AbstractEventLoop,
+        about: About | None = None,
+    ) -> None:
         """`snapshot` runs on `loop`'s thread. Raises `NotYetError` while the port is taken.
 
         Raises `ConfigurationError` when the port cannot be had.
         """
         self._snapshot = snapshot
         self._loop = loop
-        self._last: tuple[Books, Status, float] = (*snapshot(), loop.time())
+        self._about = about or About()
+        self._history = History()
+        self._sampling: asyncio.TimerHandle | None = None
+        self._last = self._see()
         registry = CollectorRegistry()
         registry.register(BridgeCollector(lambda: self._last))
         ProcessCollector(registry=registry)
@@ -80,19 +93,33 @@ class Endpoint:
 
     def __enter__(self) -> Self:
         self._thread.start()
+        self._loop.call_soon_threadsafe(self._sample)
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._sampling is not None:
+            self._sampling.cancel()
         self._server.shutdown()
         self._server.server_close()
 
+    def _see(self) -> Seen:
+        """Return a copy of what there is to see now; on the loop's thread."""
+        books, status = self._snapshot()
+        now = sample(books, status.source.backlog, self._loop.time(), time.time())
+        return Seen(books, status, self._history.until(now))
+
+    def _sample(self) -> None:
+        """Keep a sample every `EVERY_S`; on the loop's thread."""
+        self._history.add(self._see().samples[-1])
+        self._sampling = self._loop.call_later(EVERY_S, self._sample)
+
     def refresh(self) -> bool:
         """Have the loop make a new copy; False when it does not answer."""
-        done: Future[tuple[Books, Status, float]] = Future()
+        done: Future[Seen] = Future()
 
         def copy() -> None:
             try:
-                done.set_result((*self._snapshot(), self._loop.time()))
+                done.set_result(self._see())
             except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
                 done.set_exception(error)
 
@@ -127,18 +154,25 @@ class Endpoint:
         )
 
     def readyz(self) -> tuple[HTTPStatus, str, bytes]:
-        """Return 200 when consuming and the destination is up and takes messages."""
-        if not self.refresh():
-            return _json(
-                HTTPStatus.SERVICE_UNAVAILABLE, {"ready": False, "reasons": ["the event loop does not answer"]}
-            )
-        reasons = self._last[1].hindrances
-        status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
-        return _json(status, {"ready": not reasons, "reasons": reasons})
+        """Return 200 while messages are or could be forwarded; what keeps single ones back is `degraded`."""
+        answers = self.refresh()
+        status = self._last.status
+        reasons = status.hindrances if answers else ["the event loop does not answer"]
+        code = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
+        return _json(code, {"ready": not reasons, "reasons": reasons, "degraded": status.degraded if answers else []})
+
+    def document(self) -> Document:
+        """Return the status document; the last copy where the loop is stuck."""
+        answers = self.refresh()
+        return document(self._last._replace(answers=answers), self._about)
+
+    def status(self) -> tuple[HTTPStatus, str, bytes]:
+        """Return the status document as JSON, always with 200: whether it is ready stands in it."""
+        return _json(HTTPStatus.OK, self.document())
 
 
 def _json(status: HTTPStatus, value: dict[str, Any]) -> tuple[HTTPStatus, str, bytes]:
-    return status, "application/json", json.dumps(value).encode() + b"\n"
+    return status, "application/json", json.dumps(value, allow_nan=False).encode() + b"\n"
 
 
 class _Server(ThreadingMixIn, TCPServer):
@@ -200,14 +234,18 @@ class _Handler(BaseHTTPRequestHandler):
                 answer = endpoint.healthz()
             case "/readyz":
                 answer = endpoint.readyz()
+            case "/status":
+                answer = endpoint.status()
             case "/":
-                answer = HTTPStatus.OK, "text/plain; charset=utf-8", b"amqp-bridge: /metrics /healthz /readyz\n"
+                answer = HTTPStatus.OK, "text/plain; charset=utf-8", b"amqp-bridge: /status /metrics /healthz /readyz\n"
             case _:
                 self.send_error(HTTPStatus.NOT_FOUND)
                 return
         status, content_type, body = answer
         self.send_response(status)
         self.send_header("Content-Type", content_type)
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":

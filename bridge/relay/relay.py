@@ -58,6 +58,9 @@ class Relay:
         self.destination_close: Close | None = None
         """The broker's own close of the destination's channel or connection in this generation; the first counts."""
 
+        self.blocked_reason = ""
+        """The destination's words when it last blocked."""
+
         self.source_close: Close | None = None
         """The broker's own close of the source's channel or connection in this generation; the first counts."""
 
@@ -142,7 +145,8 @@ class Relay:
                     window.confirm(publish_seqno, now_s, multiple=multiple, accepted=accepted)
                 case Return():
                     window.returned(event)
-                case Blocked():
+                case Blocked(reason):
+                    self.blocked_reason = reason
                     window.destination_blocked(now_s)
                 case Unblocked():
                     window.destination_unblocked(now_s)
@@ -234,6 +238,7 @@ class Relay:
     def tick(self, now_s: float, unix_s: float) -> None:
         """Let time pass; ten times a second is often enough."""
         self._unix_ahead_s = unix_s - now_s
+        self.window.age.wall_clock(self._unix_ahead_s)
         self.window.tick(now_s)
         self.steering.tick(now_s)
         self._source_cutter.drop(on=self.steering.shedding)

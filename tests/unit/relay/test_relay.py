@@ -182,6 +182,13 @@ def test_a_blocked_source_is_no_matter_and_a_blocked_destination_gets_nothing() 
     assert bridge.to_destination() == publish() + M
 
 
+def test_the_destinations_words_when_it_blocks_are_kept() -> None:
+    bridge = Bridge()
+    assert bridge.relay.blocked_reason == ""
+    bridge.destination(frames.BLOCKED)
+    assert bridge.relay.blocked_reason == "low on memory"
+
+
 def test_a_connection_that_is_blocked_before_it_is_of_use_stays_so_and_the_next_one_is_not() -> None:
     bridge = Bridge()
     bridge.source(deliver(1, M))
