@@ -1,4 +1,4 @@
-"""`/metrics`, `/healthz`, `/readyz` and `/status`, on a thread of their own: a scrape never delays a message.
+"""`/`, `/status`, `/metrics`, `/healthz` and `/readyz`, on a thread of their own: a scrape never delays a message.
 
 The thread asks the event loop for a copy of books and status, which takes it some 50 µs and is exact while
 traffic flows. When the loop does not answer within a second it is stuck, and the thread is there to say so.
@@ -18,7 +18,8 @@ from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
-from typing import TYPE_CHECKING, Any, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
@@ -27,10 +28,11 @@ from bridge.errors import ConfigurationError, NotYetError
 from bridge.observe.document import About, Document, Seen, document
 from bridge.observe.history import EVERY_S, History, sample
 from bridge.observe.metrics import BridgeCollector
+from bridge.observe.page import PAGE_HEADERS, page
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from bridge.observe.status import Status
     from bridge.window.books import Books
@@ -48,6 +50,15 @@ PASSING_ERRNOS = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, socket.EAI_AGAIN}
 SHUTDOWN_POLL_S = 0.1
 
 Snapshot = tuple["Books", "Status"]
+
+
+class Answer(NamedTuple):
+    """What a client is sent."""
+
+    status: HTTPStatus
+    content_type: str
+    body: bytes
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 class Endpoint:
@@ -133,16 +144,16 @@ class Endpoint:
             return False
         return True
 
-    def metrics(self, accept: str) -> tuple[HTTPStatus, str, bytes]:
+    def metrics(self, accept: str) -> Answer:
         """Return status, content type and body of `/metrics`; the last copy where the loop is stuck."""
         try:
             encode, content_type = choose_encoder(accept)
         except (TypeError, ValueError):  # prometheus-client 0.26, of a version that is no number
             encode, content_type = choose_encoder("")
         self.refresh()
-        return HTTPStatus.OK, content_type, encode(self._registry)
+        return Answer(HTTPStatus.OK, content_type, encode(self._registry))
 
-    def healthz(self) -> tuple[HTTPStatus, str, bytes]:
+    def healthz(self) -> Answer:
         """Return 200 unless a restart would help: while the loop answers.
 
         A fault at a broker or in a message is for `readyz`. Kubernetes would kill the process, which then forgets what
@@ -153,7 +164,7 @@ class Endpoint:
             HTTPStatus.SERVICE_UNAVAILABLE if stuck else HTTPStatus.OK, {"healthy": not stuck, "reason": stuck}
         )
 
-    def readyz(self) -> tuple[HTTPStatus, str, bytes]:
+    def readyz(self) -> Answer:
         """Return 200 while messages are or could be forwarded; what keeps single ones back is `degraded`."""
         answers = self.refresh()
         status = self._last.status
@@ -166,13 +177,18 @@ class Endpoint:
         answers = self.refresh()
         return document(self._last._replace(answers=answers), self._about)
 
-    def status(self) -> tuple[HTTPStatus, str, bytes]:
+    def status(self) -> Answer:
         """Return the status document as JSON, always with 200: whether it is ready stands in it."""
         return _json(HTTPStatus.OK, self.document())
 
+    def page(self) -> Answer:
+        """Return the page for a browser."""
+        body = page(self.document()).encode()
+        return Answer(HTTPStatus.OK, "text/html; charset=utf-8", body, PAGE_HEADERS)
 
-def _json(status: HTTPStatus, value: dict[str, Any]) -> tuple[HTTPStatus, str, bytes]:
-    return status, "application/json", json.dumps(value, allow_nan=False).encode() + b"\n"
+
+def _json(status: HTTPStatus, value: dict[str, Any]) -> Answer:
+    return Answer(status, "application/json", json.dumps(value, allow_nan=False).encode() + b"\n")
 
 
 class _Server(ThreadingMixIn, TCPServer):
@@ -237,19 +253,20 @@ class _Handler(BaseHTTPRequestHandler):
             case "/status":
                 answer = endpoint.status()
             case "/":
-                answer = HTTPStatus.OK, "text/plain; charset=utf-8", b"amqp-bridge: /status /metrics /healthz /readyz\n"
+                answer = endpoint.page()
             case _:
                 self.send_error(HTTPStatus.NOT_FOUND)
                 return
-        status, content_type, body = answer
-        self.send_response(status)
-        self.send_header("Content-Type", content_type)
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.content_type)
         self.send_header("Cache-Control", "no-store")
         self.send_header("X-Content-Type-Options", "nosniff")
-        self.send_header("Content-Length", str(len(body)))
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(answer.body)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self.wfile.write(answer.body)
 
     do_HEAD = do_GET  # noqa: N815 - http.server's name
 

@@ -100,7 +100,10 @@ def configure_logging(settings: Settings, *more: logging.Handler) -> None:
     handler.setLevel(settings.log_level.upper())
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())
-    own.handlers[:] = more
+    for before in [*own.handlers]:
+        own.removeHandler(before)
+    for each in more:
+        own.addHandler(each)
     own.setLevel(min([root.level, *(each.level for each in more)]))
     # What the libraries say of a broken connection the bridge says itself, once and with what to do. asyncio
     # warns of aiormq's futures that nobody waits for any more once a connection has been dropped.

@@ -254,11 +254,15 @@ def test_a_loop_that_has_ended_is_no_crash(caplog: pytest.LogCaptureFixture) -> 
     assert not caplog.records
 
 
-def test_the_index_names_what_there_is(service: Service) -> None:
+def test_the_page_asks_nobody_else_and_links_to_the_rest(service: Service) -> None:
     answer = service.ask("/")
-    assert answer.status == 200
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
     for path in (b"/status", b"/metrics", b"/healthz", b"/readyz"):
-        assert path in answer.body
+        assert b'href="' + path in answer.body
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; ")
+    assert "unsafe" not in policy
+    assert answer.headers["referrer-policy"] == "no-referrer"
 
 
 @pytest.mark.parametrize("path", ("/metric", "/metrics/", "/../etc/passwd", "/%00"))

@@ -178,7 +178,7 @@ def test_an_operator_is_told_why() -> None:
     assert (scene.parked.unrouted, scene.parked.rejected) == ("", "")
     scene.returned(1)
     assert scene.parked.unrouted == "has no route for 1 message; trying again"
-    assert [d.delivery_tag for d in scene.parked.due(30.0)] == [1]
+    assert [d.delivery_tag for d in scene.parked.take_due(30.0)] == [1]
     assert scene.parked.unrouted == "has no route for 1 message; trying again", "also while it is being tried again"
     scene.park(2, 0.0, 5.0)
     scene.parked.park(delivery(3), Verdict("too-large"), 0.0, 6.0)
