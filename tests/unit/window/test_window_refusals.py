@@ -364,7 +364,7 @@ def test_with_keys_of_their_own_a_refused_permission_is_the_messages() -> None:
     assert scene.take() == [2]
     assert scene.verdicts() == []
     assert scene.books.held == 1
-    assert scene.window.hindrance == "refuses the keys of 1 message (ACCESS_REFUSED); trying again"
+    assert scene.window.degraded == ["refuses the keys of 1 message (ACCESS_REFUSED); trying again"]
     scene.confirm(1)
     scene.wait(scene.window.limits.unroutable_timeout_s)
     scene.receive(3)
