@@ -20,6 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bridge.amqp.content import HeaderPolicy
+from bridge.connection.counting import Counting
 from bridge.connection.keeper import Keeper
 from bridge.connection.limits import DEFAULT
 from bridge.connection.session import DestinationSession, SourceSession
@@ -27,6 +28,7 @@ from bridge.connection.supervisor import Supervisor
 from bridge.connection.tap import Pump
 from bridge.observe.status import Status
 from bridge.relay.backoff import Backoff
+from bridge.relay.consumer import Consumer
 from bridge.relay.plan import Plan
 from bridge.relay.relay import Relay
 from bridge.window.books import Books
@@ -68,6 +70,16 @@ def assemble(
             (settings.destination, status.destination, DestinationSession),
         )
     )
+    steering, every_s = relay.steering, settings.queue_poll
+    counting = Counting(
+        settings.source_queue,
+        status.source.backlog,
+        every_s,
+        stream=lambda: steering.stream,
+        consumed=lambda: steering.consumer is Consumer.ON,
+    )
+    source.accompany(counting.run)
+    destination.accompany(Counting(settings.destination_queue, status.destination.backlog, every_s).run)
     return Supervisor(
         settings, relay=relay, pump=pump, status=status, source=source, destination=destination, changed=changed
     )

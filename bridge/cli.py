@@ -26,6 +26,8 @@ from uvloop import new_event_loop
 from bridge.assembly import assemble
 from bridge.check.check import as_json, as_table, check, failed
 from bridge.errors import BridgeError, ConfigurationError, NotYetError
+from bridge.observe.document import about
+from bridge.observe.events import EventLog
 from bridge.observe.http import Endpoint
 from bridge.observe.log import configure_logging
 from bridge.patience import Patience
@@ -68,14 +70,15 @@ def main(argv: list[str] | None = None) -> int:
         hint = f"`amqp-bridge {arguments.command} --help` lists every setting"
         _complain(*error.problems, f"nothing was connected; {hint}")
         return EX_CONFIG if isinstance(error, ConfigurationError) else EX_TEMPFAIL
-    configure_logging(settings)
+    events = EventLog()
+    configure_logging(settings, events)
     for text in unknown_variables(environ):
         log.warning("%s", text)
     if arguments.command == "check":
         return check_settings(settings, in_json=arguments.json)
     if arguments.command == "config":
         return show(settings, file.keys() - os.environ.keys(), in_json=arguments.json)
-    return run(settings, patience)
+    return run(settings, events, patience)
 
 
 def load_patiently(environ: Mapping[str, str], patience: Patience) -> Settings:
@@ -147,11 +150,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def run(settings: Settings, patience: Patience) -> int:
+def run(settings: Settings, events: EventLog, patience: Patience) -> int:
     """Forward until a signal; return the exit code."""
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(_serve(settings, patience))
+            runner.run(_serve(settings, events, patience))
     except NotYetError as error:
         log.critical("%s; gave up after %g s", error, settings.start_timeout)
         return EX_TEMPFAIL
@@ -202,7 +205,7 @@ async def _check(settings: Settings, received: list[int]) -> list[Finding]:
     return await checking
 
 
-async def _serve(settings: Settings, patience: Patience) -> None:
+async def _serve(settings: Settings, events: EventLog, patience: Patience) -> None:
     loop = asyncio.get_running_loop()
     supervisor = assemble(settings)
     signals = Signals(supervisor)
@@ -210,7 +213,7 @@ async def _serve(settings: Settings, patience: Patience) -> None:
         loop.add_signal_handler(number, signals.received, number)
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 100)
-    serving = await _endpoint(settings, supervisor, patience)
+    serving = await _endpoint(settings, supervisor, events, patience)
     if serving is None:
         return
     with serving as endpoint:
@@ -229,12 +232,15 @@ async def _serve(settings: Settings, patience: Patience) -> None:
         await supervisor.run()
 
 
-async def _endpoint(settings: Settings, supervisor: Supervisor, patience: Patience) -> Endpoint | None:
+async def _endpoint(
+    settings: Settings, supervisor: Supervisor, events: EventLog, patience: Patience
+) -> Endpoint | None:
     """Return the HTTP server as soon as its port is free; None after a signal. Raises `BridgeError`."""
     loop = asyncio.get_running_loop()
     while not supervisor.stopping:
         try:
-            return Endpoint(settings.http_host, settings.http_port, supervisor.snapshot, loop)
+            described = about(settings, events)
+            return Endpoint(settings.http_host, settings.http_port, supervisor.snapshot, loop, described)
         except NotYetError as error:
             if patience.endure(error, settings.start_timeout):
                 log.warning("%s; waiting for it for up to %g s", error, settings.start_timeout)

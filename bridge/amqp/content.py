@@ -42,10 +42,12 @@ FRAME_OVERHEAD = 8
 
 PERSISTENT = 2
 _STREAM_OFFSET_MARK = b"\x0fx-stream-offsetl"
+_TIMESTAMP_MARK = b"\x0ftimestamp_in_ms"
 EMPTY_TABLE = b"\0\0\0\0"
 
 _u16 = Struct(">H")
 _u32 = Struct(">I")
+_u64 = Struct(">Q")
 _frame_head = Struct(">BHI")
 _content_head = Struct(">BHIHHQH")
 
@@ -350,6 +352,24 @@ def stream_offset(content: bytes) -> int | None:
         for name, value in table_fields(content[start:stop]):
             if name == b"x-stream-offset" and value[:1] == b"l":
                 return _integer(value)
+    return None
+
+
+def timestamp_ms(content: bytes) -> int | None:
+    """Return when the message was published, in milliseconds of Unix time; None where it does not say, or no number.
+
+    The header `timestamp_in_ms`, which RabbitMQ's interceptor sets beside the property `timestamp` (whole seconds).
+    """
+    with suppress(MalformedFrameError):
+        start, stop = table_place(content)
+        if content.find(_TIMESTAMP_MARK, start, stop) >= 0:
+            for name, value in table_fields(content[start:stop]):
+                if name == b"timestamp_in_ms" and value[0] in _INTEGER_FIELDS:
+                    return _integer(value)
+        (flags,) = _u16.unpack_from(content, FLAGS_AT)
+        if flags & TIMESTAMP:
+            seconds: int = _u64.unpack(split_properties(header_frame(content))[TIMESTAMP])[0]
+            return seconds * 1000
     return None
 
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
-from typing import TYPE_CHECKING
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
+from bridge.connection.news import News
 from bridge.errors import ConnectError
 from bridge.relay.backoff import STABLE_S, Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine, Iterator
 
     from bridge.connection.session import Session
     from bridge.observe.status import SideStatus
@@ -23,33 +25,12 @@ if TYPE_CHECKING:
     from bridge.window.books import Books
     from bridge.words import Outcome
 
+    Companion = Callable[[Session], Coroutine[Any, Any, None]]
+
 log = logging.getLogger(__name__)
 
 POLL_S = 0.05
 """How often a young generation is looked at: whether it has been of use."""
-LOG_AGAIN_S = 300.0
-"""A reason that has not changed is logged again after so long."""
-
-
-class News:
-    """What was last logged of something that may last: it is told once for each change, and now and then."""
-
-    def __init__(self) -> None:
-        self.forget()
-
-    def forget(self) -> None:
-        """Whatever comes next is new."""
-        self.repeated = False
-        """Whether the last was not worth a line."""
-        self._text = ""
-        self._logged_s = 0.0
-
-    def note(self, text: str, now_s: float) -> bool:
-        """Note what there is to say; return whether to log it now."""
-        self.repeated = text == self._text and now_s - self._logged_s < LOG_AGAIN_S
-        if not self.repeated:
-            self._text, self._logged_s = text, now_s
-        return not self.repeated
 
 
 class Keeper:
@@ -81,10 +62,15 @@ class Keeper:
         self._status = status
         self._make = make
         self._backoff = backoff
+        self._companions: list[Companion] = []
         self._open_s = 0.0
         """How long the latest attempt was open; an attempt that fails after a long time has not been stable."""
         self._news = [News() for _ in side.addresses]
         """Each URL has its own, as in a list where all are down the reasons take turns."""
+
+    def accompany(self, companion: Companion) -> None:
+        """Run this along with each generation, and cancel it when that has ended."""
+        self._companions.append(companion)
 
     async def keep(self) -> None:
         """Run until cancelled."""
@@ -120,20 +106,12 @@ class Keeper:
         try:
             await session.open(index)
             opened_s = loop.time()
-            status.opened()
+            status.opened(self._side.safe_urls[index], time.time())
             if not news.repeated:
                 self._tell_began(index)
             self._changed.set()
-            progress = self._books.progress
-            while session.end is None and self._books.progress == progress and loop.time() - opened_s < self._stable_s:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(POLL_S):
-                        await session.wait_ended()
-            if session.end is None:
-                if news.repeated:
-                    self._tell_began(index)
-                news.forget()
-                await session.wait_ended()
+            with self._accompanied(session):
+                await self._outlast(session, index, opened_s)
         except Exception as error:
             if status.up:
                 session.bug(error, loop.time())
@@ -148,6 +126,29 @@ class Keeper:
             # Shielded, so that a shutdown in the middle of it still closes the connection.
             await asyncio.shield(asyncio.ensure_future(session.close()))
 
+    async def _outlast(self, session: Session, index: int, opened_s: float) -> None:
+        """Wait for the generation's end; forget its side's troubles once it has been of use."""
+        loop, news = asyncio.get_running_loop(), self._news[index]
+        progress = self._books.progress
+        while session.end is None and self._books.progress == progress and loop.time() - opened_s < self._stable_s:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POLL_S):
+                    await session.wait_ended()
+        if session.end is None:
+            if news.repeated:
+                self._tell_began(index)
+            news.forget()
+            await session.wait_ended()
+
+    @contextmanager
+    def _accompanied(self, session: Session) -> Iterator[None]:
+        companions = [asyncio.ensure_future(companion(session)) for companion in self._companions]
+        try:
+            yield
+        finally:
+            for companion in companions:
+                companion.cancel()
+
     def _tell_began(self, index: int) -> None:
         url = self._side.safe_urls[index]
         self.told_generation = self._status.generation
@@ -156,7 +157,7 @@ class Keeper:
     def _ended(self, reason: Outcome, text: str, bug: Exception | None, *, tell: bool) -> None:
         status = self._status
         self.told_generation = 0
-        status.ended(reason, text)
+        status.ended(reason, text, time.time())
         if not tell:
             return
         books = self._books
@@ -179,6 +180,6 @@ class Keeper:
 
     def _failed(self, index: int, result: Outcome, text: str, now_s: float, error: Exception | None = None) -> None:
         """Report an attempt that failed; with the traceback of an `error` that is a bug."""
-        self._status.failed(result, text)
+        self._status.failed(result, text, time.time())
         if self._news[index].note(text, now_s):
             log.warning("%s not connected: %s; trying again", self._side.name, text, exc_info=error)

@@ -6,6 +6,7 @@ What a side's connections come to is told by its keeper, which knows why.
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from bridge.amqp.content import message_id
@@ -71,12 +72,14 @@ class Reporter:
         status, window = self._status.destination, self._relay.window
         blocked = status.up and window.blocked
         if blocked is not status.blocked:
-            status.block(blocked=blocked)
             if blocked:
+                status.block(self._relay.destination.blocked_reason, time.time())
                 log.warning("destination blocked by the broker (an alarm)")
-            elif status.up:
-                log.info("destination no longer blocked")
-        trouble = window.hindrance
+            else:
+                status.unblock()
+                if status.up:
+                    log.info("destination no longer blocked")
+        trouble = window.hindrance or ", ".join(window.degraded)
         if bool(trouble) is not self._troubled:
             self._troubled = bool(trouble)
             if trouble:

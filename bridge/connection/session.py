@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 from aiormq import exceptions as amqp
 
 from bridge.amqp.frames import QUARANTINE_CHANNEL
+from bridge.connection.counting import Counter
 from bridge.connection.kind import Queue, kind_of
 from bridge.connection.limits import DEFAULT
 from bridge.connection.link import CONTROL_CHANNEL, Link
@@ -61,6 +62,11 @@ class Session(Link):
             self._pump.attach(self._side.name, None)
         self._port.lost(now_s)
         self._pump.run(now_s)
+
+    def counter(self) -> Counter:
+        """Return what counts the side's queue over this connection."""
+        assert self._connection is not None  # noqa: S101 - open() has run
+        return Counter(self._connection, self._side, self._index)
 
     async def _queue(self, channel: AbstractChannel, name: str) -> AbstractQueue:
         """Declare the side's durable queue, or verify that it exists."""

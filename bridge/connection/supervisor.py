@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bridge.connection.keeper import Keeper, News
+from bridge.connection.news import News
 from bridge.connection.reporter import Reporter
 from bridge.connection.session import SourceSession
 from bridge.errors import BridgeError, ConnectError
@@ -23,6 +23,7 @@ from bridge.relay.consumer import Consumer
 from bridge.relay.steering import Action, AskQueue, Consume, EndGeneration, OpenQuarantine, Stop
 
 if TYPE_CHECKING:
+    from bridge.connection.keeper import Keeper
     from bridge.connection.tap import Pump
     from bridge.observe.status import Status
     from bridge.relay.relay import Relay
@@ -229,8 +230,12 @@ class Supervisor:
             source=copy.deepcopy(self.status.source),
             destination=copy.deepcopy(self.status.destination),
             consuming=steering.consumer is Consumer.ON,
+            state=steering.state.value,
+            prefetch=steering.prefetch,
             stopping=steering.stopping,
             trouble=window.hindrance,
+            trouble_s=window.trouble.seconds(asyncio.get_running_loop().time()),
+            degraded=[f"destination: {text}" for text in window.degraded],
             unreadable=steering.hindrance,
             stuck=steering.watchdog.stuck,
             publish_window=window.publish_window,

@@ -1,4 +1,5 @@
 """What others see of a running bridge: state, metrics, HTTP and log.
 
-Begin with `status`, the state as one value; `metrics` and `http` repeat it, `log` writes one line for each event.
+Begin with `status`, the state as one value; `document` is all that is shown of it, with `history` (the last 15
+minutes), `events` and `backlog`; `metrics` and `http` serve it, `log` writes one line for each event.
 """

@@ -1,4 +1,4 @@
-"""`/metrics`, `/healthz` and `/readyz`, on a thread of their own: a scrape never delays a message.
+"""`/`, `/status`, `/metrics`, `/healthz` and `/readyz`, on a thread of their own: a scrape never delays a message.
 
 The thread asks the event loop for a copy of books and status, which takes it some 50 µs and is exact while
 traffic flows. When the loop does not answer within a second it is stuck, and the thread is there to say so.
@@ -12,22 +12,27 @@ import logging
 import socket
 import sys
 import threading
+import time
 from concurrent.futures import Future
 from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
-from typing import TYPE_CHECKING, Any, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
 from bridge.errors import ConfigurationError, NotYetError
+from bridge.observe.document import About, Document, Seen, document
+from bridge.observe.history import EVERY_S, History, sample
 from bridge.observe.metrics import BridgeCollector
+from bridge.observe.page import PAGE_HEADERS, page
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from bridge.observe.status import Status
     from bridge.window.books import Books
@@ -47,17 +52,36 @@ SHUTDOWN_POLL_S = 0.1
 Snapshot = tuple["Books", "Status"]
 
 
+class Answer(NamedTuple):
+    """What a client is sent."""
+
+    status: HTTPStatus
+    content_type: str
+    body: bytes
+    headers: Mapping[str, str] = MappingProxyType({})
+
+
 class Endpoint:
     """The HTTP server; a context manager."""
 
-    def __init__(self, host: str, port: int, snapshot: Callable[[], Snapshot], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        snapshot: Callable[[], Snapshot],
+        loop: asyncio.AbstractEventLoop,
+        about: About | None = None,
+    ) -> None:
         """`snapshot` runs on `loop`'s thread. Raises `NotYetError` while the port is taken.
 
         Raises `ConfigurationError` when the port cannot be had.
         """
         self._snapshot = snapshot
         self._loop = loop
-        self._last: tuple[Books, Status, float] = (*snapshot(), loop.time())
+        self._about = about or About()
+        self._history = History()
+        self._sampling: asyncio.TimerHandle | None = None
+        self._last = self._see()
         registry = CollectorRegistry()
         registry.register(BridgeCollector(lambda: self._last))
         ProcessCollector(registry=registry)
@@ -80,19 +104,33 @@ class Endpoint:
 
     def __enter__(self) -> Self:
         self._thread.start()
+        self._loop.call_soon_threadsafe(self._sample)
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._sampling is not None:
+            self._sampling.cancel()
         self._server.shutdown()
         self._server.server_close()
 
+    def _see(self) -> Seen:
+        """Return a copy of what there is to see now; on the loop's thread."""
+        books, status = self._snapshot()
+        now = sample(books, status.source.backlog, self._loop.time(), time.time())
+        return Seen(books, status, self._history.until(now))
+
+    def _sample(self) -> None:
+        """Keep a sample every `EVERY_S`; on the loop's thread."""
+        self._history.add(self._see().samples[-1])
+        self._sampling = self._loop.call_later(EVERY_S, self._sample)
+
     def refresh(self) -> bool:
         """Have the loop make a new copy; False when it does not answer."""
-        done: Future[tuple[Books, Status, float]] = Future()
+        done: Future[Seen] = Future()
 
         def copy() -> None:
             try:
-                done.set_result((*self._snapshot(), self._loop.time()))
+                done.set_result(self._see())
             except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
                 done.set_exception(error)
 
@@ -106,16 +144,16 @@ class Endpoint:
             return False
         return True
 
-    def metrics(self, accept: str) -> tuple[HTTPStatus, str, bytes]:
+    def metrics(self, accept: str) -> Answer:
         """Return status, content type and body of `/metrics`; the last copy where the loop is stuck."""
         try:
             encode, content_type = choose_encoder(accept)
         except (TypeError, ValueError):  # prometheus-client 0.26, of a version that is no number
             encode, content_type = choose_encoder("")
         self.refresh()
-        return HTTPStatus.OK, content_type, encode(self._registry)
+        return Answer(HTTPStatus.OK, content_type, encode(self._registry))
 
-    def healthz(self) -> tuple[HTTPStatus, str, bytes]:
+    def healthz(self) -> Answer:
         """Return 200 unless a restart would help: while the loop answers.
 
         A fault at a broker or in a message is for `readyz`. Kubernetes would kill the process, which then forgets what
@@ -126,19 +164,31 @@ class Endpoint:
             HTTPStatus.SERVICE_UNAVAILABLE if stuck else HTTPStatus.OK, {"healthy": not stuck, "reason": stuck}
         )
 
-    def readyz(self) -> tuple[HTTPStatus, str, bytes]:
-        """Return 200 when consuming and the destination is up and takes messages."""
-        if not self.refresh():
-            return _json(
-                HTTPStatus.SERVICE_UNAVAILABLE, {"ready": False, "reasons": ["the event loop does not answer"]}
-            )
-        reasons = self._last[1].hindrances
-        status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
-        return _json(status, {"ready": not reasons, "reasons": reasons})
+    def readyz(self) -> Answer:
+        """Return 200 while messages are or could be forwarded; what keeps single ones back is `degraded`."""
+        answers = self.refresh()
+        status = self._last.status
+        reasons = status.hindrances if answers else ["the event loop does not answer"]
+        code = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
+        return _json(code, {"ready": not reasons, "reasons": reasons, "degraded": status.degraded if answers else []})
+
+    def document(self) -> Document:
+        """Return the status document; the last copy where the loop is stuck."""
+        answers = self.refresh()
+        return document(self._last._replace(answers=answers), self._about)
+
+    def status(self) -> Answer:
+        """Return the status document as JSON, always with 200: whether it is ready stands in it."""
+        return _json(HTTPStatus.OK, self.document())
+
+    def page(self) -> Answer:
+        """Return the page for a browser."""
+        body = page(self.document()).encode()
+        return Answer(HTTPStatus.OK, "text/html; charset=utf-8", body, PAGE_HEADERS)
 
 
-def _json(status: HTTPStatus, value: dict[str, Any]) -> tuple[HTTPStatus, str, bytes]:
-    return status, "application/json", json.dumps(value).encode() + b"\n"
+def _json(status: HTTPStatus, value: dict[str, Any]) -> Answer:
+    return Answer(status, "application/json", json.dumps(value, allow_nan=False).encode() + b"\n")
 
 
 class _Server(ThreadingMixIn, TCPServer):
@@ -200,18 +250,23 @@ class _Handler(BaseHTTPRequestHandler):
                 answer = endpoint.healthz()
             case "/readyz":
                 answer = endpoint.readyz()
+            case "/status":
+                answer = endpoint.status()
             case "/":
-                answer = HTTPStatus.OK, "text/plain; charset=utf-8", b"amqp-bridge: /metrics /healthz /readyz\n"
+                answer = endpoint.page()
             case _:
                 self.send_error(HTTPStatus.NOT_FOUND)
                 return
-        status, content_type, body = answer
-        self.send_response(status)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.content_type)
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(answer.body)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self.wfile.write(answer.body)
 
     do_HEAD = do_GET  # noqa: N815 - http.server's name
 

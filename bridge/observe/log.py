@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
-from yarl import URL
+from bridge.observe.text import hide
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from bridge.settings.settings import Settings
 
-HIDDEN = "***"
 _OWN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 """What every record has; anything else was given as `extra`."""
-LONG_SECRET = 8
-"""From so many characters on a secret is hidden inside of words, too."""
-_NOT_AFTER_THESE = r"(?<!://)(?<!user ')"
-"""A user stands there, in a URL or in what RabbitMQ says, and may be named like the password: `guest`."""
 
 
 def _timestamp(record: logging.LogRecord) -> str:
@@ -39,11 +32,7 @@ class _Formatter(logging.Formatter):
         self._secrets = secrets
 
     def _hide(self, text: str) -> str:
-        # The longest first: one secret may be a part of another.
-        forms = {form for secret in self._secrets() for form in _forms(secret)}
-        for form in sorted(forms, key=len, reverse=True):
-            text = re.sub(_NOT_AFTER_THESE + _standing(form), HIDDEN, text)
-        return text
+        return hide(text, self._secrets())
 
     def _fields(self, record: logging.LogRecord) -> dict[str, object]:
         fields = {key: value for key, value in vars(record).items() if key not in _OWN_FIELDS}
@@ -65,21 +54,6 @@ class _Formatter(logging.Formatter):
 
     def _exception(self, record: logging.LogRecord) -> str:
         return self._hide(self.formatException(record.exc_info)) if record.exc_info else ""
-
-
-def _standing(form: str) -> str:
-    """Return a pattern of a secret in a text.
-
-    A short one counts only where it stands apart: to hide it inside of words would show what it is.
-    """
-    pattern = re.escape(form)
-    return pattern if len(form) >= LONG_SECRET else rf"(?<!\w){pattern}(?!\w)"
-
-
-def _forms(secret: str) -> set[str]:
-    """Return how a secret may be written: as it is, in a URL by this library or that, in a `repr`."""
-    in_url = URL.build(scheme="amqp", host="h", user="u", password=secret).raw_password or secret
-    return {secret, quote(secret, safe=""), in_url, repr(secret)[1:-1]}
 
 
 class JsonFormatter(_Formatter):
@@ -113,8 +87,8 @@ class ConsoleFormatter(_Formatter):
         return f"{line}\n{exception}" if exception else line
 
 
-def configure_logging(settings: Settings) -> None:
-    """Send every logger to standard error in the configured form."""
+def configure_logging(settings: Settings, *more: logging.Handler) -> None:
+    """Send every logger to standard error in the configured form; the bridge's own to `more` handlers, too."""
 
     def secrets() -> set[str]:
         return settings.source.secrets() | settings.destination.secrets()
@@ -122,9 +96,15 @@ def configure_logging(settings: Settings) -> None:
     wanted = settings.log_format or ("console" if sys.stderr.isatty() else "json")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(ConsoleFormatter(secrets) if wanted == "console" else JsonFormatter(secrets))
-    root = logging.getLogger()
+    root, own = logging.getLogger(), logging.getLogger("bridge")
+    handler.setLevel(settings.log_level.upper())
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())
+    for before in [*own.handlers]:
+        own.removeHandler(before)
+    for each in more:
+        own.addHandler(each)
+    own.setLevel(min([root.level, *(each.level for each in more)]))
     # What the libraries say of a broken connection the bridge says itself, once and with what to do. asyncio
     # warns of aiormq's futures that nobody waits for any more once a connection has been dropped.
     for name in ("aiormq", "aio_pika", "asyncio"):

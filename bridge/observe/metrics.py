@@ -17,23 +17,28 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
+    from bridge.observe.document import Seen
     from bridge.observe.status import Status
     from bridge.window.books import Books, Histogram, Word
 
 QUARANTINE_REASONS: tuple[QuarantineReason, ...] = get_args(QuarantineReason)
 REQUEUE_REASONS: tuple[RequeueReason, ...] = get_args(RequeueReason)
+AGE_UNKNOWN_REASONS = ("no-timestamp", "clock-ahead")
 RETRY_REASONS: tuple[RetryReason, ...] = get_args(RetryReason)
 CONNECT_RESULTS: tuple[ConnectResult, ...] = get_args(ConnectResult)
 END_REASONS: tuple[EndReason, ...] = get_args(EndReason)
 """Label values that are there from the start, so that a rate over the first one counts it."""
 
 
+READY = "messages that wait for a consumer."
+
+
 class BridgeCollector(Collector):
     """Turns a consistent copy of books and status into metrics whenever it is scraped."""
 
-    def __init__(self, snapshot: Callable[[], tuple[Books, Status, float]]) -> None:
-        """`snapshot` returns books, status and the monotonic time of the copy."""
-        self._snapshot = snapshot
+    def __init__(self, seen: Callable[[], Seen]) -> None:
+        """`seen` returns a consistent copy."""
+        self._seen = seen
 
     def describe(self) -> list[Metric]:
         """Nothing: the registry then does not scrape when the collector is registered."""
@@ -41,12 +46,22 @@ class BridgeCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric family."""
-        books, status, now_s = self._snapshot()
+        seen = self._seen()
+        books, status, now_s = seen.books, seen.status, seen.samples[-1].now_s
         yield from _messages(books)
         yield from _window(books, status, now_s)
         yield from _sides(status)
+        yield from _queues(status)
         yield _seconds("bridge_confirm_seconds", "Time from a publish to its confirm.", books.confirm_seconds)
         yield _seconds("bridge_residence_seconds", "Time from a delivery to its ack.", books.residence_seconds)
+        yield _seconds(
+            "bridge_message_age_seconds",
+            "Age of messages when their confirm came, by their own timestamps. A sample: at most 100 a second.",
+            books.message_age_seconds,
+        )
+        unknown = books.message_age_unknown
+        text = "Messages of that sample whose age is not known."
+        yield _by("bridge_message_age_unknown", text, "reason", unknown, AGE_UNKNOWN_REASONS)
         yield _sizes(books)
         info = GaugeMetricFamily("bridge_build_info", "The version that runs; always 1.", labels=["version", "python"])
         info.add_metric([version("amqp-bridge"), platform.python_version()], 1)
@@ -118,6 +133,22 @@ def _sides(status: Status) -> Iterator[Metric]:
         for result, number in (dict.fromkeys(CONNECT_RESULTS, 0) | side.connect_attempts).items():
             attempts.add_metric([side.name, result], number)
     yield from (up, blocked, generation, ended, attempts)
+
+
+def _queues(status: Status) -> Iterator[Metric]:
+    """Yield what is known of the queues: a figure that is not known is left out. A scrape asks no broker."""
+    for side in (status.source, status.destination):
+        backlog, queue = side.backlog, f"The {side.name}'s queue: "
+        if backlog.messages is not None:
+            what = ("kept", "messages that the stream keeps, read or not.") if backlog.stream else ("ready", READY)
+            yield GaugeMetricFamily(f"bridge_{side.name}_messages_{what[0]}", queue + what[1], backlog.messages)
+        if backlog.consumers is not None and not backlog.stream:  # a stream counts none
+            yield GaugeMetricFamily(f"bridge_{side.name}_consumers", f"{queue}its consumers.", backlog.consumers)
+    yield GaugeMetricFamily(
+        "bridge_source_prefetch",
+        "How many messages are consumed with at a time now; 0: not consuming.",
+        status.prefetch,
+    )
 
 
 def _count(name: str, text: str, value: float) -> Metric:

@@ -1,14 +1,25 @@
-"""The bridge's state as one value: what the supervisor says, and `/readyz`, `/healthz` and `/metrics` repeat."""
+"""The bridge's state as one value: what the supervisor says, and `/readyz`, `/metrics` and `/status` repeat."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from bridge.observe.backlog import Backlog
 from bridge.window.books import count
 
 if TYPE_CHECKING:
     from bridge.words import Outcome, SideName
+
+
+class LastEnd(NamedTuple):
+    """How a side's last generation ended."""
+
+    generation: int
+    reason: str
+    """A short fixed word."""
+    text: str
+    unix_s: float
 
 
 @dataclass(slots=True)
@@ -18,37 +29,54 @@ class SideStatus:
     name: SideName
     up: bool = False
     """The channel is open and what it needs is verified."""
+    since_s: float | None = None
+    """Unix time since which it has been up, or down; None before the first attempt has ended."""
     blocked: bool = False
     """The broker said `connection.blocked`."""
+    blocked_since_s: float | None = None
+    """Unix time."""
+    blocked_reason: str = ""
+    """The broker's words."""
     reason: str = "not connected yet"
     """Why it is not up, or what hinders it: a sentence for an operator, without secrets; empty when all is well."""
+    url: str = ""
+    """What it is connected to, without the password; empty while it is not."""
     generation: int = 0
+    last_end: LastEnd | None = None
     generations_ended: dict[Outcome, int] = field(default_factory=dict)
     """By reason, a short fixed word."""
     connect_attempts: dict[Outcome, int] = field(default_factory=dict)
     """By result: `ok`, or a short fixed word for what failed."""
+    backlog: Backlog = field(default_factory=Backlog)
+    """Of the side's queue."""
 
-    def opened(self) -> None:
+    def opened(self, url: str, unix_s: float) -> None:
         """A generation has begun."""
         self.generation += 1
         count(self.connect_attempts, "ok")
-        self.up = True
-        self.reason = ""
+        self.up, self.reason, self.url, self.since_s = True, "", url, unix_s
 
-    def failed(self, result: Outcome, text: str) -> None:
+    def failed(self, result: Outcome, text: str, unix_s: float) -> None:
         """An attempt to connect has failed."""
         count(self.connect_attempts, result)
         self.reason = text
+        self.since_s = unix_s if self.since_s is None else self.since_s
 
-    def ended(self, reason: Outcome, text: str) -> None:
+    def ended(self, reason: Outcome, text: str, unix_s: float) -> None:
         """The generation has ended."""
-        self.up = self.blocked = False
-        self.reason = text
         count(self.generations_ended, reason)
+        self.last_end = LastEnd(self.generation, reason, text, unix_s)
+        self.up = False
+        self.reason, self.url, self.since_s = text, "", unix_s
+        self.unblock()
 
-    def block(self, *, blocked: bool) -> None:
-        """The broker has blocked or unblocked the connection."""
-        self.blocked = blocked
+    def block(self, reason: str, unix_s: float) -> None:
+        """The broker has blocked the connection, with these words."""
+        self.blocked, self.blocked_since_s, self.blocked_reason = True, unix_s, reason
+
+    def unblock(self) -> None:
+        """The connection is not blocked any more."""
+        self.blocked, self.blocked_since_s, self.blocked_reason = False, None, ""
 
 
 @dataclass(slots=True)
@@ -58,9 +86,17 @@ class Status:
     source: SideStatus = field(default_factory=lambda: SideStatus("source"))
     destination: SideStatus = field(default_factory=lambda: SideStatus("destination"))
     consuming: bool = False
+    state: str = "probing"
+    """The steering's state, in a word."""
+    prefetch: int = 0
+    """What is consumed with now; 0 while nothing is."""
     stopping: bool = False
     trouble: str = ""
-    """What keeps messages from being forwarded although both sides are up, such as a refusing destination."""
+    """What keeps every message from being forwarded although both sides are up, such as a refusing destination."""
+    trouble_s: float = 0.0
+    """For how long the destination has been away, blocked or refusing."""
+    degraded: list[str] = field(default_factory=list)
+    """What keeps single messages from being forwarded while others are; it does not hinder readiness."""
     unreadable: str = ""
     """What keeps the source from delivering although its channel is open."""
     stuck: str = ""
@@ -73,10 +109,11 @@ class Status:
 
     @property
     def hindrances(self) -> list[str]:
-        """Why the bridge is not ready; empty when it is."""
+        """Reasons why nothing can be forwarded; empty when the bridge is ready."""
         found = [f"{side.name}: {side.reason}" for side in (self.source, self.destination) if not side.up]
         if self.destination.up and self.destination.blocked:
-            found.append("destination: blocked by the broker")
+            why = self.destination.blocked_reason
+            found.append("destination: blocked by the broker" + (f" ({why})" if why else ""))
         if self.trouble:
             found.append(f"destination: {self.trouble}")
         if self.unreadable:

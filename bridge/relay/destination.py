@@ -32,6 +32,8 @@ class Destination(Port):
         """`source` returns the port to the source: what a confirm decides is encoded there."""
         super().__init__(ContentPreparer(HeaderPolicy()), closed)
         self._window, self._steering, self._source = window, steering, source
+        self.blocked_reason = ""
+        """The broker's words when it last blocked."""
         self._keeps_keys = window.target.keeps_keys
         self._publish = publish_frame(DATA_CHANNEL, window.target.route)
 
@@ -55,7 +57,8 @@ class Destination(Port):
                     window.confirm(publish_seqno, now_s, multiple=multiple, accepted=accepted)
                 case Return():
                     window.returned(event)
-                case Blocked():
+                case Blocked(reason):
+                    self.blocked_reason = reason
                     window.destination_blocked(now_s)
                 case Unblocked():
                     window.destination_unblocked(now_s)

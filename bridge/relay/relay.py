@@ -88,6 +88,7 @@ class Relay:
     def tick(self, now_s: float, unix_s: float) -> None:
         """Let time pass; ten times a second is often enough."""
         self.quarantine.tick(now_s, unix_s)
+        self.window.age.wall_clock(unix_s - now_s)
         self.window.tick(now_s)
         self.steering.tick(now_s)
         self.source.shed()

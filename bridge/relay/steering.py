@@ -142,8 +142,8 @@ class Steering:
 
     @property
     def prefetch(self) -> int:
-        """The prefetch of the newest consumer."""
-        return self._source.prefetch
+        """What is consumed with now; 0 while nothing is."""
+        return self._source.prefetch if self.consumer is Consumer.ON else 0
 
     @property
     def cancelling(self) -> bool:

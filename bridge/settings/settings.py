@@ -248,10 +248,15 @@ class Settings(BaseSettings):
 
     http_host: Annotated[str, parsers.short_string("an address")] = Field(
         "0.0.0.0",  # noqa: S104 - a container's probes come from outside
-        description="The address that `/metrics`, `/healthz` and `/readyz` are served on.",
+        description="The address that `/status`, `/metrics`, `/healthz` and `/readyz` are served on.",
     )
     http_port: Annotated[int, parsers.whole(0, 65535)] = Field(
         8080, description="Their port. 0: any free one, which is logged."
+    )
+    queue_poll: Annotated[float, parsers.duration(0, 3600)] = Field(
+        15.0,
+        description="How often the brokers are asked for the length of both queues; 0: never.",
+        json_schema_extra={"shown": "15s"},
     )
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], parsers.choice("debug", "info", "warning", "error")

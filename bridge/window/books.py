@@ -19,6 +19,10 @@ from bridge.words import QuarantineReason, RequeueReason, RetryReason  # noqa: T
 Word = TypeVar("Word", bound=str)
 
 SECONDS_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+AGE_BOUNDS = (
+    *(0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 21_600.0, 86_400.0, 604_800.0),
+)
+"""Up to a week: a message may have waited for long before the bridge got it."""
 SIZE_BITS = 30
 """Message sizes are counted by their bit length: RabbitMQ can be set to take up to 512 MiB, 2**29 bytes."""
 
@@ -72,6 +76,10 @@ class Books:
 
     confirm_seconds: Histogram = field(default_factory=Histogram)
     residence_seconds: Histogram = field(default_factory=Histogram)
+    message_age_seconds: Histogram = field(default_factory=lambda: Histogram(AGE_BOUNDS))
+    """A sample; see `age`."""
+    message_age_unknown: dict[str, int] = field(default_factory=dict)
+    """Of the sample, by reason."""
     size_bits: list[int] = field(default_factory=lambda: [0] * (SIZE_BITS + 1))
     """`size_bits[n]`: messages received whose body length in bytes has a bit length of n."""
     size_bytes_total: int = 0

@@ -81,18 +81,23 @@ class Parked:
         return self.returns_in_a_row >= self._in_a_row and any(w.verdict is None for w in self.waiting.values())
 
     @property
-    def hindrance(self) -> str:
-        """Why there are any, for an operator; empty when there are none."""
-        parked = [w.verdict for w in (*self.waiting.values(), *self.retried.values()) if w.verdict is not None]
-        if parked:
-            why = parked[0].held_text or parked[0].reply_text or parked[0].reason
-            return f"rejects {_messages(len(parked))} ({why}); holding them, no quarantine accepts them"
-        if not self.waiting:
+    def rejected(self) -> str:
+        """Reason for holding those that wait for a quarantine, for an operator; empty when there are none."""
+        verdicts = [w.verdict for w in (*self.waiting.values(), *self.retried.values()) if w.verdict is not None]
+        if not verdicts:
             return ""
-        closes = [w.forbidden for w in self.waiting.values() if w.forbidden is not None]
+        why = verdicts[0].held_text or verdicts[0].reply_text or verdicts[0].reason
+        return f"rejects {_messages(len(verdicts))} ({why}); holding them, no quarantine accepts them"
+
+    @property
+    def unrouted(self) -> str:
+        """Reason for holding those that were returned, for an operator; empty when there are none."""
+        # Also those that are being tried again: the reason does not come and go with each try.
+        unrouted = [w for w in (*self.waiting.values(), *self.retried.values()) if w.verdict is None]
+        closes = [w.forbidden for w in unrouted if w.forbidden is not None]
         if closes:
             return f"refuses the keys of {_messages(len(closes))} ({closes[0].reply_text}); trying again"
-        return f"has no route for {_messages(len(self.waiting))}; trying again"
+        return f"has no route for {_messages(len(unrouted))}; trying again" if unrouted else ""
 
     # --- In ----------------------------------------------------------------------------------------------
 

@@ -27,8 +27,8 @@ Invariants, cited by number in the tests:
 Each rule that can stand alone has a file: `settlement` (how much one ack covers), `publishes` (which publish a
 confirm or a return is about), `blame` (whom a close of the channel is to be laid on), `pace` (how many may be
 published at once, and from when on), `parked` (when to try again what others pass), `memory` (which messages are
-the same). What belongs to one life of a side's channel is in `generations`: an orphan is a publish made for another
-source generation than the present one.
+the same), `age` (how old they are). What belongs to one life of a side's channel is in `generations`: an orphan is a
+publish made for another source generation than the present one.
 
 What it does not do: connect, consume, encode; that is `relay`'s.
 """
@@ -41,6 +41,7 @@ from typing import TYPE_CHECKING
 
 from bridge.amqp.content import header_frame_size, stream_offset
 from bridge.amqp.fitting import fit_content
+from bridge.window.age import Age
 from bridge.window.blame import Blame, SizeLimit, Verdict
 from bridge.window.books import Books, count
 from bridge.window.generations import DestinationGeneration, SourceGeneration
@@ -85,6 +86,7 @@ class Window:
     ) -> None:
         """`target` is what is published to; `chance` returns a number from 0 to 1, for the jitter of backoffs."""
         self.limits, self.target, self.books, self.memory = limits, target, books, memory
+        self.age = Age(books)
 
         # What the destination has taught: it outlives the generations.
         self.trouble = Trouble(chance)
@@ -205,8 +207,22 @@ class Window:
 
     @property
     def hindrance(self) -> str:
-        """What keeps messages from being forwarded although the destination is open, for an operator."""
-        return self.trouble.text or self._source.parked.hindrance
+        """What keeps every message from being forwarded although the destination is open, for an operator."""
+        parked = self._source.parked
+        if self.trouble.text:
+            return self.trouble.text
+        # To a queue there is one route: a message without it says the same of all, until another is accepted.
+        if parked.unrouted and parked.returns_in_a_row and not self.target.routes_differ:
+            return parked.unrouted
+        if self.parked >= self.limits.prefetch:  # no other is delivered
+            return parked.rejected or parked.unrouted
+        return ""
+
+    @property
+    def degraded(self) -> list[str]:
+        """What keeps single messages from being forwarded while others are, for an operator."""
+        parked = self._source.parked
+        return [] if self.hindrance else [text for text in (parked.rejected, parked.unrouted) if text]
 
     @property
     def oldest_received_s(self) -> float | None:
@@ -505,6 +521,8 @@ class Window:
             for delivery in confirmed:
                 self._note_offset(delivery)
         self.last_forward_s = now_s
+        if now_s >= self.age.due_s:
+            self.age.sample(confirmed[0], now_s)
         self.trouble.over()
         if self._source.parked.returns_in_a_row:
             self._source.hold_again(self._source.parked.accepted())

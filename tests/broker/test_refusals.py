@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pika
@@ -34,12 +35,13 @@ def declare_exchange(node: Node, exchange: str, *bindings: tuple[str, str]) -> N
             channel.queue_bind(queue, exchange, key)
 
 
-def wait_hindered(this: Scene, words: str) -> None:
-    """Wait until ``/readyz`` says these words."""
+def wait_hindered(this: Scene, words: str, *, ready: bool = False) -> None:
+    """Wait until ``/readyz`` says these words, of everything or (`ready`) of single messages."""
 
     def said() -> bool:
         status, body = this.bridge.get("/readyz")
-        return status == 503 and words in body
+        texts = json.loads(body)["degraded" if ready else "reasons"]
+        return (status == 200) is ready and any(words in text for text in texts)
 
     wait_until(said, f"/readyz to say {words!r}")
 
@@ -137,7 +139,7 @@ def test_a_message_without_a_route_is_overtaken_until_it_has_one(
         this.sent += count
     with this.bridge:
         this.wait_forwarded(1000)
-        wait_hindered(this, "no route for 1 message")
+        wait_hindered(this, "no route for 1 message", ready=True)
         assert in_flight(this.metrics()) == 1
         declare_exchange(destination, queue_name, (this.queue_out, "bad"))
         this.wait_done()
@@ -232,7 +234,7 @@ def test_poison_is_held_where_there_is_no_quarantine(source: Node, destination: 
     this.publish(200)
     with this.bridge:
         this.wait_forwarded(400)
-        wait_hindered(this, "no quarantine accepts")
+        wait_hindered(this, "no quarantine accepts", ready=True)
         assert in_flight(this.metrics()) == 1
         this.publish(100)
         this.wait_forwarded(500)

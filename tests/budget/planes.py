@@ -22,6 +22,10 @@ FRAME_MAX_BYTES = 131_072
 """What RabbitMQ agrees on unless configured otherwise."""
 
 
+UNIX_S = 1_800_000_000.0
+"""What the wall clock is ahead of the monotonic one: with it the age of messages is sampled."""
+
+
 class Written(NamedTuple):
     """What the relay has written in answer to a chunk."""
 
@@ -56,6 +60,7 @@ class Planes:
         """Connect the source and consume: a source generation begins, its delivery tags at 1."""
         relay = self._relay
         relay.connect_source(_closed).opened(FRAME_MAX_BYTES, QueueFacts("quorum", auto_delete=False, expires=False))
+        relay.tick(now_s, UNIX_S + now_s)
         assert isinstance(relay.decide(now_s), Consume)
         assert relay.steering.starting("consumer", now_s)
         relay.started(QueueState(ready=0, consumers=0), now_s)

@@ -110,7 +110,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
     """A Prometheus that has seen a bridge forward, lose its source, find it again and forward again."""
     folder = tmp_path_factory.mktemp("prometheus")
     with Node("3.10") as source, Node("3.10") as destination:
-        settings: dict[str, str] = {}
+        settings: dict[str, str] = {"BRIDGE_QUEUE_POLL": "1s"}
         for side, node in (("SOURCE", source), ("DESTINATION", destination)):
             settings |= {f"BRIDGE_{side}_URL": node.url, f"BRIDGE_{side}_QUEUE": node.declare("orders")}
         with BridgeProcess(settings) as bridge:
@@ -129,7 +129,8 @@ def publish(node: Node, count: int) -> None:
     """Put persistent messages into the source queue."""
     with node.channel() as channel:
         for number in range(count):
-            channel.basic_publish("", "orders", b"x" * (number % 500), pika.BasicProperties(delivery_mode=2))
+            properties = pika.BasicProperties(delivery_mode=2, timestamp=int(time.time()))
+            channel.basic_publish("", "orders", b"x" * (number % 500), properties)
 
 
 @pytest.mark.parametrize("expression", QUERIES)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from bridge.observe.metrics import BridgeCollector
 from bridge.observe.status import Status
-from bridge.window.books import Books
+from bridge.relay.queue import QueueState
 from tests.documents.markdown import DOCUMENTS, ROOT, anchors, links
 from tests.programs.documents import BLOCKS, OPERATIONS, README, written
+from tests.support.seen import seen
 
 README_WORDS = 1250
 """The first page is read in some minutes, or not at all."""
@@ -30,19 +32,26 @@ def test_the_first_page_is_short() -> None:
     assert len(words) <= README_WORDS
 
 
+def metric_names() -> set[str]:
+    """By name, as Prometheus shows them; those too that are there only while they are known."""
+    names = set()
+    for stream in (False, True):
+        status = Status()
+        for side in (status.source, status.destination):
+            side.backlog.answered(QueueState(1, 1), 0.0, stream=stream)
+        families = BridgeCollector(partial(seen, status=status)).collect()
+        names |= {family.name + ("_total" if family.type == "counter" else "") for family in families}
+    return names
+
+
 def test_the_metrics_are_those_of_the_service_and_none_is_left_out() -> None:
-    """By name, as Prometheus shows them."""
-    families = BridgeCollector(lambda: (Books(), Status(), 0.0)).collect()
-    names = {family.name + ("_total" if family.type == "counter" else "") for family in families}
     section = OPERATIONS.read_text().partition("\n## Watching\n")[2].partition("\n## ")[0]
-    assert set(re.findall(r"`(bridge_[a-z_]+)[`{]", section)) == names
+    assert set(re.findall(r"`(bridge_[a-z_]+)[`{]", section)) == metric_names()
 
 
 @documents
 def test_every_metric_that_is_mentioned_exists(path: Path) -> None:
-    families = BridgeCollector(lambda: (Books(), Status(), 0.0)).collect()
-    names = {family.name + ("_total" if family.type == "counter" else "") for family in families}
-    assert set(re.findall(r"`(bridge_[a-z_]+)[`{]", path.read_text())) <= names
+    assert set(re.findall(r"`(bridge_[a-z_]+)[`{]", path.read_text())) <= metric_names()
 
 
 @documents

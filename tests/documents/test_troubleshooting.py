@@ -22,7 +22,7 @@ TROUBLESHOOTING = TEXT.partition("\n## Troubleshooting\n")[2].partition("\n## ")
 SPANS = re.findall(r"`([^`\n]+)`", TROUBLESHOOTING)
 RULES = (ROOT / "config" / "prometheus-rules.yml").read_text()
 TREES = {path: ast.parse(path.read_text()) for path in sorted((ROOT / "bridge").rglob("*.py"))}
-HINDRANCES = {"hindrance", "hindrances", "stuck", "_refused", "refused", "without_route"}
+HINDRANCES = {"hindrance", "hindrances", "rejected", "unrouted", "stuck", "_refused", "refused", "without_route"}
 """Functions that return reasons of `/readyz` and `/healthz`, or take one."""
 
 

@@ -455,3 +455,27 @@ def test_an_expiration_is_taken_out_and_told() -> None:
     after = frames.content(b"body", {name: value for name, value in EVERY_PROPERTY.items() if name != "expiration"})
     assert content.without_expiration(before) == (after, b"60000")
     assert content.without_expiration(after) == (after, b"")
+
+
+# --- The time of publishing ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("properties", "expected"),
+    (
+        (PERSISTENT, None),
+        (EVERY_PROPERTY | {"timestamp": pack(">Q", 1_700_000_000)}, 1_700_000_000_000),
+        (PERSISTENT | {"headers": table({"timestamp_in_ms": b"l" + pack(">q", 1_700_000_000_123)})}, 1_700_000_000_123),
+        (PERSISTENT | {"headers": table({"timestamp_in_ms": text("soon")}), "timestamp": pack(">Q", 3)}, 3000),
+        (PERSISTENT | {"headers": table({"other": text("\x0ftimestamp_in_ms")})}, None),
+        (PERSISTENT | {"headers": table({"a": b"F" + table({"timestamp_in_ms": b"l" + pack(">q", 1)})})}, None),
+    ),
+    ids=("none", "property", "header", "a header that is no number", "a value of that name", "within a table"),
+)
+def test_when_a_message_was_published(properties: Properties, expected: int | None) -> None:
+    assert content.timestamp_ms(frames.content(b"body", properties)) == expected
+
+
+def test_a_header_that_cannot_be_read_tells_no_time() -> None:
+    damaged = frames.content(b"", PERSISTENT | {"headers": frames.short("timestamp_in_ms").rjust(24, b"\0")})
+    assert content.timestamp_ms(damaged) is None

@@ -621,7 +621,7 @@ async def test_a_blocked_destination_is_told_and_gets_nothing_until_it_is_unbloc
         await eventually(lambda: running.status.destination.blocked)
         peer.deliver(b"one")
         await eventually(lambda: running.books.held == 1)
-        assert running.snapshot()[1].hindrances == ["destination: blocked by the broker"]
+        assert running.snapshot()[1].hindrances == ["destination: blocked by the broker (low on memory)"]
         assert destination.peer.published == []
         destination.peer.send(commands.Connection.Unblocked(), channel=0)
         await eventually(lambda: running.books.forwarded == 1)

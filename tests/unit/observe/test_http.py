@@ -135,7 +135,7 @@ def test_every_scrape_shows_the_books_of_now(service: Service) -> None:
 
 
 def test_the_copy_is_made_on_the_loops_thread_and_nowhere_else(service: Service) -> None:
-    for path in ("/metrics", "/healthz", "/readyz"):
+    for path in ("/status", "/metrics", "/healthz", "/readyz"):
         service.ask(path)
     assert service.threads == {service.loop_thread}
 
@@ -167,14 +167,50 @@ def test_the_books_balance_on_every_scrape_while_traffic_flows(service: Service)
 
 def test_readiness_gives_its_reasons(service: Service) -> None:
     ready = service.ask("/readyz")
-    assert (ready.status, ready.json()) == (200, {"ready": True, "reasons": []})
+    assert (ready.status, ready.json()) == (200, {"ready": True, "reasons": [], "degraded": []})
     service.status.source.up, service.status.source.reason = False, "nothing listens there"
     service.status.destination.blocked = True
     hindered = service.ask("/readyz")
     assert hindered.status == 503
     assert hindered.headers["content-type"] == "application/json"
     reasons = ["source: nothing listens there", "destination: blocked by the broker"]
-    assert hindered.json() == {"ready": False, "reasons": reasons}
+    assert hindered.json() == {"ready": False, "reasons": reasons, "degraded": []}
+
+
+def test_what_hinders_single_messages_is_told_and_does_not_hinder_readiness(service: Service) -> None:
+    service.status.degraded = ["destination: has no route for 1 message; trying again"]
+    ready = service.ask("/readyz")
+    assert (ready.status, ready.json()) == (200, {"ready": True, "reasons": [], "degraded": service.status.degraded})
+
+
+def test_the_status_is_one_document_and_never_kept_by_a_cache(service: Service) -> None:
+    service.books.received = service.books.forwarded = 7
+    answer = service.ask("/status")
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+    assert (answer.headers["cache-control"], answer.headers["x-content-type-options"]) == ("no-store", "nosniff")
+    said = answer.json()
+    assert (said["version"], said["books"]["forwarded"], said["readiness"]["ready"]) == (1, 7, True)
+
+
+def test_the_status_of_a_bridge_that_is_not_ready_is_answered_all_the_same(service: Service) -> None:
+    service.status.source.ended("connection-lost", "the broker went away", 0.0)
+    answer = service.ask("/status")
+    assert (answer.status, answer.json()["readiness"]["reasons"]) == (200, ["source: the broker went away"])
+
+
+def test_samples_are_taken_by_the_loop_and_not_by_scrapes(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint_module, "EVERY_S", 0.001)
+    service.loop.call_soon_threadsafe(service.endpoint._sample)
+    wait_until(lambda: len(service.ask("/status").json()["history"]) >= 2, "two samples")
+
+
+def test_a_stopped_endpoint_takes_no_more_samples() -> None:
+    with Service() as service:
+        service.ask("/status")
+        sampling = service.endpoint._sampling
+        assert sampling is not None
+        assert not sampling.cancelled()
+    assert sampling.cancelled()
 
 
 def test_health_is_not_readiness(service: Service) -> None:
@@ -195,7 +231,9 @@ def test_a_loop_that_hangs_is_seen_and_the_last_books_are_still_shown(
     service.ask("/metrics")
     end = service.hang()
     service.books.forwarded = 6
-    health, ready, page = (service.ask(path) for path in ("/healthz", "/readyz", "/metrics"))
+    health, ready, page, told = (service.ask(path) for path in ("/healthz", "/readyz", "/metrics", "/status"))
+    assert told.json()["readiness"]["reasons"] == ["the event loop does not answer"]
+    assert told.json()["sentence"].startswith("the event loop does not answer; everything else is as of ")
     assert (health.status, health.json()["reason"]) == (503, "the event loop has not answered for 0.1 s")
     assert (ready.status, ready.json()["ready"]) == (503, False)
     assert page.status == 200
@@ -212,14 +250,19 @@ def test_a_loop_that_has_ended_is_no_crash(caplog: pytest.LogCaptureFixture) -> 
         assert endpoint.healthz()[0] == 503
         assert endpoint.readyz()[0] == 503
         assert endpoint.metrics("")[0] == 200
+        assert endpoint.status()[0] == 200
     assert not caplog.records
 
 
-def test_the_index_names_what_there_is(service: Service) -> None:
+def test_the_page_asks_nobody_else_and_links_to_the_rest(service: Service) -> None:
     answer = service.ask("/")
-    assert answer.status == 200
-    for path in (b"/metrics", b"/healthz", b"/readyz"):
-        assert path in answer.body
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    for path in (b"/status", b"/metrics", b"/healthz", b"/readyz"):
+        assert b'href="' + path in answer.body
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; ")
+    assert "unsafe" not in policy
+    assert answer.headers["referrer-policy"] == "no-referrer"
 
 
 @pytest.mark.parametrize("path", ("/metric", "/metrics/", "/../etc/passwd", "/%00"))
@@ -239,7 +282,7 @@ def test_other_methods_are_not_allowed(service: Service, method: str) -> None:
     assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
 
 
-@pytest.mark.parametrize("path", ("/", "/metrics", "/healthz", "/readyz"))
+@pytest.mark.parametrize("path", ("/", "/status", "/metrics", "/healthz", "/readyz"))
 def test_head_is_get_without_the_body(service: Service, path: str) -> None:
     answer = service.ask(path, "HEAD")
     assert (answer.status, answer.body) == (200, b"")
@@ -393,6 +436,7 @@ def test_no_thread_keeps_the_process() -> None:
 
 def test_a_scrape_takes_next_to_nothing_from_the_loop(service: Service) -> None:
     """While the page is written the loop goes on: of a scrape it sees one callback."""
+    service.ask("/metrics")  # by then the first sample has been taken
     calls = 0
     original = service.snapshot
 

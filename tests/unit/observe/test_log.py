@@ -14,7 +14,9 @@ from urllib.parse import quote
 import pytest
 
 from bridge.errors import BridgeError
-from bridge.observe.log import HIDDEN, ConsoleFormatter, JsonFormatter, configure_logging
+from bridge.observe.events import EventLog
+from bridge.observe.log import ConsoleFormatter, JsonFormatter, configure_logging
+from bridge.observe.text import HIDDEN
 from bridge.settings.environment import load_settings
 
 if TYPE_CHECKING:
@@ -30,17 +32,18 @@ log = logging.getLogger("bridge.test")
 
 @pytest.fixture(autouse=True)
 def _logging_as_it_was() -> Iterator[None]:
-    root = logging.getLogger()
+    root, own = logging.getLogger(), logging.getLogger("bridge")
     handlers, level = root.handlers[:], root.level
-    levels = {name: logging.getLogger(name).level for name in LIBRARIES}
+    levels = {name: logging.getLogger(name).level for name in (*LIBRARIES, "bridge")}
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+    own.handlers.clear()
     for name, was in levels.items():
         logging.getLogger(name).setLevel(was)
 
 
-def configure(**settings: str) -> None:
+def configure(*more: logging.Handler, **settings: str) -> None:
     configure_logging(
         load_settings(
             {
@@ -49,7 +52,8 @@ def configure(**settings: str) -> None:
                 "BRIDGE_DESTINATION_QUEUE": "to",
             }
             | {f"BRIDGE_{name}": text for name, text in settings.items()}
-        )
+        ),
+        *more,
     )
 
 
@@ -247,6 +251,16 @@ def test_the_libraries_are_silent_but_in_debug(capsys: pytest.CaptureFixture[str
     logging.getLogger(f"{library}.connection").debug("to amqp://reader:%s@h", SECRET)
     said = json.loads(capsys.readouterr().err)
     assert said["event"] == f"to amqp://reader:{HIDDEN}@h"
+
+
+def test_the_last_events_are_kept_whatever_is_logged(capsys: pytest.CaptureFixture[str]) -> None:
+    events = EventLog()
+    configure(events, LOG_LEVEL="error")
+    log.debug("not kept")
+    log.info("kept and not logged")
+    logging.getLogger("another.library").error("not the bridge's")
+    assert [(event.level, event.text) for event in events.events()] == [("info", "kept and not logged")]
+    assert "kept" not in capsys.readouterr().err
 
 
 def test_configuring_again_does_not_log_twice(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from bridge.observe import metrics
 from bridge.observe.metrics import BridgeCollector
 from bridge.observe.status import Status
-from bridge.window.books import SECONDS_BOUNDS, SIZE_BITS, Books, count
+from bridge.relay.queue import QueueState
+from bridge.window.books import AGE_BOUNDS, SECONDS_BOUNDS, SIZE_BITS, Books, count
+from tests.support.seen import seen
 
 PACKAGE = Path(metrics.__file__).parents[1]
 SIDES = {"source", "destination"}
@@ -53,6 +55,11 @@ INTERFACE: dict[str, dict[str, set[str]]] = {
     "bridge_message_size_bytes_bucket": {
         "le": {*(str(float(2**bits - 1)) for bits in range(0, SIZE_BITS + 1, 2)), "+Inf"}
     },
+    "bridge_message_age_seconds_count": {},
+    "bridge_message_age_seconds_sum": {},
+    "bridge_message_age_seconds_bucket": {"le": {*map(str, AGE_BOUNDS), "+Inf"}},
+    "bridge_message_age_unknown_total": {"reason": {"no-timestamp", "clock-ahead"}},
+    "bridge_source_prefetch": {},
     "bridge_build_info": {"version": set(), "python": set()},
 }
 """Every sample with its labels, and their values from the start where they are known in advance."""
@@ -60,7 +67,7 @@ INTERFACE: dict[str, dict[str, set[str]]] = {
 
 def registry(books: Books, status: Status, now_s: float = 100.0) -> CollectorRegistry:
     made = CollectorRegistry()
-    made.register(BridgeCollector(lambda: (books, status, now_s)))
+    made.register(BridgeCollector(lambda: seen(books, status, now_s)))
     return made
 
 
@@ -230,3 +237,39 @@ def test_promtool_has_no_complaint() -> None:
     page = generate_latest(registry(*busy()))
     checked = subprocess.run([promtool, "check", "metrics"], input=page, capture_output=True, timeout=60, check=False)
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
+
+
+# --- What is not always known --------------------------------------------------------------------------------
+
+
+def test_the_length_of_both_queues_is_shown_while_it_is_known() -> None:
+    status = Status()
+    status.source.backlog.answered(QueueState(7, 2), 0.0)
+    status.destination.backlog.answered(QueueState(8, 3), 0.0)
+    found = samples(Books(), status)
+    assert found["bridge_source_messages_ready"] == 7
+    assert found["bridge_source_consumers"] == 2
+    assert found["bridge_destination_messages_ready"] == 8
+    assert found["bridge_destination_consumers"] == 3
+    status.destination.backlog.failed("it did not answer")
+    assert not {name for name in samples(Books(), status) if name.startswith("bridge_destination_")}
+
+
+def test_a_streams_figure_is_what_it_keeps_and_has_another_name() -> None:
+    status = Status()
+    status.source.backlog.answered(QueueState(500, 0), 0.0, stream=True)
+    found = {name: value for name, value in samples(Books(), status).items() if name.startswith("bridge_source_")}
+    assert found == {"bridge_source_messages_kept": 500, "bridge_source_prefetch": 0}
+
+
+def test_the_age_of_messages_is_a_histogram_up_to_a_week_and_what_is_unknown_has_a_reason() -> None:
+    books = Books()
+    books.message_age_seconds.observe(700_000.0)
+    books.message_age_seconds.observe(0.02)
+    count(books.message_age_unknown, "clock-ahead", 3)
+    found = samples(books)
+    assert found['bridge_message_age_seconds_bucket{le="0.05"}'] == 1
+    assert found['bridge_message_age_seconds_bucket{le="604800.0"}'] == 1
+    assert found["bridge_message_age_seconds_count"] == 2
+    assert found['bridge_message_age_unknown_total{reason="clock-ahead"}'] == 3
+    assert found['bridge_message_age_unknown_total{reason="no-timestamp"}'] == 0

@@ -126,3 +126,10 @@ def test_a_blocked_destination_gets_nothing() -> None:
     assert bridge.to_destination() == publish() + M
     bridge.destination(confirm(1))
     assert bridge.to_source() == ack(1, multiple=True)
+
+
+def test_the_destinations_words_when_it_blocks_are_kept() -> None:
+    bridge = Bridge()
+    assert bridge.relay.destination.blocked_reason == ""
+    bridge.destination(frames.BLOCKED)
+    assert bridge.relay.destination.blocked_reason == "low on memory"

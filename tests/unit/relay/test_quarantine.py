@@ -403,7 +403,7 @@ def test_what_cannot_be_published_at_all_is_parked_alone_and_shown() -> None:
     bridge.relay.source._frame_max = 270
     assert open_quarantine(bridge) == ["b"], "it keeps out no other"
     size = len(wide) - len(frames.frame(3, 1, b"a"))
-    assert f"its headers ({size} bytes) are larger than the source's frame_max (270)" in bridge.window.hindrance
+    assert f"its headers ({size} bytes) are larger than the source's frame_max (270)" in bridge.window.degraded[0]
     bridge.source(answer(1))
     bridge.wait(200.0)
     assert published(bridge) == [], "nothing will change that on this connection"
@@ -419,7 +419,7 @@ def test_a_header_that_cannot_be_read_is_parked_alone_and_shown() -> None:
     bridge.lose_destination()
     condemn(bridge, "b")
     assert open_quarantine(bridge) == ["b"]
-    assert "its headers cannot be read" in bridge.window.hindrance
+    assert "its headers cannot be read" in bridge.window.degraded[0]
 
 
 # --- Answers -------------------------------------------------------------------------------------------------
@@ -476,7 +476,7 @@ def test_several_that_are_refused_at_once_are_tried_again_later() -> None:
     assert open_quarantine(bridge) == ["a", "b", "c"]
     bridge.source(answer(2, multiple=True, accepted=False))
     assert published(bridge) == []
-    assert "no quarantine accepts them" in bridge.window.hindrance
+    assert "no quarantine accepts them" in bridge.window.degraded[0]
     bridge.wait(RETRY_MAX_S)
     assert published(bridge) == ["a", "b"]
 
@@ -548,7 +548,7 @@ def test_the_one_that_closes_the_channel_is_found_one_by_one_and_parked_alone() 
     bridge.source(answer(3))
     assert confirmed(bridge) == [1, 2, 4, 5, 6]
     assert bridge.books.quarantined == {"poison": 5}
-    assert "the quarantine refuses it too: 406 poison" in bridge.window.hindrance
+    assert "the quarantine refuses it too: 406 poison" in bridge.window.degraded[0]
 
 
 def test_the_guilty_one_is_tried_again_rarely_and_takes_no_other_with_it() -> None:
@@ -572,17 +572,17 @@ def test_the_guilty_one_is_tried_again_rarely_and_takes_no_other_with_it() -> No
     assert published(bridge) == ["c"]
     assert bridge.books.quarantined == {"poison": 3}, "its queue may have been given another limit"
     bridge.source(answer(4))
-    assert bridge.window.hindrance == ""
+    assert bridge.window.degraded == []
 
 
 def test_an_internal_error_must_be_caused_three_times_alone() -> None:
     bridge = poisoned("guilty")
     for _ in range(3):
-        assert "the quarantine refuses it too" not in bridge.window.hindrance
+        assert not any("the quarantine refuses it too" in text for text in bridge.window.degraded)
         assert open_quarantine(bridge) == ["guilty"]
         close(bridge, 541, "INTERNAL_ERROR")
         bridge.now_s += 1.0
-    assert "the quarantine refuses it too: 541" in bridge.window.hindrance
+    assert "the quarantine refuses it too: 541" in bridge.window.degraded[0]
 
 
 def test_a_close_that_is_about_no_message_holds_all_that_was_on_its_way() -> None:

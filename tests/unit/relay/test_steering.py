@@ -94,6 +94,13 @@ def test_deliveries_are_expected_while_it_consumes_and_has_room() -> None:
     assert not bridge.steering.expects_deliveries
 
 
+def test_what_is_consumed_with_is_known_while_it_consumes() -> None:
+    bridge = Bridge()
+    assert bridge.steering.prefetch == WindowLimits().prefetch
+    bridge.lose_source()
+    assert bridge.steering.prefetch == 0
+
+
 def test_while_it_probes_one_delivery_uses_the_prefetch_up() -> None:
     bridge = Bridge(probing=True)
     assert bridge.steering.expects_deliveries

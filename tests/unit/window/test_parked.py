@@ -175,15 +175,17 @@ def test_the_oldest_probes_and_when_alone_the_one_that_waits_longest_too(probes:
 
 def test_an_operator_is_told_why() -> None:
     scene = Scene()
-    assert scene.parked.hindrance == ""
+    assert (scene.parked.unrouted, scene.parked.rejected) == ("", "")
     scene.returned(1)
-    assert scene.parked.hindrance == "has no route for 1 message; trying again"
+    assert scene.parked.unrouted == "has no route for 1 message; trying again"
+    assert [d.delivery_tag for d in scene.parked.take_due(30.0)] == [1]
+    assert scene.parked.unrouted == "has no route for 1 message; trying again", "also while it is being tried again"
     scene.park(2, 0.0, 5.0)
     scene.parked.park(delivery(3), Verdict("too-large"), 0.0, 6.0)
-    assert scene.parked.hindrance == "rejects 2 messages (why); holding them, no quarantine accepts them"
+    assert scene.parked.rejected == "rejects 2 messages (why); holding them, no quarantine accepts them"
     scene.offered(5.0)
-    assert "too-large" in scene.parked.hindrance
-    assert "rejects 2" in scene.parked.hindrance, "also while one is offered"
+    assert "too-large" in scene.parked.rejected
+    assert "rejects 2" in scene.parked.rejected, "also while one is offered"
 
 
 def test_released_nothing_waits() -> None:

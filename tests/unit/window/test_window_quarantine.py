@@ -66,7 +66,7 @@ def test_when_the_quarantine_accepts_nothing_all_that_is_bound_for_it_is_held_or
     scene.window.quarantine_asked()
     scene.window.quarantine_unavailable(scene.now_s)
     assert scene.verdicts() == []
-    assert scene.window.hindrance.startswith("rejects 2 messages (poison)")
+    assert scene.window.degraded[0].startswith("rejects 2 messages (poison)")
     assert scene.take() == [2, 4], "near the delivery limit, their best chance is to be forwarded"
 
 
@@ -101,7 +101,7 @@ def test_the_reason_of_the_quarantine_is_shown_where_there_is_one() -> None:
     scene = condemned(1)
     scene.window.quarantine_asked()
     scene.window.quarantine_refused(1, scene.now_s, "the quarantine refuses it too", 60.0)
-    assert "(the quarantine refuses it too)" in scene.window.hindrance
+    assert "(the quarantine refuses it too)" in scene.window.degraded[0]
     scene.wait(59.0)
     assert scene.verdicts() == []
     scene.wait(1.0)
@@ -171,4 +171,4 @@ def test_without_a_quarantine_a_header_that_is_too_large_is_held_alone() -> None
     scene.window.destination_opened(scene.now_s, 199)
     scene.receive_each(wide(1, moved=False), delivery(2))
     assert scene.take() == [2]
-    assert "its headers (200 bytes)" in scene.window.hindrance
+    assert "its headers (200 bytes)" in scene.window.degraded[0]

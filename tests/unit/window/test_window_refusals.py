@@ -28,7 +28,7 @@ def test_a_returned_message_is_set_aside_the_others_pass_and_it_is_tried_again()
     scene.refuse_route(1, 1)
     scene.confirm(3, multiple=True)
     assert scene.acks() == [(2, False), (3, False)]
-    assert scene.window.hindrance == "has no route for 1 message; trying again"
+    assert scene.window.degraded == ["has no route for 1 message; trying again"]
     assert scene.window.oldest_received_s == scene.now_s
     scene.receive(4)
     assert scene.take() == [4], "others pass"
@@ -364,7 +364,7 @@ def test_with_keys_of_their_own_a_refused_permission_is_the_messages() -> None:
     assert scene.take() == [2]
     assert scene.verdicts() == []
     assert scene.books.held == 1
-    assert scene.window.hindrance == "refuses the keys of 1 message (ACCESS_REFUSED); trying again"
+    assert scene.window.degraded == ["refuses the keys of 1 message (ACCESS_REFUSED); trying again"]
     scene.confirm(1)
     scene.wait(scene.window.limits.unroutable_timeout_s)
     scene.receive(3)
@@ -448,11 +448,48 @@ def test_without_a_quarantine_poison_is_held_shown_and_given_back() -> None:
     scene.lose_destination(406, TOO_LARGE)
     scene.reopen_destination()
     assert scene.verdicts() == []
-    assert scene.window.hindrance == f"rejects 1 message ({TOO_LARGE}); holding them, no quarantine accepts them"
+    assert scene.window.degraded == [f"rejects 1 message ({TOO_LARGE}); holding them, no quarantine accepts them"]
     assert scene.take() == [2], "others pass, and are not caught by a limit"
     scene.wait(60.0)
     assert scene.window.settlement.requeues == [1]
     assert scene.books.requeued == {"poison": 1}
+
+
+@pytest.mark.parametrize("prefetch", (1, 2))
+def test_messages_that_wait_for_a_quarantine_hinder_everything_once_they_fill_the_window(prefetch: int) -> None:
+    scene = Scene(quarantine=False, prefetch=prefetch)
+    scene.receive(1)
+    scene.take()
+    scene.lose_destination(406)
+    scene.reopen_destination()
+    rejected = "rejects 1 message (poison); holding them, no quarantine accepts them"
+    if prefetch == 1:
+        assert (scene.window.hindrance, scene.window.degraded) == (rejected, [])
+    else:
+        assert (scene.window.hindrance, scene.window.degraded) == ("", [rejected])
+
+
+def test_a_queue_that_is_missing_hinders_everything_from_the_first_return_until_it_accepts() -> None:
+    """All messages for a queue take the same route."""
+    scene = Scene()
+    scene.receive(1)
+    scene.take()
+    scene.refuse_route(1, 1)
+    assert scene.window.hindrance == "has no route for 1 message; trying again"
+    scene.receive(2)
+    assert scene.take() == [2]
+    scene.confirm(2)
+    assert scene.window.hindrance == ""
+    assert scene.window.degraded == ["has no route for 1 message; trying again"]
+
+
+def test_at_an_exchange_a_message_without_a_route_hinders_no_other() -> None:
+    scene = Scene(target=OWN_KEYS)
+    scene.receive(1)
+    scene.take()
+    scene.refuse_route(1, 1)
+    assert scene.window.hindrance == ""
+    assert scene.window.degraded == ["has no route for 1 message; trying again"]
 
 
 def test_what_the_quarantine_refuses_is_held_and_offered_again() -> None:
@@ -463,7 +500,7 @@ def test_what_the_quarantine_refuses_is_held_and_offered_again() -> None:
     scene.reopen_destination()
     scene.refuse_quarantine()
     assert scene.verdicts() == []
-    assert scene.window.hindrance == "rejects 1 message (poison); holding them, no quarantine accepts them"
+    assert scene.window.degraded == ["rejects 1 message (poison); holding them, no quarantine accepts them"]
     scene.wait(RETRY_MAX_S)
     assert scene.verdicts() == [(1, "poison", 406)]
     assert scene.take() == []
@@ -479,7 +516,7 @@ def test_what_the_quarantine_refuses_for_long_is_given_back_though_it_is_offered
         assert scene.window.settlement.requeues == []
         scene.refuse_quarantine()
         scene.wait(RETRY_MAX_S)
-        assert "no quarantine accepts" in scene.window.hindrance, "also while it is offered"
+        assert "no quarantine accepts" in scene.window.degraded[0], "also while it is offered"
     scene.refuse_quarantine()
     scene.wait(0.1)
     assert scene.window.settlement.requeues == [1]

@@ -1,0 +1,27 @@
+"""News: what may last is told once for each change, and now and then."""
+
+from __future__ import annotations
+
+LOG_AGAIN_S = 300.0
+"""A reason that has not changed is logged again after so long."""
+
+
+class News:
+    """What was last logged of something that may last: it is told once for each change, and now and then."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Whatever comes next is new."""
+        self.repeated = False
+        """Whether the last was not worth a line."""
+        self._text = ""
+        self._logged_s = 0.0
+
+    def note(self, text: str, now_s: float) -> bool:
+        """Note what there is to say; return whether to log it now."""
+        self.repeated = text == self._text and now_s - self._logged_s < LOG_AGAIN_S
+        if not self.repeated:
+            self._text, self._logged_s = text, now_s
+        return not self.repeated
