@@ -85,7 +85,7 @@ def given_back(this: Scene, blocked: bool) -> None:  # noqa: FBT001 - a parametr
 
 
 @pytest.mark.parametrize("blocked", (True, False), ids=("blocked", "away"))
-def test_past_the_hold_timeout_everything_is_given_back_and_consumed_again(
+def test_past_the_hold_timeout_everything_is_requeued_and_consumed_again(
     source: Node,
     destination: Node,
     queue_type: str,

@@ -132,7 +132,7 @@ def test_properties_that_must_not_cross_are_moved(source: Node, destination: Nod
     assert arrived.delivery_mode == 2
 
 
-def test_bodies_are_cut_anew_for_a_smaller_frame_max(broker_version: str, source: Node, queue_name: str) -> None:
+def test_bodies_are_cut_again_for_a_smaller_frame_max(broker_version: str, source: Node, queue_name: str) -> None:
     """The two sides agree on frame sizes of their own."""
     with Node(broker_version, config={"frame_max": 8192}) as narrow:
         this = scene(source, narrow, name=queue_name)

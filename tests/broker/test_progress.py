@@ -94,7 +94,7 @@ def wait_begun_anew(vanished: list[Scene], quiet: list[Scene]) -> None:
     wait_until(begun_anew, "the vanished consumers to be begun anew", 6 * ASK_EVERY_S, interval_s=0.5)
 
 
-def test_a_vanished_consumer_is_begun_anew_and_what_waits_is_left_alone(source: Node, destination: Node) -> None:
+def test_a_vanished_consumer_is_reconnected_and_what_waits_is_left_alone(source: Node, destination: Node) -> None:
     """Side by side, since the watchdog takes its time: three that must be begun anew, five that must not.
 
     One of the three has had a message that merely holds the name of a stream's header, which makes no stream of it.

@@ -422,7 +422,7 @@ def test_what_only_looks_like_a_streams_offset_is_none(other: bytes) -> None:
 
 @pytest.mark.parametrize("size", (0, 1, 91, 92, 93, 184, 1000))
 @pytest.mark.parametrize("step", (7, 92, 1 << 20))
-def test_a_body_is_cut_anew_for_another_channel_and_a_smaller_frame_max(size: int, step: int) -> None:
+def test_a_body_is_cut_again_for_another_channel_and_a_smaller_frame_max(size: int, step: int) -> None:
     body = bytes(number % 251 for number in range(size))
     message = frames.content(body, EVERY_PROPERTY, step=step)
     assert content.reframe(message, 2, 100) == frames.content(body, EVERY_PROPERTY, channel=2, step=92)

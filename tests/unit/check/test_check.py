@@ -254,7 +254,7 @@ async def test_white_space_at_an_end_of_a_name_is_warned_of() -> None:
         assert [text.partition(" begins or ends")[0] for text in texts] == [f"the name of {name}" for name in names]
 
 
-async def test_a_stream_that_would_be_begun_anew_at_each_connect_is_warned_of() -> None:
+async def test_a_stream_that_would_be_read_from_its_start_on_every_connect_is_warned_of() -> None:
     async with brokers() as (source, destination):
         rabbitmq(source, "4.3.6", "stream")
         rabbitmq(destination, "4.3.6", "classic")

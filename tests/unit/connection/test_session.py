@@ -114,7 +114,7 @@ async def test_the_connection_has_a_name_that_operators_find_it_by() -> None:
 
 
 @on_both_loops
-async def test_a_password_file_is_read_anew_at_each_connect(tmp_path: Path) -> None:
+async def test_a_password_file_is_re_read_on_every_connect(tmp_path: Path) -> None:
     """A rotated secret just works."""
     secret = tmp_path / "password"
     secret.write_text("old\n")

@@ -303,7 +303,7 @@ RUNNING: dict[str, tuple[Callable[[Peer], None], str, str]] = {
 @both_sides
 @pytest.mark.parametrize("case", RUNNING)
 @on_both_loops
-async def test_a_generation_that_ends_is_begun_anew_by_its_side_alone(
+async def test_a_generation_that_ends_is_reconnected_by_its_side_alone(
     case: str, side: str, backoffs: Backoffs, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The other side's connection stays; what was in flight is stale or held, and everything goes on."""

@@ -35,7 +35,7 @@ QUESTIONS = {
 
 @pytest.mark.parametrize("case", QUESTIONS)
 @on_both_loops
-async def test_a_queue_that_delivers_nothing_is_begun_anew_and_three_times_in_vain_is_stuck(
+async def test_a_queue_that_delivers_nothing_is_reconnected_to_and_after_three_times_without_success_is_stuck(
     case: str,
 ) -> None:
     """Only the source's side; and the first delivery makes all well again."""

@@ -95,7 +95,7 @@ def test_a_cancel_while_one_is_replaced_is_for_both_and_for_each_but_once() -> N
     assert state(consumption) is Consumer.OFF
 
 
-def test_a_consumer_of_which_the_start_is_not_answered_is_cancelled_only_then() -> None:
+def test_a_consumer_is_cancelled_only_after_its_start_is_answered() -> None:
     """Its start waits in the library's queue: a cancel could overtake it, and it would deliver unnoticed."""
     consumption = Source().consume()
     consumption.ask(10)

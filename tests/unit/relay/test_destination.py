@@ -32,7 +32,7 @@ def test_with_an_exchange_alone_each_message_keeps_its_own_key() -> None:
     ("source", "destination", "cut"),
     ((4096, 100, True), (0, 100, True), (100, 100, False), (100, 4096, False), (4096, 0, False)),
 )
-def test_bodies_are_cut_anew_only_for_a_smaller_frame_max(source: int, destination: int, *, cut: bool) -> None:
+def test_bodies_are_cut_again_only_for_a_smaller_frame_max(source: int, destination: int, *, cut: bool) -> None:
     bridge = Bridge(frame_max=(source, destination))
     step = (source or 4096) - 8
     small, large = content(b"s"), content(b"x" * 300, step=step)
@@ -59,7 +59,7 @@ def test_a_header_too_large_for_the_destination_goes_to_the_quarantine_within_th
     assert bridge.books.headers_left_out == 1
 
 
-def test_a_connection_that_is_blocked_before_it_is_of_use_stays_so_and_the_next_one_is_not() -> None:
+def test_a_connection_that_is_blocked_before_its_channel_opens_stays_blocked_and_the_next_one_is_not() -> None:
     bridge = Bridge()
     bridge.source(deliver(1, M))
     bridge.relay.destination.lost(bridge.now_s)

@@ -125,7 +125,7 @@ def test_a_channel_that_is_closed_while_it_is_being_opened_is_not_open() -> None
     assert bridge.relay.quarantine.wanted(bridge.now_s + 0.2)
 
 
-def test_a_quarantine_that_cannot_be_opened_gives_back_all_that_it_was_for() -> None:
+def test_a_quarantine_that_cannot_be_opened_requeues_all_that_it_was_for() -> None:
     """They have a hold timeout of their own, and do not wait for as many tries as there are messages."""
     bridge = Bridge()
     condemned(bridge, 1, 2, 3)
@@ -141,7 +141,7 @@ def test_a_quarantine_that_cannot_be_opened_gives_back_all_that_it_was_for() -> 
     assert bridge.relay.quarantine.wanted(bridge.now_s)
 
 
-def test_opening_backs_off_while_it_fails_and_not_after_a_channel_that_was_of_use() -> None:
+def test_opening_backs_off_while_it_fails_and_not_after_a_channel_that_has_worked() -> None:
     bridge = Bridge()
     quarantine = bridge.relay.quarantine
     delays: list[float] = []

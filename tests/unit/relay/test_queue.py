@@ -23,7 +23,7 @@ def test_a_queue_deletes_itself_only_where_somebody_said_so(
 @pytest.mark.parametrize(
     ("queue_type", "deleted"), (("classic", True), (None, True), ("quorum", False), ("stream", False))
 )
-def test_a_queue_of_which_nobody_said_otherwise_may_be_deleted_by_a_cancel(
+def test_a_queue_may_be_deleted_by_a_cancel_unless_somebody_has_said_otherwise(
     queue_type: QueueType | None, *, deleted: bool
 ) -> None:
     """Quorum queues and streams cannot be auto-delete."""

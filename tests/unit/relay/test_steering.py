@@ -283,7 +283,7 @@ def test_memory_that_is_full_does_not_keep_the_queues_answer_from_being_read() -
     assert not bridge.relay.paused
 
 
-def test_a_lost_consumer_of_which_the_start_is_answered_afterwards_stays_lost() -> None:
+def test_a_consumer_that_is_lost_before_its_start_is_answered_stays_lost() -> None:
     bridge = Bridge(probing=True)
     bridge.lose_source()
     bridge.start()

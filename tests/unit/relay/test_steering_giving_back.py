@@ -50,7 +50,7 @@ def give_back(bridge: Bridge) -> None:
 # --- The hold timeout ----------------------------------------------------------------------------------------
 
 
-def test_what_is_held_too_long_is_given_back_and_consumed_again_when_the_destination_is_ready() -> None:
+def test_what_is_held_too_long_is_requeued_and_consumed_again_when_the_destination_is_ready() -> None:
     bridge = Bridge(HOLD)
     bridge.source(*(deliver(tag, M) for tag in range(1, 4)))
     bridge.destination(frames.BLOCKED)
@@ -75,7 +75,7 @@ def test_what_is_held_too_long_is_given_back_and_consumed_again_when_the_destina
     assert bridge.to_source() == CANCEL + ack(4, multiple=True)
 
 
-def test_what_comes_while_the_consumer_is_being_cancelled_is_given_back_too() -> None:
+def test_what_comes_while_the_consumer_is_being_cancelled_is_requeued_too() -> None:
     bridge = Bridge(HOLD)
     bridge.source(deliver(1, M))
     bridge.destination(frames.BLOCKED)
@@ -112,7 +112,7 @@ def test_with_memory_full_the_held_are_given_back_before_the_cancel_ok_which_cou
     assert bridge.state() is State.PROBING
 
 
-def test_a_source_that_is_lost_while_it_is_given_back_has_nothing_to_give_back() -> None:
+def test_a_source_that_is_lost_during_requeueing_leaves_nothing_to_requeue() -> None:
     bridge = Bridge(HOLD)
     bridge.source(deliver(1, M))
     bridge.destination(frames.BLOCKED)
@@ -313,7 +313,7 @@ def test_a_refused_probe_beside_one_that_is_parked_is_held() -> None:
 # --- The quarantine meanwhile --------------------------------------------------------------------------------
 
 
-def test_a_message_on_its_way_to_the_quarantine_is_not_given_back_meanwhile() -> None:
+def test_a_message_on_its_way_to_the_quarantine_is_not_requeued_meanwhile() -> None:
     """It would be there and in the queue."""
     bridge = quarantining(1, 2)
     bridge.source(deliver(3, M))

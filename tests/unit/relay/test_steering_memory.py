@@ -76,7 +76,7 @@ def test_when_memory_is_full_for_ten_seconds_the_consumer_is_cancelled_and_readi
     assert bridge.to_source() == CANCEL
 
 
-def test_what_still_comes_while_it_sheds_is_given_back_and_what_is_held_stays() -> None:
+def test_what_still_comes_while_it_sheds_is_requeued_and_what_is_held_stays() -> None:
     bridge = filled()
     bridge.wait(MEMORY_FULL_S)
     bridge.to_source()
@@ -141,7 +141,7 @@ def test_shedding_while_it_widens_cancels_both_consumers() -> None:
     assert bridge.to_source() == CANCEL + cancel("ct-2") + ack(1, multiple=True)
 
 
-def test_a_hold_timeout_while_it_sheds_gives_back_all_that_is_held() -> None:
+def test_a_hold_timeout_while_it_sheds_requeues_all_that_is_held() -> None:
     bridge = Bridge(WindowLimits(prefetch=10, max_in_flight_bytes=len(LARGE), hold_timeout_s=12.0))
     bridge.destination(frames.BLOCKED)
     bridge.source(deliver(1, LARGE))
@@ -156,7 +156,7 @@ def test_a_hold_timeout_while_it_sheds_gives_back_all_that_is_held() -> None:
     assert bridge.state() is State.PROBING
 
 
-def test_a_stop_while_it_sheds_gives_back_the_rest() -> None:
+def test_a_stop_while_it_sheds_requeues_the_rest() -> None:
     bridge = filled()
     bridge.wait(MEMORY_FULL_S)
     bridge.stop()

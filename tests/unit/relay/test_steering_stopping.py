@@ -73,7 +73,7 @@ def test_a_stop_forwards_cancels_and_only_then_acks() -> None:
     assert bridge.steering.source_drained
 
 
-def test_a_stop_that_deliveries_prolong_cancels_forwards_and_gives_back_the_rest() -> None:
+def test_a_stop_that_deliveries_prolong_cancels_forwards_and_requeues_the_rest() -> None:
     bridge = Bridge()
     bridge.source(*(deliver(tag, M) for tag in range(1, 4)))
     bridge.to_destination()
@@ -92,7 +92,7 @@ def test_a_stop_that_deliveries_prolong_cancels_forwards_and_gives_back_the_rest
     assert bridge.steering.source_drained
 
 
-def test_a_stop_with_the_destination_away_gives_back_at_the_cancel_ok() -> None:
+def test_a_stop_with_the_destination_away_requeues_at_the_cancel_ok() -> None:
     bridge = Bridge()
     bridge.source(*(deliver(tag, M) for tag in range(1, 4)))
     bridge.relay.destination.lost(bridge.now_s)
@@ -135,7 +135,7 @@ def test_a_stop_before_consuming_has_begun_begins_nothing() -> None:
     assert bridge.relay.decide(bridge.now_s) == Stop()
 
 
-def test_a_stop_while_which_the_destination_is_lost_gives_back_what_is_not_confirmed() -> None:
+def test_when_the_destination_is_lost_during_a_stop_what_is_not_confirmed_is_requeued() -> None:
     bridge = Bridge()
     bridge.source(*(deliver(tag, M) for tag in range(1, 4)))
     bridge.to_destination()
@@ -233,7 +233,7 @@ def test_a_source_that_is_lost_during_a_shutdown_ends_it() -> None:
     assert bridge.relay.decide(bridge.now_s) == Stop()
 
 
-def test_a_stop_waits_for_the_quarantine_and_gives_back_what_it_refuses() -> None:
+def test_a_stop_waits_for_the_quarantine_and_requeues_what_it_refuses() -> None:
     bridge = quarantining(1)
     stop(bridge)
     bridge.source(frames.CANCEL_OK)
@@ -343,7 +343,7 @@ def test_a_stop_waits_for_what_of_a_stream_is_published_and_gives_nothing_back()
     assert bridge.books.stale_held == 2
 
 
-def test_when_time_is_up_nothing_of_a_stream_is_given_back_either() -> None:
+def test_when_time_is_up_nothing_of_a_stream_is_requeued_either() -> None:
     bridge = Bridge(facts=STREAM)
     bridge.source(deliver(1, M), deliver(2, M))
     bridge.to_destination()

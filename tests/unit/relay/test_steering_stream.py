@@ -63,7 +63,7 @@ def test_a_queue_that_nobody_may_ask_is_known_as_a_stream_by_the_offset_of_a_del
     assert bridge.window.resume_offset == 7
 
 
-def test_a_queue_of_which_the_broker_said_what_it_is_is_no_stream_whatever_its_messages_say() -> None:
+def test_what_the_broker_says_of_a_queue_counts_more_than_what_its_messages_look_like() -> None:
     bridge = Bridge(facts=CLASSIC)
     bridge.source(deliver(1, message(7)))
     assert not bridge.steering.stream
@@ -77,7 +77,7 @@ def test_what_was_found_out_is_forgotten_when_the_broker_says_what_the_queue_is(
     assert not bridge.steering.stream
 
 
-def test_a_generation_of_which_the_broker_said_nothing_keeps_what_was_known() -> None:
+def test_when_the_broker_says_nothing_of_the_queue_what_was_known_of_it_still_counts() -> None:
     bridge = Bridge(facts=STREAM)
     bridge.relay.source.lost(bridge.now_s)
     bridge.relay.connect_source(lambda *_: None).opened(0)

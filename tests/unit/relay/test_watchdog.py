@@ -298,7 +298,7 @@ def test_a_delivery_between_two_looks_is_a_sign_of_life() -> None:
         scene.source(deliver(tag, M))
 
 
-def test_a_standby_is_begun_anew_rarely_and_is_not_stuck() -> None:
+def test_a_standby_is_reconnected_rarely_and_is_not_stuck() -> None:
     """With a single active consumer, or a priority, the queue delivers to another one."""
     scene = Scene()
     for _ in range(4):
@@ -351,7 +351,7 @@ def test_a_stream_at_its_end_is_not_asked() -> None:
     assert scene.look(QueueState(7, 0)) == "not due"
 
 
-def test_a_stream_that_is_not_known_as_one_is_begun_anew_rarely_and_is_not_stuck() -> None:
+def test_a_stream_that_is_not_known_as_one_is_reconnected_rarely_and_is_not_stuck() -> None:
     scene = Scene()
     scene.consume_anew()
     assert scene.look_until_stalled(QueueState(7, 0)) < PATIENCE_BESIDE_OTHERS_S

@@ -349,7 +349,7 @@ def test_urls_that_name_different_users_have_no_common_one() -> None:
     assert load(DESTINATION_URL=urls.replace("two", "one")).destination.username == "one"
 
 
-def test_a_password_file_is_read_anew_each_time(tmp_path: Path) -> None:
+def test_a_password_file_is_re_read_each_time(tmp_path: Path) -> None:
     """One newline at the end is the editor's; another is the password's."""
     file = tmp_path / "password"
     file.write_text("first\n")
@@ -420,7 +420,7 @@ def test_amqps_checks_the_brokers_name_against_the_systems_cas() -> None:
     assert context.verify_mode is ssl.CERT_REQUIRED
 
 
-def test_the_tls_files_are_read_anew_each_time(certificates: Certificates, tmp_path: Path) -> None:
+def test_the_tls_files_are_re_read_each_time(certificates: Certificates, tmp_path: Path) -> None:
     ca = tmp_path / "ca.pem"
     ca.write_bytes(certificates.ca.read_bytes())
     side = load(**tls(certificates) | {"SOURCE_CA_FILE": str(ca)}).source

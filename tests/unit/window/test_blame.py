@@ -100,7 +100,7 @@ def test_without_a_quarantine_no_size_limit_is_learned() -> None:
     assert limit.size_bytes == inf
 
 
-def test_publishes_of_which_one_was_returned_are_suspects_until_they_are_judged() -> None:
+def test_when_one_of_several_was_returned_all_are_suspects_until_they_are_judged() -> None:
     blame = judge()
     blame.suspect(3)
     blame.suspect(2)

@@ -168,7 +168,7 @@ def test_what_was_given_back_is_not_taken_for_its_first_copy_until_it_was_forwar
     assert memory.recall(again), "it is back, and was forwarded"
 
 
-def test_another_of_the_same_id_that_is_forwarded_is_not_what_was_given_back(memory: Memory) -> None:
+def test_forwarding_another_message_of_the_same_id_does_not_stand_for_the_requeued_one(memory: Memory) -> None:
     memory.given_back(message("a"))
     acked(memory, message("a"))
     memory.source_lost([])
@@ -182,7 +182,7 @@ def test_more_acks_than_can_be_remembered_are_not_vouched_for(memory: Memory, mo
     assert not memory.vouches_for(message("a"))
 
 
-def test_what_is_given_back_takes_the_cover_from_its_like(memory: Memory) -> None:
+def test_after_a_message_was_requeued_its_like_is_no_longer_suppressed(memory: Memory) -> None:
     acked(memory, message("a"))
     memory.source_lost([])
     memory.given_back(message("a"))

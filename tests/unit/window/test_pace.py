@@ -59,7 +59,7 @@ def test_refusals_rest_ever_longer_with_jitter_until_a_message_is_taken(chance: 
     assert not it.resting(now_s + 0.2)
 
 
-def test_trouble_counts_from_its_beginning_and_again_from_when_what_was_held_is_given_back() -> None:
+def test_trouble_counts_from_its_beginning_and_again_from_when_what_was_held_is_requeued() -> None:
     it = Trouble(lambda: 1.0)
     assert (it.seconds(100.0), it.lasts) == (0.0, False)
     it.began(100.0)

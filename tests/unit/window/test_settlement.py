@@ -71,7 +71,7 @@ def test_a_gap_that_is_closed_at_once_is_none_any_more() -> None:
     assert acked(settlement, 5) == [(5, True)]
 
 
-def test_a_gap_that_is_given_back_is_none_any_more() -> None:
+def test_a_gap_closes_when_its_delivery_is_requeued() -> None:
     settlement = Settlement()
     settlement.ack(2)
     settlement.requeue(1)

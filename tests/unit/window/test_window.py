@@ -392,7 +392,7 @@ def test_nothing_is_published_while_orphans_wait() -> None:
 # --- Giving back ------------------------------------------------------------------------------------------------
 
 
-def test_release_gives_back_all_that_is_not_published_in_order_and_what_still_comes() -> None:
+def test_release_requeues_all_that_is_not_published_in_order_and_what_still_comes() -> None:
     scene = Scene()
     scene.receive_each(delivery(1), delivery(2, redelivered=1, delivery_count=19), delivery(3), delivery(4))
     assert scene.take() == [1, 3, 4]
@@ -420,7 +420,7 @@ def test_release_leaves_what_is_on_its_way_to_the_quarantine() -> None:
     assert scene.acks() == [(1, False)]
 
 
-def test_release_published_gives_back_the_rest_but_never_orphans() -> None:
+def test_release_published_requeues_the_rest_but_never_orphans() -> None:
     scene = Scene()
     scene.receive(1, 2, 3)
     scene.take()
@@ -436,7 +436,7 @@ def test_release_published_gives_back_the_rest_but_never_orphans() -> None:
     assert other.window.settlement.requeues == [], "invariant 2"
 
 
-def test_a_delivery_of_which_only_the_tag_was_kept_is_given_back_and_counted() -> None:
+def test_a_delivery_whose_body_was_dropped_is_requeued_and_counted() -> None:
     scene = Scene()
     scene.receive(1)
     scene.window.drop(2, redelivered=1, reason="memory")
@@ -588,7 +588,7 @@ def test_what_a_stream_delivered_and_the_destination_refuses_for_long_is_not_req
 # --- Memory -----------------------------------------------------------------------------------------------------
 
 
-def test_full_at_so_many_bytes_and_not_while_what_comes_is_given_back_or_an_answer_must_be_read() -> None:
+def test_memory_is_full_at_its_limit_but_not_while_deliveries_are_requeued_or_an_answer_must_be_read() -> None:
     scene = Scene(max_in_flight_bytes=2 * len(delivery(1).content))
     scene.receive(1)
     assert not scene.window.full

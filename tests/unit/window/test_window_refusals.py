@@ -81,7 +81,7 @@ STAMPED = {"timestamp_in_ms": b"l" + bytes(8), "x-routed-by": text("node")}
 """What an interceptor of the destination adds before it returns a message."""
 
 
-def test_one_without_a_route_among_401_of_which_the_broker_changes_the_headers() -> None:
+def test_one_without_a_route_among_401_whose_headers_the_broker_changes() -> None:
     """With keys of their own: the others are forwarded once, whatever comes back of that one."""
     scene = Scene(target=OWN_KEYS)
     messages = [
@@ -191,7 +191,7 @@ def test_the_oldest_in_flight_is_told_also_when_it_was_published_last() -> None:
     assert scene.window.settlement.requeues == []
 
 
-def test_a_message_without_a_route_is_tried_ever_more_rarely_and_given_back_in_the_end() -> None:
+def test_a_message_without_a_route_is_tried_ever_more_rarely_and_requeued_in_the_end() -> None:
     scene = Scene(hold_timeout_s=200.0, unroutable_timeout_s=0.0)
     scene.receive(1)
     seqno, tries = 0, []
@@ -438,7 +438,7 @@ def test_a_limit_that_blames_none_of_the_published_means_a_search() -> None:
     assert scene.verdicts() == [(1, "poison", 406)]
 
 
-def test_without_a_quarantine_poison_is_held_shown_and_given_back() -> None:
+def test_without_a_quarantine_poison_is_held_shown_and_requeued() -> None:
     scene = Scene(quarantine=False, hold_timeout_s=60.0)
     scene.receive_each(delivery(1, b"1234"), delivery(2, b"1234", delivery_count=19))
     scene.take()
@@ -506,7 +506,7 @@ def test_what_the_quarantine_refuses_is_held_and_offered_again() -> None:
     assert scene.take() == []
 
 
-def test_what_the_quarantine_refuses_for_long_is_given_back_though_it_is_offered_again_and_again() -> None:
+def test_what_the_quarantine_refuses_for_long_is_requeued_though_it_is_offered_again_and_again() -> None:
     scene = Scene(hold_timeout_s=3 * RETRY_MAX_S + 0.05)
     scene.receive(1)
     scene.take()
