@@ -7,11 +7,12 @@ from math import inf
 import pytest
 
 from bridge.errors import MalformedFrameError
-from bridge.window.blame import Blame, SizeLimit
+from bridge.window.blame import Blame, SizeLimit, Verdict
 from bridge.window.books import Histogram
 from bridge.window.generations import DestinationGeneration, SourceGeneration
 from bridge.window.pace import Trouble
 from bridge.window.parked import Parked
+from tests.support.frames import delivery
 from tests.support.targets import QUEUE
 
 
@@ -57,3 +58,62 @@ def test_a_destination_generation_is_closed_until_its_channel_is_open() -> None:
     assert (generation.open, generation.blocked, generation.frame_max) == (False, False, inf)
     assert generation.publish_window.size == 0
     assert not generation.publishes
+
+
+# --- Held, condemned, on their way ----------------------------------------------------------------------------
+
+POISON = Verdict("poison", 406, "no")
+
+
+def test_what_is_held_is_handed_over_in_order_as_far_as_there_is_room() -> None:
+    generation = source()
+    generation.hold([delivery(1), delivery(2), delivery(4)])
+    generation.hold_again([delivery(3)])
+    generation.hold_again([])
+    generation.hold_again([delivery(6), delivery(5)])
+    size = len(delivery(1).content)
+    assert generation.take(2, 1 << 20) == ([delivery(1), delivery(2)], 2 * size)
+    assert generation.take(9, 1) == ([delivery(3)], size)
+    assert [d.delivery_tag for d in generation.take(9, 1 << 20)[0]] == [4, 5, 6]
+    assert generation.take(9, 1 << 20) == ([], 0)
+
+
+def test_release_hands_over_all_but_what_is_on_its_way_to_the_quarantine() -> None:
+    generation = source()
+    generation.condemn((delivery(1), POISON), (delivery(4), POISON))
+    assert generation.send() == (delivery(1), POISON)
+    generation.hold([delivery(3)])
+    generation.parked.park(delivery(2), POISON, 0.0, 1.0)
+    assert generation.release("shutdown") == [delivery(2), delivery(3), delivery(4)]
+    assert (generation.releasing, len(generation.held), len(generation.condemned)) == ("shutdown", 0, 0)
+    assert generation.bound == [(delivery(1), POISON)]
+    generation.released()
+    assert generation.releasing is None
+
+
+def test_what_the_quarantine_did_not_answer_is_condemned_again_in_its_order() -> None:
+    generation = source()
+    generation.condemn(*((delivery(tag), POISON) for tag in (1, 2, 3)))
+    generation.send()
+    generation.send()
+    assert generation.answered(1) == (delivery(1), POISON)
+    assert generation.answered(1) is None
+    assert generation.interrupted() == 1
+    assert [d.delivery_tag for d, _ in generation.bound] == [2, 3]
+    assert [d.delivery_tag for d, _ in generation.take_condemned()] == [2, 3]
+    assert not generation.condemned
+
+
+def test_a_destination_generation_opens_blocks_and_forgets() -> None:
+    generation = DestinationGeneration(10, Histogram(), QUEUE)
+    generation.opened(4096, careful=True)
+    assert (generation.open, generation.frame_max, generation.publish_window.size) == (True, 4096, 1)
+    generation.publishes.publish([delivery(1)], 0.0, source())
+    generation.block(1.0)
+    assert generation.blocked
+    generation.unblock(2.0)
+    assert not generation.blocked
+    generation.forget_publishes()
+    assert not generation.publishes
+    generation.opened(0, careful=False)
+    assert generation.frame_max == inf
