@@ -452,3 +452,10 @@ def test_whatever_is_returned_and_however_it_is_changed_nothing_that_came_back_i
         assert taken <= len(alike) - len(back.intersection(alike))
     if not (mangled or added) and len({body for body, _ in messages}) == len(messages):
         assert [fate != "taken" for fate in fates] == [index in back for index in range(len(several))]
+
+
+def test_a_successor_is_empty_and_counts_from_1_again() -> None:
+    scene = Scene(1, 2)
+    successor = scene.publishes.successor()
+    assert (len(successor), successor.next_seqno) == (0, 1)
+    assert len(scene.publishes) == 2
