@@ -17,6 +17,7 @@ from bridge.connection.limits import DEFAULT
 from bridge.errors import BridgeError, ConnectError
 from bridge.settings.settings import MIN_DELIVERY_LIMIT
 from bridge.settings.sides import has_outer_space
+from bridge.window.blame import FORBIDDEN_KEY
 
 if TYPE_CHECKING:
     from bridge.connection.limits import TimeLimits
@@ -30,8 +31,6 @@ EXPIRES_SOON_DAYS = 30.0
 QUORUM_MAX_PREFETCH = 2000
 """RabbitMQ's documentation, of quorum queues."""
 RABBITMQ_4 = (4, 0)
-TOPIC = "access to topic"
-"""Of RabbitMQ's refusal of a key for which the user has no topic permission."""
 DEFAULT_DELIVERY_LIMIT = 20
 """A quorum queue's since 4.0; before, there was none by default."""
 
@@ -218,7 +217,7 @@ class Inspection:
         try:
             await self.inquiry.may_publish(target)
         except ConnectError as error:
-            if target.keeps_keys and TOPIC in str(error):
+            if target.keeps_keys and FORBIDDEN_KEY in str(error):
                 text = f'the user has topic permissions on exchange "{target.exchange}", and each message has its own '
                 text += "key: one with a key that they do not cover closes the channel; see that they cover them all"
                 self.found("warning", subject, text)

@@ -247,8 +247,11 @@ class Steering:
                 return None
         elif self.consumer is not Consumer.ON or source.replaces or not self._replaces(now_s):
             return None
-        narrow = self.state is State.PROBING and not self.stream and self.facts.replaceable
-        return Consume(1 if narrow else min(window.limits.prefetch, source.fitting), window.resume_offset)
+        prefetch = min(window.limits.prefetch, source.fitting)
+        if self.state is State.PROBING and not self.stream and self.facts.replaceable:
+            # What is parked was seen through as far as it goes: as many again may be looked at.
+            prefetch = 1 if self._returned_often else min(prefetch - window.in_flight, max(1, window.parked))
+        return Consume(max(1, prefetch), window.resume_offset)
 
     def _replaces(self, now_s: float) -> bool:
         """Whether the consumer is to be replaced by another."""

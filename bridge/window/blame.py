@@ -32,8 +32,8 @@ POISON_AT_ONCE = frozenset({406, 501, 502, 503, 505, 540})
 """Replies that blame the message: one that closes the channel alone with these is poison."""
 POISON_AFTER = {541: 3}
 """An internal error may be the broker's own: a message must cause it so many times in a row, alone."""
-ASIDE_REPLIES = frozenset({403})
-"""Replies that may blame the message's routing key (topic permissions): it is set aside, others pass."""
+FORBIDDEN_KEY = "access to topic"
+"""In a 403 that blames the message's routing key (topic permissions): it is set aside, others pass (3.10.8, 4.3.6)."""
 DESTINATION_REPLIES = frozenset({403, 404, 405})
 """Replies that else blame the destination: it is not there, or not ours to publish to."""
 
@@ -108,7 +108,7 @@ class Blame:
                 innocent = [d for d in published if d.body_size <= int(limit[2])]
                 return Ruling(innocent, large, Verdict("too-large", close.reply_code, close.reply_text))
         code = close.reply_code
-        aside = code in ASIDE_REPLIES and self._target.keeps_keys
+        aside = self._target.keeps_keys and FORBIDDEN_KEY in close.reply_text
         if not aside and not self.names_a_message(close):
             return Ruling(published, destination=bool(published) and code in DESTINATION_REPLIES)
         if len(published) != 1:

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 ASIDE_RETRY_MAX_S = 30.0
 """The longest backoff of a message that was returned."""
 RETURNS_IN_A_ROW = 3
-"""So many returned and none accepted: it is the destination that has no route."""
-EXCHANGE_IN_A_ROW = 64
-"""The same of an exchange, where a route may be a matter of the message's key or headers: that many different ones, or
-a quarter of the window."""
+"""So many returned and none accepted: it is the destination that has no route. Of an exchange, where that may be a
+matter of the message's key or headers, it takes a whole window of different ones."""
+FORBIDDEN_IN_A_ROW = 16
+"""The same of keys that close the channel: each of them costs a generation."""
 NO_ROUTE = 312
 """The reply code of a return (AMQP 0-9-1, 1.2)."""
 RETRIES_AT_ONCE = 8
@@ -55,14 +55,13 @@ class Waiting:
 class Parked:
     """The deliveries of one source generation that are set aside, by delivery tag."""
 
-    def __init__(self, trouble: Trouble, target: Target, *, most: int) -> None:
-        """`trouble` knows how long to wait; at most `most` messages that the `target` returned wait."""
+    def __init__(self, trouble: Trouble, target: Target, prefetch: int) -> None:
+        """`trouble` knows how long to wait; `prefetch` is as many as the window holds."""
         self._trouble = trouble
-        self._most = most
+        self._most = max(1, prefetch // 4)
         self._routes_differ = target.routes_differ
-        self._in_a_row = RETURNS_IN_A_ROW
-        if target.routes_differ:
-            self._in_a_row = min(EXCHANGE_IN_A_ROW, max(RETURNS_IN_A_ROW, most))
+        self._probes = RETRIES_AT_ONCE if target.routes_differ else 1
+        self._in_a_row = max(RETURNS_IN_A_ROW, prefetch) if target.routes_differ else RETURNS_IN_A_ROW
         self.waiting: dict[int, Waiting] = {}
         self.retried: dict[int, Waiting] = {}
         """Those that were aside and are being tried again, until they are settled."""
@@ -113,7 +112,7 @@ class Parked:
         self.waiting[delivery.delivery_tag] = Waiting(delivery, since_s, retry_at_s, attempts, None, forbidden)
         if before is None or self._routeless or not self._routes_differ:
             # Else it says the same again of this message's route, and nothing of the destination.
-            self.returns_in_a_row += 1
+            self.returns_in_a_row += 1 if forbidden is None else -(-self._in_a_row // FORBIDDEN_IN_A_ROW)
         self._routeless |= self.returns_in_a_row >= self._in_a_row
         return self.returns_in_a_row >= self._in_a_row
 
@@ -134,17 +133,18 @@ class Parked:
         return again
 
     def take_probes(self, *, alone: bool) -> list[Delivery]:
-        """Hand over the oldest of the returned, for order's sake; and one more when they are `alone`, with none held.
+        """Hand over the oldest of the returned, for order's sake; and others when they are `alone`, with none held.
 
         A single message may be unroutable for ever.
         """
-        # At most two are published. When both are returned the count is at its limit again, and nothing else passes;
-        # when one is accepted, `accepted` sets it to 0.
+        # The oldest and another: when both are returned the count is at its limit again, and nothing else passes; when
+        # one is accepted, `accepted` sets it to 0.
         self.returns_in_a_row = self._in_a_row - 2
         returned = [w for w in self.waiting.values() if w.verdict is None]
         again = {min(w.delivery.delivery_tag for w in returned)}
         if alone:
-            again.add(min(returned, key=lambda w: w.retry_at_s).delivery.delivery_tag)
+            soonest = sorted(returned, key=lambda w: w.retry_at_s)
+            again.update(w.delivery.delivery_tag for w in soonest[: self._probes])
         return self._retry(again)
 
     def take_due(self, now_s: float) -> list[Delivery]:

@@ -109,7 +109,7 @@ class Window:
         limits = self.limits
         return SourceGeneration(
             frame_max or inf,
-            Parked(self.trouble, self.target, most=max(1, limits.prefetch // 4)),
+            Parked(self.trouble, self.target, limits.prefetch),
             Blame(self._size_limit, self.target, quarantine=limits.quarantine),
         )
 

@@ -37,6 +37,8 @@ class Route:
     source_queue: str = "in"
     destination_queue: str = "out"
     prefetch: int = 1000
+    exchange: str = ""
+    """Where to publish with each message's own key, instead of to the destination's queue."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,12 @@ def _bridge(
         "BRIDGE_SOURCE_QUEUE": route.source_queue,
         "BRIDGE_SOURCE_PREFETCH": route.prefetch,
         "BRIDGE_DESTINATION_URL": route.node.tls_url if tls else route.destination_url,
-        "BRIDGE_DESTINATION_QUEUE": route.destination_queue,
         "BRIDGE_DEDUPLICATION": deduplication,
     }
+    if route.exchange:
+        settings["BRIDGE_DESTINATION_EXCHANGE"] = route.exchange
+    else:
+        settings["BRIDGE_DESTINATION_QUEUE"] = route.destination_queue
     if tls:
         authority = route.node.folder / "ca.pem"
         settings |= {"BRIDGE_SOURCE_CA_FILE": authority, "BRIDGE_DESTINATION_CA_FILE": authority}
@@ -141,6 +146,8 @@ BRIDGE = Contestant("bridge", _bridge)
 BRIDGE_OVER_TLS = Contestant("bridge, TLS", partial(_bridge, tls=True))
 BRIDGE_SCRAPED = Contestant("bridge, scraped", partial(_bridge, scraped=True))
 BRIDGE_WITHOUT_DEDUPLICATION = Contestant("bridge, no suppression", partial(_bridge, deduplication="off"))
+BRIDGE_BESIDE_FEW = Contestant("bridge, 200 without a route", _bridge)
+BRIDGE_BESIDE_MANY = Contestant("bridge, every second without a route", _bridge)
 SHOVEL = Contestant("Shovel", _shovel)
 LOCAL_SHOVEL = Contestant("local Shovel", partial(_shovel, protocol="local"))
 AIO_PIKA_LOOP = Contestant("aio-pika loop", _aio_pika_loop, share=0.2)

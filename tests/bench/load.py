@@ -15,7 +15,7 @@ from tests.rig.client import encode_properties
 from tests.rig.raw import RawClient
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from tests.bench.contestants import Route
 
@@ -42,6 +42,17 @@ def fill(url: str, queue: str, count: int, size: int, headers: int = 0) -> None:
             numbers = range(first, min(first + batch, count))
             client.publish_many("", queue, [(before + b"%012d" % number + after, body) for number in numbers])
             client.wait_confirms(leave=10 * batch)
+        client.wait_confirms()
+
+
+def fill_by_keys(url: str, exchange: str, keys: Sequence[str], size: int) -> None:
+    """Publish a persistent message of ``size`` bytes with each of the keys, and wait for their confirms."""
+    properties = encode_properties(pika.BasicProperties(delivery_mode=2))
+    body = b"." * size
+    with RawClient(url) as client:
+        client.confirm_select()
+        for key in keys:
+            client.publish(exchange, key, properties, body)
         client.wait_confirms()
 
 

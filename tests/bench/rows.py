@@ -7,6 +7,7 @@ the machine, as those contestants do that are a part of the broker.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import statistics
 import time
@@ -18,6 +19,8 @@ from tests.bench.busy import busy_percent
 from tests.bench.contestants import (
     AIO_PIKA_LOOP,
     BRIDGE,
+    BRIDGE_BESIDE_FEW,
+    BRIDGE_BESIDE_MANY,
     BRIDGE_OVER_TLS,
     BRIDGE_SCRAPED,
     BRIDGE_WITHOUT_DEDUPLICATION,
@@ -134,8 +137,33 @@ def _message_count(cell: Cell, contestant: Contestant, plan: Plan) -> int:
 def _throughput(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> Measured:
     """Fill the source, begin to forward, and see how fast the destination fills."""
     count = _message_count(cell, contestant, plan)
-    with _between_queues(node, cell) as route, RawClient(node.url) as client:
+    with _between_queues(node, cell) as route:
         load.fill(route.source_url, route.source_queue, count, cell.size, cell.headers)
+        return _forwarding(route, cell, contestant, count)
+
+
+def _unroutable(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> Measured:
+    """How fast messages are forwarded that have a route, beside others that have none: those are not counted."""
+    count = _message_count(cell, contestant, plan) // 2
+    few = min(200, count)
+    keys = [f"good.{number}" for number in range(count)]
+    if contestant is BRIDGE_BESIDE_FEW:
+        keys = [f"bad.{number}" for number in range(few)] + keys
+    elif contestant is BRIDGE_BESIDE_MANY:
+        keys = [key for number, good in enumerate(keys) for key in (f"bad.{number}", good)]
+    with _between_queues(node, cell) as route:
+        with node.channel() as channel:
+            for exchange, queue, pattern in (("to", "in", "#"), ("from", "out", "good.#")):
+                channel.exchange_declare(exchange, "topic", durable=True)
+                channel.queue_bind(queue, exchange, pattern)
+        load.fill_by_keys(route.source_url, "to", keys, cell.size)
+        return _forwarding(dataclasses.replace(route, exchange="from"), cell, contestant, count)
+
+
+def _forwarding(route: Route, cell: Cell, contestant: Contestant, count: int) -> Measured:
+    """Begin to forward, and see how fast ``count`` messages arrive at the destination."""
+    node = route.node
+    with RawClient(node.url) as client:
         samples = [load.Sample(time.monotonic(), 0, 0, node.cpu_seconds())]
         with contestant.run(route) as pid:
             samples += load.watch_arrivals(client, route, count, pid, _ROUND_TIMEOUT_S)
@@ -321,6 +349,12 @@ ROWS = {
     ),
     "tls": Row("TLS on both sides", _queue_types, lambda _: (BRIDGE, BRIDGE_OVER_TLS), _throughput),
     "scrape": Row("A scrape each second", _queue_types, lambda _: (BRIDGE, BRIDGE_SCRAPED), _throughput),
+    "unroutable": Row(
+        "Beside messages without a route",
+        _queue_types,
+        lambda _: (BRIDGE, BRIDGE_BESIDE_FEW, BRIDGE_BESIDE_MANY),
+        _unroutable,
+    ),
     "suppression": Row(
         "Duplicate suppression", _queue_types, lambda _: (BRIDGE, BRIDGE_WITHOUT_DEDUPLICATION), _throughput
     ),

@@ -178,7 +178,7 @@ class Destination:
         elif refusals.poison and message.poison:
             self.close(connection, 1, 406, "PRECONDITION_FAILED - poison")
         elif key in refusals.forbidden_keys:
-            self.close(connection, 1, 403, "ACCESS_REFUSED - topic")
+            self.close(connection, 1, 403, "ACCESS_REFUSED - access to topic")
         elif self._rng.random() < refusals.internal_error:
             self.close(connection, 1, 541, "INTERNAL_ERROR")
         else:

@@ -30,6 +30,7 @@ from tests.support.relay_scene import (
     counted,
     publish,
 )
+from tests.support.targets import OWN_KEYS
 
 NOT_EMPTY = QueueState(ready=5, consumers=0)
 
@@ -338,6 +339,43 @@ def test_a_message_that_is_accepted_while_its_consumer_still_replaces_another_wi
     assert bridge.consume("ct-3") == 1000
 
 
+SENT_AS = content(b"m", PERSISTENT | {"headers": frames.table({"k": b"V"})})
+"""What becomes of `counted`."""
+
+
+def park(bridge: Bridge, tags: range, consumer_tag: str, message: bytes | None = None) -> None:
+    """These deliveries come, and the destination has no route for any of them."""
+    contents = [message or content(b"%d" % tag, PERSISTENT) for tag in tags]
+    bridge.source(
+        *(deliver(tag, m, redelivered=1, consumer_tag=consumer_tag) for tag, m in zip(tags, contents, strict=True))
+    )
+    for tag, published in zip(tags, contents, strict=True):
+        bridge.to_destination()
+        bridge.destination(returned(SENT_AS if message else published), confirm(tag))
+
+
+def test_behind_parked_messages_as_many_again_are_consumed_so_that_they_are_passed_soon() -> None:
+    bridge = Bridge(WindowLimits(prefetch=100), target=OWN_KEYS, probing=True, consuming=False)
+    found, tag = [], 1
+    for number in range(8):
+        found.append(bridge.consume(f"ct-{number}"))
+        if number:
+            bridge.source(cancel_ok(f"ct-{number - 1}"))
+        park(bridge, range(tag, tag + found[-1]), f"ct-{number}")
+        tag += found[-1]
+    assert found == [1, 1, 2, 4, 8, 16, 32, 36]
+
+
+def test_behind_parked_messages_that_have_returned_often_one_at_a_time_is_consumed() -> None:
+    """One of them may be what ends generations or processes."""
+    bridge = Bridge(target=OWN_KEYS, probing=True, consuming=False)
+    for number in range(1, 5):
+        assert bridge.consume(f"ct-{number}") == 1
+        if number > 1:
+            bridge.source(cancel_ok(f"ct-{number - 1}"))
+        park(bridge, range(number, number + 1), f"ct-{number}", counted(RETURNED_OFTEN))
+
+
 def test_where_everything_is_returned_no_other_message_is_consumed() -> None:
     """It is the destination that has no route."""
     bridge = Bridge(probing=True)
@@ -346,7 +384,7 @@ def test_where_everything_is_returned_no_other_message_is_consumed() -> None:
         assert bridge.to_destination() == publish() + M
         bridge.destination(returned(M, routing_key="dq"), confirm(number))
         if number < 3:
-            assert bridge.consume(f"ct-{number + 1}") == 1
+            assert bridge.consume(f"ct-{number + 1}") == number
             bridge.source(cancel_ok(f"ct-{number}" if number > 1 else "ct"))
     assert bridge.window.everything_returned
     assert bridge.wanted_prefetch == 0

@@ -64,7 +64,7 @@ def test_an_internal_error_convicts_at_the_third_time_in_a_row() -> None:
 
 
 def test_a_refused_permission_is_the_messages_only_with_keys_of_their_own() -> None:
-    close = Close(1, 403, "ACCESS_REFUSED")
+    close = Close(1, 403, "ACCESS_REFUSED - access to topic")
     assert judge().convict([ONE], close, 0.0).destination
     blame = judge(OWN_KEYS)
     assert blame.convict([ONE, TWO], close, 0.0) == Ruling([ONE, TWO])

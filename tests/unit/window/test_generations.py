@@ -18,9 +18,7 @@ from tests.support.targets import QUEUE
 
 def source() -> SourceGeneration:
     """A generation that has just begun."""
-    return SourceGeneration(
-        inf, Parked(Trouble(lambda: 1.0), QUEUE, most=250), Blame(SizeLimit(), QUEUE, quarantine=True)
-    )
+    return SourceGeneration(inf, Parked(Trouble(lambda: 1.0), QUEUE, 1000), Blame(SizeLimit(), QUEUE, quarantine=True))
 
 
 def test_delivery_tags_follow_one_upon_the_other_from_1_on() -> None:

@@ -9,7 +9,7 @@ import pytest
 from bridge.amqp.events import Close
 from bridge.window.blame import Verdict
 from bridge.window.pace import Trouble
-from bridge.window.parked import ASIDE_RETRY_MAX_S, RETRIES_AT_ONCE, RETURNS_IN_A_ROW, Parked
+from bridge.window.parked import ASIDE_RETRY_MAX_S, FORBIDDEN_IN_A_ROW, RETRIES_AT_ONCE, RETURNS_IN_A_ROW, Parked
 from tests.support.frames import delivery
 from tests.support.targets import OWN_KEYS, QUEUE
 
@@ -22,8 +22,8 @@ POISON = Verdict("poison", 406, "why")
 class Scene:
     """Nothing is aside yet; shorthands by delivery tag."""
 
-    def __init__(self, *, target: Target = QUEUE, most: int = 3) -> None:
-        self.parked = Parked(Trouble(lambda: 1.0), target, most=most)
+    def __init__(self, *, target: Target = QUEUE, prefetch: int = 3) -> None:
+        self.parked = Parked(Trouble(lambda: 1.0), target, prefetch)
 
     def returned(self, *delivery_tags: int, now_s: float = 0.0) -> list[bool]:
         """What each return says of the destination."""
@@ -137,13 +137,14 @@ def test_a_message_to_the_one_queue_that_is_returned_again_and_again_tells_that_
 
 
 def test_probes_to_an_exchange_that_are_returned_again_keep_the_others_back() -> None:
-    scene = Scene(target=OWN_KEYS)
-    scene.returned(3, 2, 1)
-    for now_s, other in ((10.0, 3), (20.0, 2), (30.0, 3)):
-        scene.parked.waiting[other].retry_at_s = 0.0
-        assert scene.probes(alone=True) == [1, other]
-        assert scene.returned(1, other, now_s=now_s) == [False, True]
-    assert sorted(scene.taken()) == [1, 2, 3]
+    scene = Scene(target=OWN_KEYS, prefetch=20)
+    scene.returned(*range(20, 0, -1))
+    for number in range(3):
+        probes = scene.probes(alone=True)
+        assert probes[0] == 1, "the oldest, for order's sake"
+        assert RETRIES_AT_ONCE <= len(probes) <= RETRIES_AT_ONCE + 1
+        assert scene.returned(*probes, now_s=10.0 * number)[-1]
+    assert sorted(scene.taken()) == [*range(1, 21)]
 
 
 def test_a_message_to_an_exchange_that_was_given_up_may_come_back_as_another() -> None:
@@ -196,7 +197,7 @@ def test_released_nothing_waits() -> None:
 
 
 def test_too_many_without_a_route_are_unroutable_the_longest_waiting_first_once_another_was_accepted() -> None:
-    scene = Scene(target=OWN_KEYS, most=3)
+    scene = Scene(target=OWN_KEYS, prefetch=12)
     for tag in range(1, 6):
         scene.returned(tag, now_s=float(tag))
         scene.taken()
@@ -209,13 +210,13 @@ def test_too_many_without_a_route_are_unroutable_the_longest_waiting_first_once_
 
 
 def test_while_nothing_has_a_route_nothing_is_unroutable() -> None:
-    scene = Scene(most=1)
+    scene = Scene(prefetch=4)
     scene.returned(*range(1, RETURNS_IN_A_ROW + 1))
     assert scene.unroutable(1000.0, accepted_s=1000.0) == []
 
 
 def test_only_a_few_are_tried_again_at_a_time() -> None:
-    scene = Scene(target=OWN_KEYS, most=100)
+    scene = Scene(target=OWN_KEYS, prefetch=400)
     scene.returned(*range(1, 21))
     scene.taken()
     scene.returned(*range(21, 41))
@@ -228,6 +229,19 @@ def test_the_returned_are_not_given_up_where_they_go_to_the_quarantine() -> None
     scene.returned(1)
     scene.park(2, 0.0, 5.0)
     assert [d.delivery_tag for d, _ in scene.parked.take_given_up(100.0, 100.0, returned=False)] == [2]
+
+
+def test_where_the_keys_of_many_close_the_channel_it_is_the_destination_that_refuses() -> None:
+    """Each of them costs a generation: to try a whole window of them would cost a thousand."""
+    scene = Scene(target=OWN_KEYS, prefetch=1000)
+    forbidden = Close(1, 403, "ACCESS_REFUSED - topic")
+    found = [scene.parked.returned(delivery(tag), 0.0, forbidden) for tag in range(FORBIDDEN_IN_A_ROW)]
+    assert found == [*[False] * (FORBIDDEN_IN_A_ROW - 1), True]
+
+
+def test_of_an_exchange_a_whole_window_is_tried_before_nothing_has_a_route() -> None:
+    scene = Scene(target=OWN_KEYS, prefetch=200)
+    assert scene.returned(*range(200)) == [*[False] * 199, True]
 
 
 def test_what_goes_to_the_quarantine_for_want_of_a_permission_says_so_there() -> None:
