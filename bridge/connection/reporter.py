@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MOST_LINES = 5
+"""About so many single messages at a time: where thousands a second are quarantined, they are in the quarantine to be
+looked at, and a line for each would cost more than to forward it."""
+
 
 class Reporter:
     """What has been logged of one bridge, and what is new."""
@@ -44,9 +48,12 @@ class Reporter:
         self._tell_destination()
 
     def _tell_messages(self) -> None:
-        for delivery, verdict in self._relay.quarantine.take_confirmed():
+        confirmed = self._relay.quarantine.take_confirmed()
+        for delivery, verdict in confirmed[:MOST_LINES]:
             extra = _described(delivery, verdict) | {"queue": self._quarantine_queue}
             log.warning("message quarantined: %s", verdict.reason, extra=extra)
+        if (more := len(confirmed) - MOST_LINES) > 0:
+            log.warning("%d more messages quarantined", more, extra={"queue": self._quarantine_queue})
         for delivery, verdict in self._relay.window.take_kept():
             why = verdict.held_text or verdict.reply_text or verdict.reason
             log.warning("message held, since nobody accepts it: %s", why, extra=_described(delivery, verdict))

@@ -75,6 +75,11 @@ class Parked:
         return [waiting.delivery for waiting in self.waiting.values()]
 
     @property
+    def overfull(self) -> bool:
+        """Whether there are so many more than may wait that it is worth looking through them all."""
+        return len(self.waiting) > self._most + self._most // 8
+
+    @property
     def everything_returned(self) -> bool:
         """Whether the destination has no route, and a returned message waits that can tell when it has one again."""
         return self.returns_in_a_row >= self._in_a_row and any(w.verdict is None for w in self.waiting.values())

@@ -698,7 +698,7 @@ class Window:
                 self._refused("returned", self.target.without_route, now_s)
             else:
                 self._refused("closed", forbidden.reply_text, now_s)
-        elif self.parked > self.limits.prefetch // 4:
+        elif self._source.parked.overfull:
             self._give_up_unroutable(now_s)
 
     @property
