@@ -247,11 +247,15 @@ class Steering:
                 return None
         elif self.consumer is not Consumer.ON or source.replaces or not self._replaces(now_s):
             return None
-        prefetch = min(window.limits.prefetch, source.fitting)
+        prefetch = self._whole_prefetch
         if self.state is State.PROBING and not self.stream and self.facts.replaceable:
             # What is parked was seen through as far as it goes: as many again may be looked at.
             prefetch = 1 if self._returned_often else min(prefetch - window.in_flight, max(1, window.parked))
         return Consume(max(1, prefetch), window.resume_offset)
+
+    @property
+    def _whole_prefetch(self) -> int:
+        return min(self.window.limits.prefetch, self._source.fitting)
 
     def _replaces(self, now_s: float) -> bool:
         """Whether the consumer is to be replaced by another."""
@@ -374,6 +378,8 @@ class Steering:
     def starting(self, consumer_tag: str, now_s: float) -> bool:
         """`basic.consume` is about to be sent; return whether it still should be."""
         wanted = self.state in {State.PROBING, State.WIDENING, State.RUNNING}
+        if self.state is State.WIDENING and self._source.prefetch < self._whole_prefetch:
+            return False  # it was asked for as a probe, and is to be one with the whole prefetch by now
         if not wanted or not (
             self.consumer is Consumer.OFF or (self.consumer is Consumer.ON and self._replaces(now_s))
         ):

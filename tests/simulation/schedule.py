@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tests.simulation.messages import Message
 
 ALL_FAULTS = (*SOURCE_FAULTS, *DESTINATION_FAULTS, *BRIDGE_FAULTS, *QUARANTINE_FAULTS, *OTHER_FAULTS)
-HEALED_WITHIN_S = 200.0
+HEALED_WITHIN_S = 400.0
 """Of simulated time, once no more faults happen: everything is drained."""
 WARM = 0.8
 """Chance that a schedule begins with both sides up and the consumer on: getting there takes many events."""

@@ -376,6 +376,20 @@ def test_behind_parked_messages_that_have_returned_often_one_at_a_time_is_consum
         park(bridge, range(number, number + 1), f"ct-{number}", counted(RETURNED_OFTEN))
 
 
+def test_a_probe_that_was_asked_for_before_another_was_accepted_is_not_started() -> None:
+    """It would be taken for the consumer with the whole prefetch."""
+    bridge = Bridge(probing=True)
+    park(bridge, range(1, 2), "ct", M)
+    assert bridge.relay.decide(bridge.now_s) == Consume(1)
+    bridge.wait(1.0)
+    bridge.to_destination()
+    bridge.destination(confirm(2))
+    assert bridge.state() is State.WIDENING
+    assert not bridge.steering.starting("ct-2", bridge.now_s)
+    bridge.steering.not_started()
+    assert bridge.consume("ct-2") == 1000
+
+
 def test_where_everything_is_returned_no_other_message_is_consumed() -> None:
     """It is the destination that has no route."""
     bridge = Bridge(probing=True)
