@@ -3,7 +3,8 @@
 Exit codes: 0 after a drained SIGTERM or SIGINT, 64 (EX_USAGE) for a wrong command line, 78 (EX_CONFIG) for a wrong
 configuration, 75 (EX_TEMPFAIL) where only what may pass by itself is in the way (`run` waits for it first), 130 at once
 after another signal a second later. An unreachable broker, a refused login or a missing queue is no reason to exit: see
-`/readyz`; `amqp-bridge check` exits 1 for one.
+`/readyz`; `amqp-bridge check` exits 1 for one. `amqp-bridge status` exits 1 for a bridge that is not ready and 69
+(EX_UNAVAILABLE) where none answers.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from bridge.observe.document import about
 from bridge.observe.events import EventLog
 from bridge.observe.http import Endpoint
 from bridge.observe.log import configure_logging
+from bridge.observe.terminal import NoStatusError, default_url, status
 from bridge.patience import Patience
 from bridge.settings.environment import load_settings, read_file, unknown_variables
 from bridge.settings.settings import Settings, effective, settings_help
@@ -61,6 +63,8 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.command is None:
         parser.print_help(sys.stderr)
         return EX_USAGE
+    if arguments.command == "status":
+        return tell(arguments)
     patience = Patience()
     try:
         file = read_file(arguments.env_file) if arguments.env_file else {}
@@ -79,6 +83,29 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.command == "config":
         return show(settings, file.keys() - os.environ.keys(), in_json=arguments.json)
     return run(settings, events, patience)
+
+
+def tell(arguments: argparse.Namespace) -> int:
+    """Show the status of a running bridge; return the exit code: 0 ready, 1 not ready, 69 unreachable."""
+    try:
+        file = read_file(arguments.env_file) if arguments.env_file else {}
+        url = arguments.url or default_url(file | os.environ)
+    except (ConfigurationError, NoStatusError) as error:
+        _complain(str(error))
+        return EX_CONFIG if isinstance(error, ConfigurationError) else EX_USAGE
+    # It holds nothing that would have to be put in order, so that a signal may end it as it ends other programs.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    try:
+        return status(url, watch=arguments.watch, in_json=arguments.json, live=sys.stdout.isatty(), write=_say)
+    except BrokenPipeError:  # what reads the lines has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def load_patiently(environ: Mapping[str, str], patience: Patience) -> Settings:
@@ -147,7 +174,23 @@ def _parser() -> argparse.ArgumentParser:
         )
         if command != "run":
             parser_of.add_argument("--json", action="store_true", help="for machines")
+    _add_status(commands)
     return parser
+
+
+def _add_status(commands: argparse._SubParsersAction[_Parser]) -> None:
+    what = "show what a running bridge does: exit 0 ready, 1 not ready, 69 unreachable"
+    parser = commands.add_parser(
+        "status",
+        help=what,
+        description=f"{what[0].upper()}{what[1:]}. It asks over HTTP and needs none of the settings.",
+    )
+    parser.add_argument("--watch", action="store_true", help="until a signal; on a terminal redrawn every second")
+    parser.add_argument("--json", action="store_true", help="for machines: the document of /status")
+    parser.add_argument(
+        "--url", help="where the bridge listens (default: BRIDGE_HTTP_HOST and BRIDGE_HTTP_PORT, on this host)"
+    )
+    parser.add_argument("--env-file", type=Path, metavar="FILE", help="read these two variables from a file")
 
 
 def run(settings: Settings, events: EventLog, patience: Patience) -> int:

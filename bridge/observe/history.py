@@ -21,6 +21,8 @@ EVERY_S = 5.0
 KEPT_S = 900.0
 DRAIN_S = 120.0
 """Over so long a backlog is followed to say when it will be empty."""
+LEAST_SPAN_S = 1.0
+"""A rate over less is noise."""
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 
@@ -156,11 +158,11 @@ class Point(NamedTuple):
 
 
 def points(samples: Sequence[Sample], bounds: Sequence[float]) -> list[Point]:
-    """Return a point for each sample but the first."""
+    """Return a point for each sample but the first, and but for a last one that is too young to show a rate."""
     found = []
     for before, now in pairwise(samples):
         span_s = now.now_s - before.now_s
-        if span_s <= 0:
+        if span_s < LEAST_SPAN_S:
             continue
         confirmed = latencies(before.confirm, now.confirm, bounds)
         found.append(

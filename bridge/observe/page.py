@@ -104,7 +104,8 @@ def _target(document: Document) -> str:
 def _sentence(document: Document, state: str) -> Markup:
     readiness = document["readiness"]
     told = [*readiness["reasons"], *(f"degraded: {text}" for text in readiness["degraded"])]
-    reasons = element("ul", *(element("li", text) for text in told)) if told else None
+    # A single one stands in the sentence.
+    reasons = element("ul", *(element("li", text) for text in told)) if len(told) > 1 else None
     said = document["sentence"]
     shown = said[:1].upper() + said[1:]
     return element(
@@ -177,7 +178,7 @@ def _books(document: Document) -> Markup:
     ]
     missing = books["imbalance"]
     balance = (
-        element("p", "The books do not balance: ", f"{missing:,} messages are unaccounted for.", class_="balance not")
+        element("p", f"The books do not balance. Unaccounted for: {missing:,}.", class_="balance not")
         if missing
         else element("p", "The books balance: every message received is accounted for.", class_="balance")
     )
@@ -204,7 +205,7 @@ def _books(document: Document) -> Markup:
     return element(
         "section",
         element("h2", "Books since the process began"),
-        bars(books["received"], parts),
+        bars(books["received"], parts) if books["received"] else element("p", "Nothing has been received yet."),
         balance,
         element("table", element("tbody", *rows, total)),
         _list({name: text for name, text in more.items() if text}),
@@ -257,14 +258,14 @@ def _events(document: Document) -> Markup:
     rows = [
         element(
             "tr",
-            element("td", element("time", clock(event["at"], now, seconds=True), datetime=event["at"])),
+            element("td", element("time", clock(event["at"], now, seconds=True, zone=""), datetime=event["at"])),
             element("td", event["level"]),
             element("td", event["text"]),
             class_=f"level-{event['level']}",
         )
         for event in document["events"]
     ]
-    head = element("tr", *(element("th", name, scope="col") for name in ("when", "level", "what")))
+    head = element("tr", *(element("th", name, scope="col") for name in ("UTC", "level", "what")))
     table = element("table", element("thead", head), element("tbody", *rows), class_="events")
     shown = table if rows else element("p", "Nothing has happened yet.")
     return element("section", element("h2", "Last events"), shown, id="events", data_live="")

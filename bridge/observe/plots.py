@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from bridge.observe.markup import Markup, element, join
+from bridge.observe.sentence import duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 WIDTH, HEIGHT, TOP = 300, 72, 4
 BAR_WIDTH, BAR_HEIGHT, BAR_GAP = 600, 22, 6
-SPAN_S = 900.0
+LEAST_SPAN_S, MOST_SPAN_S = 60.0, 900.0
+"""How much time a plot shows: as much as there is, within these."""
 
 
 class Line(NamedTuple):
@@ -29,7 +31,9 @@ def plot(title: str, lines: Sequence[Line], shown: Callable[[float], str]) -> Ma
     known = [value for line in lines for _, value in line.points if value is not None]
     top = max(known, default=0.0)
     said = "; ".join(f"{line.name} {_latest(line, shown)}" for line in lines)
-    drawn = [path for line in lines for path in _paths(line, top or 1.0)]
+    oldest_s = max((ago_s for line in lines for ago_s, _ in line.points), default=0.0)
+    span_s = min(MOST_SPAN_S, max(LEAST_SPAN_S, oldest_s))
+    drawn = [path for line in lines for path in _paths(line, top or 1.0, span_s)]
     axis = element("line", class_="axis", x1=0, x2=WIDTH, y1=HEIGHT, y2=HEIGHT)
     svg = element(
         "svg",
@@ -38,13 +42,13 @@ def plot(title: str, lines: Sequence[Line], shown: Callable[[float], str]) -> Ma
         viewBox=f"0 0 {WIDTH} {HEIGHT + 1}",
         preserveAspectRatio="none",
         role="img",
-        aria_label=f"{title}, the last 15 minutes: {said}; at most {shown(top)}",
+        aria_label=f"{title}, the last {duration(span_s)}: {said}; at most {shown(top)}",
     )
     keys = [
         element("span", element("span", class_=f"key {line.kind}"), f"{line.name} {_latest(line, shown)}")
         for line in lines
     ]
-    most = element("span", f"at most {shown(top)}" if known else "nothing known yet", class_="most")
+    most = element("span", f"{duration(span_s)}, at most {shown(top)}" if known else "nothing known yet", class_="most")
     return element("figure", element("figcaption", element("b", title), most), svg, element("p", *keys, class_="keys"))
 
 
@@ -53,14 +57,14 @@ def _latest(line: Line, shown: Callable[[float], str]) -> str:
     return "unknown" if value is None else shown(value)
 
 
-def _paths(line: Line, top: float) -> list[Markup]:
+def _paths(line: Line, top: float, span_s: float) -> list[Markup]:
     """Return one path for each stretch without a gap."""
     stretches: list[list[str]] = [[]]
     for ago_s, value in line.points:
         if value is None:
             stretches.append([])
             continue
-        x = WIDTH * (1 - min(ago_s, SPAN_S) / SPAN_S)
+        x = WIDTH * (1 - min(ago_s, span_s) / span_s)
         y = HEIGHT - (HEIGHT - TOP) * value / top
         stretches[-1].append(f"{x:.1f},{y:.1f}")
     return [

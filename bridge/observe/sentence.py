@@ -76,7 +76,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / DAY_S:.1f} days"
 
 
-def clock(at: str, now: str, *, seconds: bool = False) -> str:
+def clock(at: str, now: str, *, seconds: bool = False, zone: str = " UTC") -> str:
     """Return the time of day in UTC of a timestamp, with the date where it is not today's."""
     day, time = at[:10], at[11 : 19 if seconds else 16]
-    return f"{time} UTC" if day == now[:10] else f"{day} {time} UTC"
+    return f"{time}{zone}" if day == now[:10] else f"{day} {time}{zone}"

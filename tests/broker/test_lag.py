@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -72,7 +71,7 @@ def test_what_waits_behind_a_blocked_destination_is_shown_and_its_own_figure_van
             this.publish(500)
             wait_figure(this, READY.format("source"), 500 - prefetch)
             wait_figure(this, READY.format("destination"), None)
-            sentence = json.loads(this.bridge.get("/status")[1])["sentence"]
+            sentence = this.bridge.status()["sentence"]
             assert sentence.startswith("destination blocked since ")
             assert sentence.endswith(" UTC: low on memory")
         this.wait_done()
@@ -118,7 +117,7 @@ def test_a_backlog_that_is_worked_off_says_when_it_will_be_empty(
     with this.bridge:
 
         def told() -> bool:
-            sentence = json.loads(this.bridge.get("/status")[1])["sentence"]
+            sentence = this.bridge.status()["sentence"]
             return sentence.startswith("forwarding ") and " waiting, empty in about " in sentence
 
         wait_until(told, "a time to drain", 20, interval_s=0.05)

@@ -44,6 +44,7 @@ PACKAGES = {
     "catatonit": "catatonit",
     "npm": "npm",
     "promtool": "prometheus",
+    "chromium": "chromium",
     "systemd-analyze": "systemd",
 }
 """Programs, and the distribution's package of each."""

@@ -168,6 +168,11 @@ class BridgeProcess:
         samples = (sample for family in families for sample in family.samples)
         return Metrics({(sample.name, frozenset(sample.labels.items())): sample.value for sample in samples})
 
+    def status(self) -> dict[str, Any]:
+        """Return the document of ``/status``."""
+        document: dict[str, Any] = json.loads(self.get("/status")[1])
+        return document
+
     def is_ready(self) -> bool:
         """Whether ``/readyz`` says that it consumes and can publish."""
         return self.get("/readyz")[0] == 200

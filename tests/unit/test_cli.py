@@ -350,3 +350,57 @@ def test_without_its_dependencies_it_says_so_in_one_sentence() -> None:
     (line,) = run.stderr.splitlines()
     assert "is not installed for" in line
     assert "pip install" in line
+
+
+def status_of(url: str, *arguments: str, **environ: str) -> tuple[int, str]:
+    """Run `amqp-bridge status` with no setting but these: its exit code and what it writes."""
+    command = (sys.executable, "-m", "bridge", "status", *(("--url", url) if url else ()), *arguments)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
+    result = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, env={**clean, **environ})
+    return result.returncode, result.stdout + result.stderr
+
+
+def test_status_asks_a_running_bridge_and_needs_no_settings(start_bridge: StartBridge) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        settings = settings_for(listening)
+    bridge = start_bridge(settings)
+    wait_until(lambda: "nothing listens there" in bridge.get("/readyz")[1], "the reason to be known")
+    code, text = status_of(f"http://127.0.0.1:{bridge.http_port}")
+    assert code == 1
+    assert text.startswith("not ready: source not connected since ")
+    assert PASSWORD not in text
+    code, text = status_of("", "--json", BRIDGE_HTTP_PORT=str(bridge.http_port), BRIDGE_HTTP_HOST="127.0.0.1")
+    assert (code, json.loads(text)["source"]["queue"]) == (1, "from")
+    bridge.kill()
+    code, text = status_of(f"http://127.0.0.1:{bridge.http_port}")
+    assert code == 69
+    assert text.startswith("amqp-bridge: no status from http://127.0.0.1:")
+
+
+def test_status_of_a_port_that_nobody_knows_is_wrong_use() -> None:
+    code, text = status_of("", BRIDGE_HTTP_PORT="0")
+    assert (code, "--url" in text) == (64, True)
+
+
+def test_a_signal_ends_a_watch_as_it_ends_other_programs() -> None:
+    command = (sys.executable, "-m", "bridge", "status", "--watch", "--url", "http://127.0.0.1:1")
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as watching:
+        assert watching.stderr is not None
+        assert "no status from" in watching.stderr.readline()
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(30) == 130
+
+
+def test_a_watch_ends_quietly_when_nobody_reads_it_any_more(start_bridge: StartBridge) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        settings = settings_for(listening)
+    bridge = start_bridge(settings)
+    url = f"http://127.0.0.1:{bridge.http_port}"
+    command = (sys.executable, "-m", "bridge", "status", "--watch", "--url", url)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        assert watching.stderr is not None
+        assert "not ready" in watching.stdout.readline()
+        watching.stdout.close()
+        assert watching.wait(30) == 128 + signal.SIGPIPE
+        assert watching.stderr.read() == ""

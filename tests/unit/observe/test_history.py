@@ -114,6 +114,10 @@ def test_what_a_stream_keeps_does_not_wait() -> None:
     assert sample(Books(), backlog, 0.0, NOON_S).waiting is None
 
 
+def test_a_sample_of_just_now_is_too_young_for_a_point() -> None:
+    assert len(points([taken(0.0), taken(5.0), taken(5.5)], SECONDS_BOUNDS)) == 1
+
+
 def test_points_are_per_second_between_neighbours() -> None:
     before, now = taken(0.0, waiting=9), taken(5.0, 50, waiting=4)
     now = now._replace(confirm=(0, 50, *now.confirm[2:]))

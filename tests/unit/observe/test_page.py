@@ -122,7 +122,7 @@ def test_the_books_balance_visibly() -> None:
     assert "The books balance: every message received is accounted for." in text
     assert "poison 3" in text
     books.received += 1
-    assert "1 messages are unaccounted for." in drawn(seen(books)).text
+    assert "The books do not balance. Unaccounted for: 1." in drawn(seen(books)).text
 
 
 def ends(svg: str) -> dict[str, float]:
@@ -143,7 +143,13 @@ def test_a_plot_has_a_gap_where_nothing_is_known() -> None:
     points = [(900.0, 10.0), (600.0, 5.0), (300.0, None), (0.0, 0.0)]
     figure = plot("Waiting", [Line("messages", points, "waiting")], number)
     assert re.findall(r' d="([^"]*)"', figure) == ["M0.0,4.0 L100.0,38.0", f"M{WIDTH:.1f},72.0 L{WIDTH:.1f},72.0"]
-    assert 'aria-label="Waiting, the last 15 minutes: messages 0; at most 10"' in figure
+    assert 'aria-label="Waiting, the last 15 min: messages 0; at most 10"' in figure
+
+
+def test_the_plot_of_a_young_process_shows_the_time_that_there_is() -> None:
+    figure = plot("Waiting", [Line("messages", [(120.0, 1.0), (60.0, 1.0), (0.0, 1.0)], "waiting")], number)
+    assert re.findall(r' d="([^"]*)"', figure) == ["M0.0,4.0 L150.0,4.0 L300.0,4.0"]
+    assert "2 min, at most 1" in figure
 
 
 def test_a_plot_of_what_is_not_known_says_so() -> None:

@@ -1,0 +1,274 @@
+"""The status document in a terminal: `amqp-bridge status`, plain lines or, on a terminal, live with rich.
+
+It asks a running bridge over HTTP and needs none of its settings. What it is sent is text of others, a broker's or
+whoever listens on that port: nothing of it is obeyed by the terminal (see `text`).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import urllib.error
+import urllib.request
+from http.client import HTTPException
+from typing import TYPE_CHECKING, Any
+
+from bridge.errors import BridgeError
+from bridge.observe.document import VERSION
+from bridge.observe.sentence import clock, duration, number
+from bridge.observe.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from rich.console import RenderableType
+
+    from bridge.observe.document import Document
+
+TIMEOUT_S = 5.0
+EVERY_S = 1.0
+"""How often `--watch` asks."""
+LARGEST_BYTES = 4 << 20
+SHOWN_EVENTS = 10
+READY, NOT_READY, UNREACHABLE = 0, 1, 69
+"""Exit codes; 69 is EX_UNAVAILABLE."""
+UNKNOWN = "unknown"
+
+
+class NoStatusError(BridgeError):
+    """No status can be had from there; says why."""
+
+
+def default_url(environ: Mapping[str, str]) -> str:
+    """Return where the bridge of this environment listens, as seen from the same host.
+
+    Raises `NoStatusError` where its port is chosen by the system.
+    """
+    host = environ.get("BRIDGE_HTTP_HOST", "").strip().removeprefix("[").removesuffix("]")
+    port = environ.get("BRIDGE_HTTP_PORT", "").strip() or "8080"
+    if port == "0":
+        raise NoStatusError("BRIDGE_HTTP_PORT is 0, so the port is in the bridge's first log line; give it with --url")
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - it is compared
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def fetch(url: str) -> Document:
+    """Return the document of the bridge at a URL. Raises `NoStatusError`."""
+    shown = printable(url)
+    if not url.startswith(("http://", "https://")):
+        raise NoStatusError(f"{shown} is no HTTP address; expected such as http://127.0.0.1:8080")
+    address = url if url.rstrip("/").endswith("/status") else f"{url.rstrip('/')}/status"
+    try:
+        with urllib.request.urlopen(address, timeout=TIMEOUT_S) as answer:  # noqa: S310 - http or https, seen above
+            document = json.loads(answer.read(LARGEST_BYTES))
+    except (OSError, HTTPException, ValueError) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise NoStatusError(f"no status from {shown}: {printable(str(reason))}; does the bridge run there?") from error
+    if not isinstance(document, dict) or "sentence" not in document:
+        raise NoStatusError(f"no status from {shown}: another service answers there")
+    if document.get("version") != VERSION:
+        theirs = printable(str(document.get("version")))
+        raise NoStatusError(f"the bridge at {shown} has a status of version {theirs}, and this program reads {VERSION}")
+    cleaned: Document = _printable(document)
+    return cleaned
+
+
+def _printable(value: Any) -> Any:  # noqa: ANN401 - what JSON holds
+    match value:
+        case str():
+            return printable(value)
+        case dict():
+            return {printable(key): _printable(entry) for key, entry in value.items()}
+        case list():
+            return [_printable(entry) for entry in value]
+        case _:
+            return value
+
+
+def status(url: str, *, watch: bool, in_json: bool, write: Callable[[str], object], live: bool) -> int:
+    """Show the status; return the exit code of the last answer. `live` redraws, which needs rich."""
+    show = _json if in_json else _plain
+    if not watch:
+        return _once(url, show, write)
+    if live and not in_json:
+        try:
+            return _live(url)
+        except ModuleNotFoundError as error:
+            if error.name != "rich":
+                raise
+            sys.stderr.write(
+                "amqp-bridge: a live view needs rich (pip install 'amqp-bridge[terminal]'); plain lines:\n"
+            )
+    while True:
+        _once(url, _json_line if in_json else _line, write)
+        time.sleep(EVERY_S)
+
+
+def _once(url: str, show: Callable[[Document], str], write: Callable[[str], object]) -> int:
+    try:
+        document = fetch(url)
+    except NoStatusError as error:
+        sys.stderr.write(f"amqp-bridge: {error}\n")
+        return UNREACHABLE
+    write(f"{show(document)}\n")
+    return READY if document["readiness"]["ready"] else NOT_READY
+
+
+# --- Text ------------------------------------------------------------------------------------------------
+
+
+def _json(document: Document) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False)
+
+
+def _json_line(document: Document) -> str:
+    return json.dumps(document, ensure_ascii=False)
+
+
+def _line(document: Document) -> str:
+    return f"{document['bridge']['now'][11:19]} {word(document)}: {document['sentence']}"
+
+
+def _plain(document: Document) -> str:
+    rows = list(facts(document))
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{word(document)}: {document['sentence']}", ""]
+    lines += [f"{name:{width}}  {text}" for name, text in rows]
+    events = document["events"][:SHOWN_EVENTS]
+    lines += [
+        "",
+        "last events (UTC)",
+        *(f"  {_when(event, document)} {event['level']:8} {event['text']}" for event in events),
+    ]
+    return "\n".join(lines)
+
+
+def word(document: Document) -> str:
+    """Return the state in a word."""
+    readiness = document["readiness"]
+    if not readiness["ready"]:
+        return "not ready"
+    return "degraded" if readiness["degraded"] else "ready"
+
+
+def _when(event: Mapping[str, str], document: Document) -> str:
+    return clock(event["at"], document["bridge"]["now"], seconds=True, zone="")
+
+
+def facts(document: Document) -> Iterator[tuple[str, str]]:
+    """Yield what there is to know, by name."""
+    now, books = document["bridge"]["now"], document["books"]
+    window, consumer = document["window"], document["consumer"]
+    for name in ("source", "destination"):
+        yield name, _side(document[name], document["backlog"][name], now)
+    pace = ", ".join(f"{_rate(rate['forwarded'])} over {span}" for span, rate in document["rates"].items())
+    yield "forwarded/s", pace
+    confirm = document["latency"]["1m"]["confirm_s"]
+    yield "confirm, 1m", ", ".join(f"{name} {_seconds(value)}" for name, value in confirm.items())
+    yield "received", f"{books['received']:,}"
+    yield (
+        "  =",
+        f"forwarded {books['forwarded']:,} + suppressed {books['suppressed']:,} + quarantined "
+        f"{sum(books['quarantined'].values()):,} + requeued {sum(books['requeued'].values()):,} + stale "
+        f"{sum(books['stale'].values()):,} + in flight {sum(books['in_flight'].values()):,}"
+        + (f" (unaccounted for: {books['imbalance']:,})" if books["imbalance"] else ""),
+    )
+    yield "duplicates", f"{books['duplicates_possible']:,} possible"
+    yield "in flight", f"{window['held']:,} held, {window['published']:,} published, {window['bytes']:,} bytes"
+    consuming = "consuming" if consumer["consuming"] else "not consuming"
+    yield "consumer", f"{consuming}, {consumer['state']}, {consumer['prefetch_in_use']:,} of {consumer['prefetch']:,}"
+    yield "up", f"{duration(document['bridge']['uptime_s'])}, version {document['bridge']['version']}"
+
+
+def _side(side: Document, backlog: Document, now: str) -> str:
+    where = f"exchange {side['exchange']}" if side.get("exchange") else side["queue"]
+    since = f" since {clock(side['since'], now)}" if side["since"] else ""
+    parts = [f"{where}, {side['state']}{since}"]
+    if side["reason"]:
+        parts.append(side["reason"])
+    if side.get("blocked"):
+        parts.append(f"blocked since {clock(side['blocked_since'], now)}: {side['blocked_reason']}")
+    for key, what in (("messages_ready", "waiting"), ("messages_kept", "kept")):
+        if backlog.get(key) is not None:
+            parts.append(f"{number(backlog[key])} {what}")
+    if side["last_end"] is not None:
+        parts.append(f"generation {side['generation']}, the last ended by {side['last_end']['reason']}")
+    return "; ".join(parts)
+
+
+def _rate(value: float | None) -> str:
+    return UNKNOWN if value is None else number(value)
+
+
+def _seconds(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value * 1000:.3g} ms"
+
+
+# --- With rich -------------------------------------------------------------------------------------------
+
+
+def _live(url: str) -> int:
+    """Redraw until the signal that ends it."""
+    from rich.live import Live  # noqa: PLC0415 - an extra of the package
+
+    with Live(auto_refresh=False, screen=True) as view:
+        while True:
+            try:
+                drawn = drawing(fetch(url))
+            except NoStatusError as error:
+                drawn = unreachable(str(error))
+            view.update(drawn, refresh=True)
+            time.sleep(EVERY_S)
+
+
+COLOURS = {"ready": "green", "degraded": "yellow", "not ready": "red", "warning": "yellow", "error": "red"}
+
+
+def drawing(document: Document) -> RenderableType:
+    """Return what rich draws of a document; its text is text and no markup."""
+    from rich.console import Group  # noqa: PLC0415
+    from rich.panel import Panel  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    state = word(document)
+    table = Table.grid(padding=(0, 2))
+    for name, text in facts(document):
+        table.add_row(Text(name, style="dim"), Text(text))
+    waiting = [point["waiting"] for point in document["history"]]
+    table.add_row(Text("waiting, 15m", style="dim"), Text(sparkline(waiting)))
+    forwarded = [point["forwarded"] for point in document["history"]]
+    table.add_row(Text("forwarded/s, 15m", style="dim"), Text(sparkline(forwarded)))
+    events = Table.grid(padding=(0, 2))
+    for event in document["events"][:SHOWN_EVENTS]:
+        level = event["level"]
+        events.add_row(
+            Text(_when(event, document), style="dim"), Text(level, style=COLOURS.get(level, "")), Text(event["text"])
+        )
+    title = f"{document['source']['queue']}, {document['bridge']['now'][11:19]} UTC"
+    return Group(
+        Panel(Text(document["sentence"], style="bold"), title=Text(f"{state}: {title}"), border_style=COLOURS[state]),
+        table,
+        Text("\nlast events (UTC)", style="bold"),
+        events,
+    )
+
+
+def unreachable(text: str) -> RenderableType:
+    """Return what rich draws while no status is to be had."""
+    from rich.panel import Panel  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    return Panel(Text(text), title="unreachable", border_style="red")
+
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+SPARKS = 60
+
+
+def sparkline(values: list[float | None]) -> str:
+    """Return the last values as a line of blocks, a space where one is not known."""
+    shown = values[-SPARKS:]
+    top = max((value for value in shown if value is not None), default=0.0) or 1.0
+    return "".join(" " if v is None else BLOCKS[min(len(BLOCKS) - 1, int(v / top * len(BLOCKS)))] for v in shown)
