@@ -53,8 +53,8 @@ def assemble(
     memory = Memory(enabled=settings.deduplication == "message-id")
     window = Window(window_limits(settings, limits), settings.target, books, memory, chance)
     relay = Relay(window, plan(settings, limits), chance)
-    pump = Pump(relay)
     changed = asyncio.Event()
+    pump = Pump(relay, changed.set)
     source, destination = (
         Keeper(
             books=books,

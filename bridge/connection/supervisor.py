@@ -34,8 +34,10 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.05
 """How often time is let pass in the relay."""
+REST_S = 5.0
+"""How long an idle bridge rests at most, so that what has no time of its own waits no longer."""
 STANDSTILL_S = 1.0
-"""After a longer pause it was the bridge that stood still (SIGSTOP, a machine that was suspended): what came
+"""After a longer pause the bridge has rested, or it stood still (SIGSTOP, a machine that was suspended): what came
 meanwhile is read first, before anybody is blamed for silence. The confirms among it prevent duplicates."""
 
 
@@ -112,14 +114,20 @@ class Supervisor:
         """Let time pass in the relay, and do what follows."""
         loop = asyncio.get_running_loop()
         now_s = loop.time()
+        pause_s = TICK_S
         while not self._stopped.is_set():
             before_s = now_s
+            if pause_s > TICK_S:
+                self._pump.rest()
             with suppress(TimeoutError):
-                async with asyncio.timeout(TICK_S):
+                async with asyncio.timeout(pause_s):
                     await self._changed.wait()
             self._changed.clear()
+            self._pump.attend()
             now_s = loop.time()
+            pause_s = TICK_S
             if now_s - before_s > STANDSTILL_S:
+                # It has rested, or stood still: which of both does not matter.
                 continue
             self.relay.tick(now_s, time.time())
             self._pump.run(now_s)
@@ -128,6 +136,13 @@ class Supervisor:
                 if tap is not None:
                     tap.tick(now_s)
             self._reporter.tell(self._source.told_generation)
+            pause_s = self._pause_s(now_s)
+
+    def _pause_s(self, now_s: float) -> float:
+        """Return for how long nothing is due, unless something comes: `wake` ends it, and so does the pump."""
+        taps = [tap for tap in (self._pump.source, self._pump.destination) if tap is not None]
+        due_s = min(self.relay.steering.quiet_until_s, *(tap.due_s for tap in taps), now_s + REST_S)
+        return max(TICK_S, due_s - now_s - TICK_S)
 
     def _decide(self, now_s: float) -> None:
         destination = self._pump.destination

@@ -15,6 +15,7 @@ import logging
 import sys
 from contextlib import suppress
 from fcntl import ioctl
+from math import inf
 from termios import TIOCOUTQ
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -179,6 +180,13 @@ class Tap(asyncio.StreamReaderProtocol):
             self._received_s = self._clock()
             self.transport.resume_reading()
 
+    @property
+    def due_s(self) -> float:
+        """When `tick` has something to do, if nothing comes before."""
+        if self.paused:
+            return self._fed_s + self._feed_every_s
+        return self._received_s + DEAD_AFTER_HEARTBEATS * self._heartbeat_s if self._heartbeat_s else inf
+
     def tick(self, now_s: float) -> None:
         """Watch the peer: end the generation when it has been silent for too long."""
         if self.paused:
@@ -201,8 +209,11 @@ class Tap(asyncio.StreamReaderProtocol):
 class Pump:
     """Carries what the relay has to say to the two sockets."""
 
-    def __init__(self, relay: Relay) -> None:
+    def __init__(self, relay: Relay, wake: Callable[[], None] = lambda: None) -> None:
+        """`wake` is called when something moves after `rest`."""
         self._relay = relay
+        self._wake = wake
+        self._resting = False
         self.source: Tap | None = None
         self.destination: Tap | None = None
         """The sockets of the generations that are open."""
@@ -214,6 +225,14 @@ class Pump:
         else:
             self.destination = tap
 
+    def rest(self) -> None:
+        """Nobody looks at the relay for a while: wake whoever does when something moves."""
+        self._resting = True
+
+    def attend(self) -> None:
+        """Somebody looks again."""
+        self._resting = False
+
     def run(self, now_s: float) -> None:
         """Write what is to be written, as long as the sockets take it; pause or resume the source."""
         relay, source, destination = self._relay, self.source, self.destination
@@ -224,6 +243,9 @@ class Pump:
             if frames := relay.source.data_to_send():
                 source.write(frames)
             source.pause(pause=relay.paused)
+        if self._resting:
+            self._resting = False
+            self._wake()
 
 
 class _Reader(asyncio.StreamReader):

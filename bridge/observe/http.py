@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import selectors
 import socket
 import sys
 import threading
@@ -47,7 +48,6 @@ MAX_CLIENTS = 16
 """Connections at a time. One more ends the oldest: who only occupies connections cannot keep the probes out."""
 PASSING_ERRNOS = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, socket.EAI_AGAIN}
 """Another process may be about to end, an interface to get its address, a name server to answer."""
-SHUTDOWN_POLL_S = 0.1
 
 Snapshot = tuple["Books", "Status"]
 
@@ -98,9 +98,7 @@ class Endpoint:
                 raise NotYetError([problem]) from None
             raise ConfigurationError([problem]) from None
         self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(SHUTDOWN_POLL_S,), name="http", daemon=True
-        )
+        self._thread = threading.Thread(target=self._server.serve_until_ended, name="http", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -110,7 +108,8 @@ class Endpoint:
     def __exit__(self, *_: object) -> None:
         if self._sampling is not None:
             self._sampling.cancel()
-        self._server.shutdown()
+        self._server.end()
+        self._thread.join()
         self._server.server_close()
 
     def _see(self) -> Seen:
@@ -196,6 +195,8 @@ class _Server(ThreadingMixIn, TCPServer):
     block_on_close = False
     allow_reuse_address = True
     request_queue_size = 64
+    timeout = 0.0
+    """Of `handle_request`, which is called when there is one."""
 
     def __init__(self, host: str, port: int, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -203,7 +204,28 @@ class _Server(ThreadingMixIn, TCPServer):
         self._clients: dict[socket.socket, None] = {}
         """The open connections, the oldest first."""
         self._lock = threading.Lock()
+        self._ending, self._end = socket.socketpair()
         super().__init__((host, port), _Handler)
+
+    def serve_until_ended(self) -> None:
+        """Serve, and sleep in between: `serve_forever` looks up ten times a second to see whether it is to end."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self, selectors.EVENT_READ)
+            selector.register(self._ending, selectors.EVENT_READ)
+            while True:
+                if any(key.fileobj is self._ending for key, _ in selector.select()):
+                    return
+                self.handle_request()
+
+    def end(self) -> None:
+        """Have it end; may be called on any thread."""
+        self._end.close()
+
+    def server_close(self) -> None:
+        """Free the port."""
+        super().server_close()
+        self._ending.close()
+        self._end.close()
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - socketserver's signature
         with self._lock:

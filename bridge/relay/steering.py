@@ -11,6 +11,7 @@ What it does not do: settle deliveries, which is `window`'s; encode and connect,
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
 from typing import TYPE_CHECKING
 
 from bridge.amqp.content import stream_offset
@@ -287,6 +288,21 @@ class Steering:
         if (ending := self._ending(now_s, unsent_bytes)) is not None or not self._source.opened or self._source.asking:
             return ending
         return self._ask(now_s)
+
+    @property
+    def quiet_until_s(self) -> float:
+        """Until when there is nothing to decide unless something comes; to be asked after `decide`. -inf for now.
+
+        Nothing is in flight, and the bridge either consumes or has no source. All else has times of its own.
+        """
+        window, source = self.window, self._source
+        idle = not (window.in_flight or window.publishing or window.trouble.refusals or source.asking)
+        if not idle or self.state not in {State.PROBING, State.RUNNING}:
+            return -inf
+        if not source.opened:
+            return inf
+        settled = window.destination_ready and not window.trouble.lasts and not source.replaces
+        return self.watchdog.question_due_s if settled and self.consumer is Consumer.ON else -inf
 
     def _ending(self, now_s: float, unsent_bytes: int) -> EndGeneration | None:
         """Return the generation that must end, if one must."""

@@ -47,6 +47,11 @@ class Lasting:
             self._what, self._since_s = what, now_s
         return 0.0 if what is None else now_s - self._since_s
 
+    @property
+    def since_s(self) -> float | None:
+        """Since when it has been what it is; None for nothing to wait for."""
+        return None if self._what is None else self._since_s
+
 
 class Watched(Protocol):
     """What the watchdog looks at: the steering."""
@@ -162,6 +167,14 @@ class Watchdog:
         expected = watched.expects_deliveries and not watched.stream
         silence_s = self._silence.observe(watched.received if expected else None, now_s)
         return silence_s >= self._ask_every_s and now_s >= self._ask_at_s
+
+    @property
+    def question_due_s(self) -> float:
+        """When the queue will be due to be asked, if nothing comes; `question_due` has been called before."""
+        since_s = self._silence.since_s
+        if self._watched.stream or since_s is None:
+            return inf
+        return max(since_s + self._ask_every_s, self._ask_at_s)
 
     def answered(self, found: QueueState | None, now_s: float) -> Ending | None:
         """Take what the queue answered, None where it did not: return why the generation must end now, if it must."""

@@ -59,6 +59,8 @@ def test_forwards_as_nobody_on_a_read_only_root_without_capabilities(node: Node)
         assert status["Name"] == "amqp-bridge"
         assert "Read-only file system" in container.exec("touch", "/opt/amqp-bridge/x").stderr
         assert container.exec("/bin/sh", "-c", "command -v pip pip3 gcc cc make").stdout == ""
+        assert container.exec("amqp-bridge", "status").stdout.startswith("ready: ")
+        assert container.exec("/opt/amqp-bridge/bin/python3", "-c", "import rich").stderr == "", "for --watch"
     assert drain_and_audit(node.url, "destination", MESSAGES).is_perfect
 
 

@@ -190,11 +190,15 @@ class Process:
         self.gone = False
         self._consumers = 0
         self._paused = False
+        self._happened = self._happened_before = 0
+        """How often something has happened that wakes the supervisor, by now and by the last tick."""
+        self._quiet_until_s = 0.0
 
     # --- Connecting --------------------------------------------------------------------------------------
 
     def connect_source(self, now_s: float) -> None:
         """A connection to the source begins, but for a process that has just left."""
+        self._happened += 1
         if self.gone:
             return
         link = self._source_broker.connect(self, self.setup.source_frame_max)
@@ -203,6 +207,7 @@ class Process:
 
     def connect_destination(self, now_s: float) -> None:
         """A connection to the destination begins, but for a process that has just left."""
+        self._happened += 1
         if self.gone:
             return
         link = self._destination_broker.connect(self.setup.destination_frame_max)
@@ -221,6 +226,7 @@ class Process:
 
     def read(self, session: Session, size: int, now_s: float) -> None:
         """A chunk has come, or the end."""
+        self._happened += 1
         pipe = session.link.to_bridge
         data = pipe.read(size)
         if data:
@@ -261,6 +267,7 @@ class Process:
 
     def end(self, session: Session, now_s: float, *, polite: bool) -> None:
         """The session's generation ends; the other side's broker learns of it in its own time."""
+        self._happened += 1
         if session.ended:
             return
         session.ended = True
@@ -286,6 +293,7 @@ class Process:
 
     def steer(self, session: Session, now_s: float) -> None:
         """Take the next step of the control plane, if its time has come."""
+        self._happened += 1
         if session.ended:
             return
         if session.step == "opening" and session.answered(OPEN_OK) is not None:
@@ -309,15 +317,17 @@ class Process:
         (consumers,) = [c.consumers for c in self._source_broker.connections if c.link is session.link]
         return max(consumers.values()) == 1 < limits.prefetch and limits.max_in_flight_bytes >= ROOMY_BYTES
 
-    def _decide(self, now_s: float) -> None:
-        """Do what the steering wants, until it wants nothing more or an answer is to come."""
+    def _decide(self, now_s: float) -> bool:
+        """Do what the steering wants, until it wants nothing more; return whether it wanted something."""
+        acted = False
         while True:
             action = self.relay.decide(now_s)
             if action == Stop():
                 self.witness.give_up_published()
             self.pump(now_s)
             if action is None:
-                break
+                return acted
+            acted = True
             self._do(action, now_s)
 
     def _do(self, action: Action, now_s: float) -> None:
@@ -387,10 +397,13 @@ class Process:
             self.steering.quarantine_opened()
 
     def tick(self, now_s: float) -> None:
-        """Let time pass, as the supervisor does."""
+        """Let time pass, as the supervisor does; which does not look where nothing is due unless something happens."""
+        rests = self._happened == self._happened_before and now_s < self._quiet_until_s
         self.relay.tick(now_s, UNIX_S + now_s)
         self.pump(now_s)
-        self._decide(now_s)
+        acted = self._decide(now_s)
+        assert not (rests and acted), "something was due while the bridge would have rested"
+        self._happened_before, self._quiet_until_s = self._happened, self.steering.quiet_until_s
         source = self.source
         waits = source is not None and source.opened and source.step != "idle"
         if source is not None and waits and now_s - source.asked_s > CONTROL_TIMEOUT_S:
@@ -426,6 +439,7 @@ class Process:
 
     def stop(self, now_s: float) -> None:
         """SIGTERM."""
+        self._happened += 1
         self.relay.stop(now_s)
         self.pump(now_s)
 

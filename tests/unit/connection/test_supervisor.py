@@ -18,6 +18,7 @@ from pamqp.heartbeat import Heartbeat
 
 from bridge.connection.limits import DEFAULT, TimeLimits
 from bridge.connection.session import SourceSession
+from bridge.connection.supervisor import TICK_S
 from bridge.connection.tap import TapFactory
 from bridge.relay.backoff import Backoff
 from tests.support.scripted import (
@@ -449,6 +450,29 @@ def test_a_bridge_that_stood_still_reads_what_came_before_it_blames_a_peer_for_s
                     assert side.generations_ended == {}
 
     asyncio.run(run())
+
+
+@on_both_loops
+async def test_an_idle_bridge_rests_and_is_awake_at_once_when_a_message_comes() -> None:
+    async with ScriptedBroker() as source, ScriptedBroker() as destination, bridge(source, destination) as running:
+        peer = await source.consumed()
+        rests: list[float] = []
+        pause_s = running._pause_s
+
+        def noted(now_s: float) -> float:
+            rests.append(pause_s(now_s))
+            return rests[-1]
+
+        running._pause_s = noted  # type: ignore[method-assign]
+        running._changed.set()
+        await eventually(lambda: rests and rests[-1] > 1.0, "a rest")
+        rested = len(rests)
+        destination.published = keep
+        peer.deliver(b"one")
+        await eventually(lambda: len(rests) > rested and rests[-1] == TICK_S, "the end of the rest")
+        assert running.books.published == 1
+        confirm(destination.peer, 1)
+        await eventually(lambda: running.books.forwarded == 1 and rests[-1] > 1.0, "another rest")
 
 
 @on_both_loops

@@ -7,7 +7,8 @@ import socket
 import struct
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from math import inf
+from typing import TYPE_CHECKING, Any, cast
 
 import aio_pika
 import aiormq
@@ -23,12 +24,14 @@ from bridge.amqp.cutter import Cutter
 from bridge.amqp.events import Blocked, Close, Confirm, Deliveries, Event, Unblocked
 from bridge.amqp.frames import HEARTBEAT_FRAME
 from bridge.connection.link import TappedConnection
-from bridge.connection.tap import HEARTBEAT_FEED_S, Tap, TapFactory
+from bridge.connection.tap import HEARTBEAT_FEED_S, Pump, Tap, TapFactory
 from tests.support import frames
 from tests.support.scripted import ScriptedBroker, bridge, eventually, keep, on_both_loops
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    from bridge.relay.relay import Relay
 
 
 class RecordingSide:
@@ -341,6 +344,35 @@ async def test_a_silent_peer_is_dead_after_two_and_a_half_heartbeats_and_never_w
     tap.tick(now_s + 26.0)
     assert [reason for reason, _ in side.ends] == ["heartbeat"]
     assert transport.done == ["abort"]
+
+
+async def test_it_says_when_it_is_to_look_at_the_peer() -> None:
+    tap, side, _, _ = connected()
+    assert tap.due_s == inf, "without a heartbeat"
+    tap.agree(10.0)
+    due_s = tap.due_s
+    tap.tick(due_s)
+    assert side.ends == []
+    tap.pause(pause=True)
+    assert tap.due_s <= asyncio.get_running_loop().time() + 1.0, "aiormq is to be fed"
+    tap.pause(pause=False)
+    tap.tick(tap.due_s + 0.001)
+    assert [reason for reason, _ in side.ends] == ["heartbeat"]
+
+
+def test_a_pump_wakes_who_rests_once_when_something_moves() -> None:
+    woken: list[None] = []
+    pump = Pump(cast("Relay", None), lambda: woken.append(None))
+    pump.run(0.0)
+    assert woken == [], "nobody rests"
+    pump.rest()
+    pump.run(0.0)
+    pump.run(0.0)
+    assert woken == [None]
+    pump.rest()
+    pump.attend()
+    pump.run(0.0)
+    assert woken == [None]
 
 
 async def test_a_paused_tap_is_not_dead_and_feeds_aiormq_a_heartbeat_a_second() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 
 from bridge.relay.consumer import Consumer
@@ -12,7 +14,7 @@ from bridge.relay.watchdog import ASK_EVERY_S
 from bridge.window.window import WindowLimits
 from tests.support import frames
 from tests.support.frames import confirm, deliver
-from tests.support.relay_scene import EMPTY_QUEUE, Bridge, M, ack, cancel, condemned, publish
+from tests.support.relay_scene import EMPTY_QUEUE, STREAM, Bridge, M, ack, cancel, condemned, publish
 
 # --- Consuming -----------------------------------------------------------------------------------------------
 
@@ -319,3 +321,67 @@ def test_giving_back_while_consuming_begins_cancels_when_it_has_begun() -> None:
     assert bridge.to_source() == cancel("ct")
     bridge.source(frames.CANCEL_OK)
     assert bridge.steering.state is State.PROBING
+
+
+# --- Rest ----------------------------------------------------------------------------------------------------
+
+
+def quiet_s(bridge: Bridge) -> float:
+    """For how long nothing is due."""
+    assert bridge.relay.decide(bridge.now_s) is None
+    return bridge.steering.quiet_until_s - bridge.now_s
+
+
+def test_an_idle_bridge_rests_until_its_queue_is_to_be_asked() -> None:
+    bridge = Bridge()
+    assert quiet_s(bridge) == ASK_EVERY_S
+    bridge.now_s += 10.0
+    assert quiet_s(bridge) == ASK_EVERY_S - 10.0
+    bridge.now_s += 5.0
+    assert bridge.relay.decide(bridge.now_s) == AskQueue()
+    assert bridge.steering.quiet_until_s == -inf, "an answer is awaited"
+    bridge.steering.queue_answered(EMPTY_QUEUE, bridge.now_s)
+    assert quiet_s(bridge) == ASK_EVERY_S
+
+
+def test_a_stream_is_not_asked_so_that_nothing_is_due() -> None:
+    assert quiet_s(Bridge(facts=STREAM)) == inf
+
+
+def test_while_something_is_in_flight_there_is_no_rest() -> None:
+    bridge = Bridge()
+    bridge.source(deliver(1, M))
+    assert quiet_s(bridge) == -inf, "held"
+    bridge.to_destination()
+    assert quiet_s(bridge) == -inf, "published"
+    bridge.destination(confirm(1))
+    assert quiet_s(bridge) == ASK_EVERY_S
+
+
+def test_orphans_leave_no_rest() -> None:
+    bridge = Bridge()
+    bridge.source(deliver(1, M))
+    bridge.to_destination()
+    bridge.relay.source.lost(bridge.now_s)
+    assert quiet_s(bridge) == -inf
+    bridge.destination(confirm(1))
+    assert quiet_s(bridge) == inf, "until a source is there"
+
+
+def test_what_the_destination_does_not_accept_leaves_no_rest() -> None:
+    bridge = Bridge()
+    bridge.destination(frames.BLOCKED)
+    assert quiet_s(bridge) == -inf
+    bridge.destination(frames.UNBLOCKED)
+    bridge.wait(0.0)
+    assert quiet_s(bridge) == ASK_EVERY_S
+    bridge.source(deliver(1, M))
+    bridge.to_destination()
+    bridge.destination(confirm(1, accepted=False))
+    assert quiet_s(bridge) == -inf
+
+
+def test_a_bridge_that_stops_does_not_rest() -> None:
+    bridge = Bridge()
+    bridge.stop()
+    assert bridge.steering.quiet_until_s == -inf

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 from struct import pack
+
+import pytest
 
 from bridge.relay.queue import QueueFacts, QueueState
 from bridge.relay.watchdog import ASK_EVERY_S, PATIENCE_BESIDE_OTHERS_S, Watchdog
@@ -371,3 +374,16 @@ def test_a_queue_that_may_not_deliver_is_not_asked() -> None:
     scene.source(deliver(2, M))
     scene.watch(10 * ASK_EVERY_S)
     assert scene.look(STUCK_QUEUE) == "not due", "the prefetch is used up"
+
+
+def test_it_says_when_a_queue_that_delivers_nothing_is_to_be_asked() -> None:
+    scene = Scene()
+    assert scene.watchdog.question_due_s == inf, "it has not begun to look"
+    scene.watch(0.05)
+    due_s = scene.watchdog.question_due_s
+    assert due_s == pytest.approx(scene.now_s + ASK_EVERY_S)
+    assert not scene.watchdog.question_due(due_s - 0.001)
+    assert scene.watchdog.question_due(due_s)
+    scene.watchdog.answered(EMPTY_QUEUE, due_s)
+    assert scene.watchdog.question_due_s == due_s + ASK_EVERY_S
+    assert Scene(facts=STREAM).watchdog.question_due_s == inf
