@@ -23,9 +23,10 @@ from bridge.errors import MalformedFrameError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+BODY_SIZE_AT = 11
 FLAGS_AT = 19
 PROPERTIES_AT = 21
-"""Offsets in a header frame: its property flags, and the first property."""
+"""Offsets in a header frame: the size of the body, the property flags, and the first property."""
 
 CONTENT_TYPE, CONTENT_ENCODING, HEADERS, DELIVERY_MODE, PRIORITY, CORRELATION_ID, REPLY_TO = (
     1 << bit for bit in range(15, 8, -1)
@@ -377,6 +378,11 @@ def header_frame_size(content: bytes) -> int:
     """Return the size of the content's header frame in bytes, to be held against a `frame_max`: it cannot be cut."""
     size: int = _u32.unpack_from(content, 3)[0]
     return FRAME_OVERHEAD + size
+
+
+def body_size(content: bytes) -> int:
+    """Return the size of the body in bytes, as the header frame announces it."""
+    return int.from_bytes(content[BODY_SIZE_AT:FLAGS_AT], "big")
 
 
 def header_frame(content: bytes) -> bytes:

@@ -11,8 +11,9 @@ of times, so the work is linear. How a frame is made up is in `frames`, and what
 from __future__ import annotations
 
 import struct
-from collections import deque
+from io import BytesIO
 from struct import Struct
+from typing import TYPE_CHECKING
 
 from bridge.amqp.content import FRAME_OVERHEAD, PERSISTENT, PROPERTIES_AT, UNSEEN_MASK, ContentPreparer
 from bridge.amqp.events import (
@@ -46,7 +47,11 @@ from bridge.amqp.frames import (
     HEARTBEAT,
     METHOD,
 )
+from bridge.amqp.pieces import LARGE_BYTES
 from bridge.errors import MalformedFrameError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # Not imported from `frames`: CPython 3.11 calls a method of an imported name through a bound object, and that costs the
 # cutting of a message 6 to 9 %.
@@ -69,7 +74,10 @@ _MESSAGE_ENDS_SHORT = 21
 class _Assembly:
     """A content of which some frames have not come yet."""
 
-    __slots__ = ("body_left", "body_size", "channel", "dropped", "frames", "header", "method")
+    __slots__ = (
+        *("add_piece", "body_left", "body_size", "buffer", "channel"),
+        *("delivery_count", "dropped", "frames", "header", "method", "unfit_bytes"),
+    )
 
     def __init__(self, channel: int, method: bytes, *, dropped: bool) -> None:
         self.channel = channel
@@ -78,11 +86,23 @@ class _Assembly:
         self.body_size = 0
         self.body_left = 0
         self.dropped = dropped
-        self.frames: deque[bytes] = deque(maxlen=0 if dropped else None)
+        self.frames: list[bytes] = []
+        self.add_piece: Callable[[bytes], object] = _ignore if dropped else self.frames.append
+        """Takes what has come next of the body's frames."""
+        self.buffer: BytesIO | None = None
+        """Header and body so far, of a large content."""
+        self.delivery_count = 0
+        """As the header of a large content has it."""
+        self.unfit_bytes = 0
+        """Size of a body that memory has no room for."""
 
     @property
     def complete(self) -> bool:
         return bool(self.header) and self.body_left == 0
+
+    @property
+    def is_return(self) -> bool:
+        return bool(_method_id.unpack_from(self.method, 7)[0] == BASIC_RETURN)
 
     def begin(self, header: bytes) -> None:
         """Its header frame has come."""
@@ -90,17 +110,41 @@ class _Assembly:
         _, _, _, self.body_size, _ = _content_head.unpack_from(header)
         self.body_left = self.body_size
 
+    def collect(self, header: bytes, delivery_count: int) -> None:
+        """Collect a large content in one buffer, which grows in its place: joined in the end, it would be there twice.
+
+        CPython's `BytesIO` hands its buffer over uncopied, and the C library moves one of this size by its pages.
+        """
+        self.delivery_count = delivery_count
+        self.buffer = BytesIO()
+        self.buffer.write(header)
+        self.add_piece = self._grow
+
+    def _grow(self, piece: bytes) -> None:
+        assert self.buffer is not None  # noqa: S101 - `collect` has made it
+        try:
+            self.buffer.write(piece)
+        except MemoryError:
+            # The rest goes by unread, and what comes after it on this connection is cut as ever.
+            self.buffer = None
+            self.dropped, self.unfit_bytes = True, self.body_size
+            self.ignore_body()
+
+    def ignore_body(self) -> None:
+        """Keep no more than the header."""
+        self.add_piece = _ignore
+
     def add_body(self, frame: bytes, size: int) -> None:
         """A body frame with so many bytes of payload has begun; `frame` is what has come of it."""
         self.body_left -= size
         if self.body_left < 0:
             message = f"a body with {-self.body_left} bytes more than its header announced"
             raise MalformedFrameError(message)
-        self.frames.append(frame)
+        self.add_piece(frame)
 
-    def add_piece(self, piece: bytes) -> None:
-        """More has come of the body frame that began last."""
-        self.frames.append(piece)
+
+def _ignore(_: bytes) -> None:
+    """Take a piece that nobody needs."""
 
 
 class Cutter:
@@ -319,6 +363,8 @@ class Cutter:
         if assembly is not None and channel == assembly.channel:
             if kind == HEADER and not assembly.header:
                 assembly.begin(frame)
+                if assembly.body_size >= LARGE_BYTES and not assembly.dropped:
+                    self._begin_large(assembly)
             elif kind == BODY and assembly.header:
                 assembly.add_body(frame, len(frame) - FRAME_OVERHEAD)
             else:
@@ -330,6 +376,15 @@ class Cutter:
             self._method(channel, frame, events)
         else:
             self._control.append(frame)
+
+    def _begin_large(self, assembly: _Assembly) -> None:
+        if assembly.is_return:
+            assembly.ignore_body()  # see `likeness`: nobody looks at it
+            return
+        header, delivery_count = assembly.header, 0
+        if (prepared := self._preparer.prepare(header)) is not None:
+            header, delivery_count = prepared
+        assembly.collect(header, delivery_count)
 
     def _method(self, channel: int, frame: bytes, events: list[Event]) -> None:
         (method,) = _method_id.unpack_from(frame, 7)
@@ -362,28 +417,30 @@ class Cutter:
     def _finish(self, assembly: _Assembly, now_s: float, events: list[Event]) -> None:
         self._assembly = None
         method, header = assembly.method, assembly.header
-        if _method_id.unpack_from(method, 7)[0] == BASIC_RETURN:
+        if assembly.is_return:
             (code,) = _close.unpack_from(method, 11)
             text = _short_string(method, 13)
             route = _checked_route(method[14 + method[13] : -1])
-            content = header + b"".join(assembly.frames)
+            content = b"".join((header, *assembly.frames))
             events.append(Return(assembly.channel, code, text, route, content, assembly.body_size))
             return
         tag_at = 12 + method[11]
         delivery_tag, redelivered = _confirm.unpack_from(method, tag_at)
         if assembly.dropped:
-            events.append(Dropped(delivery_tag, redelivered))
+            events.append(Dropped(delivery_tag, redelivered, assembly.unfit_bytes))
             return
         route = _checked_route(method[tag_at + 9 : -1])
         if not self._dropping:
             self._head = method[:tag_at]
             self._method_size = len(method)
-        prepared = self._preparer.prepare(header)
-        count = 0
-        if prepared is not None:
-            header, delivery_count = prepared
-            count = delivery_count if redelivered else 0
-        content = header + b"".join(assembly.frames)
+        if assembly.buffer is not None:
+            content, delivery_count = assembly.buffer.getvalue(), assembly.delivery_count
+        else:
+            delivery_count = 0
+            if (prepared := self._preparer.prepare(header)) is not None:
+                header, delivery_count = prepared
+            content = b"".join((header, *assembly.frames))
+        count = delivery_count if redelivered else 0
         delivery = Delivery(delivery_tag, redelivered, count, route, content, assembly.body_size, now_s)
         events.append(Deliveries([delivery], redelivered != 0))
 

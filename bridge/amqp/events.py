@@ -35,11 +35,13 @@ class Deliveries(NamedTuple):
 
 
 class Dropped(NamedTuple):
-    """A delivery whose content was not kept, since the cutter was told to drop (see `Cutter.drop`)."""
+    """A delivery whose content was not kept, since the cutter was told to drop (see `Cutter.drop`), or had to."""
 
     delivery_tag: int
     redelivered: int
     """As of a `Delivery`."""
+    unfit_bytes: int = 0
+    """Size of a body that memory had no room for; 0 where the cutter was told to drop."""
 
 
 class Confirm(NamedTuple):
@@ -59,6 +61,7 @@ class Return(NamedTuple):
     reply_text: str
     route: bytes
     content: bytes
+    """Its header frame and body frames; of a large one (see `pieces`) the header frame alone."""
     body_size: int
 
 

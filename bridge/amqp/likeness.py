@@ -32,6 +32,7 @@ from bridge.amqp.content import (
     HEADERS,
     MESSAGE_ID,
     TIMESTAMP,
+    body_size,
     header_frame,
     header_frame_size,
     split_properties,
@@ -39,10 +40,11 @@ from bridge.amqp.content import (
 )
 from bridge.amqp.fitting import MOVED
 from bridge.amqp.identity import body_hash
+from bridge.amqp.pieces import LARGE_BYTES
 from bridge.errors import MalformedFrameError
 
 Unchanged = tuple[bytes, int]
-"""Message id and hash of the body."""
+"""Message id, and hash of the body; of a large one its size, since what is returned of it is not kept."""
 Traits = frozenset[tuple[int | bytes, bytes]]
 """Properties by flag and headers by name, each with its value in one form."""
 
@@ -56,7 +58,10 @@ def unchanged(content: bytes) -> Unchanged | None:
         properties = split_properties(header_frame(content))
     except MalformedFrameError:
         return None
-    return properties.get(MESSAGE_ID, b""), body_hash(content, header_frame_size(content))
+    message_id = properties.get(MESSAGE_ID, b"")
+    if (size := body_size(content)) >= LARGE_BYTES:
+        return message_id, size
+    return message_id, body_hash(content, header_frame_size(content))
 
 
 def required(content: bytes) -> Traits:

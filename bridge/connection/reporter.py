@@ -40,6 +40,8 @@ class Reporter:
         """The source generation that consumes, and its prefetch."""
         self._facts = QueueFacts(queue_type=settings.stated_source_type)
         self._troubled = False
+        self._max_in_flight_bytes = settings.max_in_flight_bytes
+        self._oversized_told = False
 
     def tell(self, source_generation: int) -> None:
         """Log what is new; `source_generation` is the present one, or 0 as long as nothing was said of it."""
@@ -57,6 +59,13 @@ class Reporter:
         for delivery, verdict in self._relay.window.take_kept():
             why = verdict.held_text or verdict.reply_text or verdict.reason
             log.warning("message held, since nobody accepts it: %s", why, extra=_described(delivery, verdict))
+
+        if (size := self._relay.window.take_oversized()) and not self._oversized_told:
+            self._oversized_told = True
+            log.warning(
+                "a message is larger than BRIDGE_MAX_IN_FLIGHT_BYTES; it is forwarded, and is in memory whole",
+                extra={"size_bytes": size, "max_in_flight_bytes": self._max_in_flight_bytes},
+            )
 
     def _tell_source(self, generation: int) -> None:
         steering = self._relay.steering

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from bridge.amqp.content import ContentPreparer, HeaderPolicy, reframe
 from bridge.amqp.events import Blocked, Close, Confirm, Return, Unblocked
 from bridge.amqp.frames import DATA_CHANNEL, publish_frame
+from bridge.amqp.pieces import LARGE_BYTES, Pieces
 from bridge.errors import MalformedFrameError
 from bridge.relay.port import Port
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 PUBLISH_BATCH_BYTES = 256 << 10
 """About so much is encoded at a time, so that a slow destination's socket holds little of the window."""
+Output = list[bytes | memoryview]
+"""Whole frames."""
 JOIN_BYTES = 8 << 10
 """Contents up to this size on average are joined into one buffer; larger ones go to the socket uncopied."""
 
@@ -36,6 +39,13 @@ class Destination(Port):
         """The broker's words when it last blocked."""
         self._keeps_keys = window.target.keeps_keys
         self._publish = publish_frame(DATA_CHANNEL, window.target.route)
+        self._unwritten: Pieces | None = None
+        """A large content of which the socket has been given a part."""
+
+    @property
+    def unwritten_bytes(self) -> int:
+        """How much is to come of a large content that has been begun."""
+        return 0 if self._unwritten is None else self._unwritten.left_bytes
 
     def opened(self, frame_max: int, now_s: float) -> None:
         """The channel is open and confirms: a generation begins."""
@@ -43,6 +53,7 @@ class Destination(Port):
         self._window.destination_opened(now_s, frame_max)
 
     def _end(self, now_s: float) -> None:
+        self._unwritten = None
         self._window.destination_lost(self.close, now_s)
         self._source().quarantine(now_s)
 
@@ -69,8 +80,15 @@ class Destination(Port):
                     raise MalformedFrameError(message)
         self._source().settle(now_s)
 
-    def data_to_send(self, now_s: float) -> list[bytes]:
-        """Hand over the next publishes, some 256 KiB; empty when there is nothing to write now."""
+    def data_to_send(self, now_s: float) -> Output:
+        """Hand over the next publishes, some 256 KiB; empty when there is nothing to write now.
+
+        What has been begun is written to its end, whatever happens: nothing else can follow on its channel.
+        """
+        if self._unwritten is not None:
+            if piece := self._unwritten.take():
+                return [piece]
+            self._unwritten = None
         if not self._steering.publishes:
             return []
         window = self._window
@@ -79,9 +97,15 @@ class Destination(Port):
             self._source().quarantine(now_s)
         if not batch:
             return []
-        contents = [delivery.content for delivery in batch]
+        contents: Output = [delivery.content for delivery in batch]
         if limit := window.frame_limit:
-            contents = [reframe(c, DATA_CHANNEL, limit) if len(c) > limit else c for c in contents]
+            contents = [
+                reframe(d.content, DATA_CHANNEL, limit) if limit < len(d.content) < LARGE_BYTES else d.content
+                for d in batch
+            ]
+        if len(batch[-1].content) >= LARGE_BYTES:  # `take` adds nothing after it
+            self._unwritten = Pieces(batch[-1].content, DATA_CHANNEL, limit)
+            contents[-1] = self._unwritten.take()
         if self._keeps_keys:
             methods = [publish_frame(DATA_CHANNEL, route) for route in window.target.routes([d.route for d in batch])]
             return [part for pair in zip(methods, contents, strict=True) for part in pair]

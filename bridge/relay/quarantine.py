@@ -43,8 +43,9 @@ from bridge.amqp.content import (
     without_expiration,
 )
 from bridge.amqp.events import Close, Confirm, Delivery, Return
-from bridge.amqp.fitting import clipped, fit
+from bridge.amqp.fitting import Fitted, clipped, fit
 from bridge.amqp.frames import QUARANTINE_CHANNEL, publish_frame, split_route
+from bridge.amqp.pieces import LARGE_BYTES, Pieces
 from bridge.amqp.target import Target
 from bridge.errors import MalformedFrameError
 from bridge.window.blame import Blame, SizeLimit
@@ -139,6 +140,8 @@ class Quarantine:
         self._published: dict[int, Delivery] = {}
         """What is on its way, by publish_seqno, in that order."""
         self._published_bytes = 0
+        self._unwritten: Pieces | None = None
+        """A large content of which the channel has been given a part."""
         self._of_use = False
         """Whether it has confirmed anything since it was opened, or told which message it does not accept."""
 
@@ -164,7 +167,8 @@ class Quarantine:
 
     def wanted(self, now_s: float) -> bool:
         """Whether messages wait for the channel, and it should be opened now."""
-        return self._channel is Channel.CLOSED and bool(self._window.condemned) and not self.rests(now_s)
+        wanted = self._channel is Channel.CLOSED and bool(self._window.condemned) and not self.rests(now_s)
+        return wanted and self._unwritten is None  # the broker takes a close in the middle of a message for an error
 
     def open(self) -> None:
         """The channel is being opened."""
@@ -191,12 +195,14 @@ class Quarantine:
     def source_lost(self) -> None:
         """The connection is gone; the window forgets what was bound for the quarantine by itself."""
         self._channel = self._channel.after(ChannelEvent.SOURCE_LOST)
+        self._unwritten = None
         self._forget_published()
         self._blame = self._new_blame()
         self._guilty.clear()
 
     def closed(self, close: Close, now_s: float) -> None:
         """The broker closed the channel: find out which message it did so for, if any."""
+        self._unwritten = None
         if self._channel is not Channel.OPEN:
             self._closes(now_s)
             return
@@ -250,7 +256,7 @@ class Quarantine:
         while window.condemned and self._has_room_for(window.condemned[0][0].delivery_tag):
             delivery, verdict = window.quarantine_asked()
             try:
-                fitted = _with_reasons(delivery, verdict, frame_max, now_s + self._unix_ahead_s)
+                fitted = _header_with_reasons(delivery, verdict, frame_max, now_s + self._unix_ahead_s)
                 size = header_frame_size(delivery.content)
                 text = f"its headers ({size} bytes) are larger than the source's frame_max ({frame_max})"
             except MalformedFrameError as error:
@@ -259,15 +265,30 @@ class Quarantine:
                 # Parked for good: nothing will change that for as long as this connection lasts.
                 window.quarantine_refused(delivery.delivery_tag, now_s, text, inf)
                 continue
-            content, left_out = fitted
-            window.books.headers_left_out += left_out
+            window.books.headers_left_out += fitted.left_out
             self._published[self._next_seqno] = delivery
             self._published_bytes += len(delivery.content)
             self._next_seqno += 1
-            output += (self._publish, content)
+            output.append(self._publish)
+            if len(delivery.content) >= LARGE_BYTES:
+                self._unwritten = Pieces(delivery.content, QUARANTINE_CHANNEL, frame_max, header=fitted.header)
+            else:
+                content = fitted.header + delivery.content[header_frame_size(delivery.content) :]
+                output.append(reframe(content, QUARANTINE_CHANNEL, frame_max))
         return output
 
+    def take_piece(self) -> list[bytes | memoryview]:
+        """Hand over the next piece of a large message, if any, to be written after what `take_publishes` returned."""
+        if self._unwritten is None:
+            return []
+        if piece := self._unwritten.take():
+            return [piece]
+        self._unwritten = None
+        return []
+
     def _has_room_for(self, delivery_tag: int) -> bool:
+        if self._unwritten is not None:
+            return False
         if not self._published:
             return True
         if self._blame.suspects or delivery_tag in self._guilty:
@@ -319,10 +340,9 @@ class Quarantine:
         return confirmed
 
 
-def _with_reasons(delivery: Delivery, verdict: Verdict, frame_max: int, unix_s: float) -> tuple[bytes, int] | None:
-    """Return the content to publish, and how many of the bridge's headers did not fit; None when it is too large."""
-    content = delivery.content
-    header = header_frame(content)
+def _header_with_reasons(delivery: Delivery, verdict: Verdict, frame_max: int, unix_s: float) -> Fitted | None:
+    """Return the header frame to publish; None when it is too large."""
+    header = header_frame(delivery.content)
     delivery_count = delivery.delivery_count
     if (prepared := PREPARER.prepare(header)) is not None:
         header = prepared.header
@@ -340,8 +360,4 @@ def _with_reasons(delivery: Delivery, verdict: Verdict, frame_max: int, unix_s: 
         additions[b"x-bridge-delivery-count"] = b"l" + count.to_bytes(8, "big", signed=True)
     additions[b"x-bridge-time"] = b"T" + int(unix_s).to_bytes(8, "big")
     additions[b"x-bridge-reply-text"] = long_string(clipped(verdict.reply_text.encode(), REPLY_TEXT_BYTES))
-    fitted = fit(header, frame_max, additions, shortened=b"x-bridge-reply-text")
-    if fitted is None:
-        return None
-    content = fitted.header + content[header_frame_size(content) :]
-    return reframe(content, QUARANTINE_CHANNEL, frame_max), fitted.left_out
+    return fit(header, frame_max, additions, shortened=b"x-bridge-reply-text")

@@ -70,8 +70,8 @@ class Relay:
     # --- What comes next ---------------------------------------------------------------------------------
 
     def decide(self, now_s: float, unsent_bytes: int = 0) -> Action | None:
-        """As `Steering.decide`."""
-        action = self.steering.decide(now_s, unsent_bytes)
+        """As `Steering.decide`; what is not given to the socket yet is not sent either."""
+        action = self.steering.decide(now_s, unsent_bytes + self.destination.unwritten_bytes)
         self.source.settle(now_s)
         return action
 

@@ -37,6 +37,12 @@ class Source(Port):
         self._window, self._steering, self._quarantine = window, steering, quarantine
         self._frame_max = 0
         self._output: list[bytes] = []
+        self._unfit_bytes = 0
+
+    @property
+    def unfit_bytes(self) -> int:
+        """Size of a message that memory had no room for; 0 for none. It was requeued, and will come again."""
+        return self._unfit_bytes
 
     @property
     def unfinished(self) -> tuple[int, int, int]:
@@ -69,8 +75,9 @@ class Source(Port):
                 case Deliveries(items, notable):
                     self._steering.delivered(items[0])
                     self._window.receive(items, now_s, notable=notable)
-                case Dropped(_, redelivered):
-                    self._window.drop(event.delivery_tag, redelivered, "memory")
+                case Dropped(delivery_tag, redelivered, unfit_bytes):
+                    self._unfit_bytes = max(unfit_bytes, self._unfit_bytes)
+                    self._window.drop(delivery_tag, redelivered, "memory")
                 case Confirm(channel=channel) | Return(channel=channel) if channel == QUARANTINE_CHANNEL:
                     self._quarantine.answered(event, now_s)
                 case ConsumerCancelled(by_us, consumer_tag):
@@ -121,3 +128,7 @@ class Source(Port):
             return []
         output, self._output = self._output, []
         return output
+
+    def take_piece(self) -> list[bytes | memoryview]:
+        """Hand over the next piece of a large message for the quarantine, to be written after `data_to_send`."""
+        return self._quarantine.take_piece()

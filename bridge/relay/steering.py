@@ -514,8 +514,8 @@ class Steering:
         if window.accepted > self._accepted_before:
             self._accepted_before = window.accepted
             self._probes_refused = 0
-            last = window.last_accepted
-            if self.consumer is Consumer.ON and last is not None and last.delivery_count < RETURNED_OFTEN:
+            count = window.last_accepted_count
+            if self.consumer is Consumer.ON and count is not None and count < RETURNED_OFTEN:
                 self.state = self.state.after(StateEvent.ACCEPTED)
                 if self._source.prefetch >= window.limits.prefetch:
                     self.state = self.state.after(StateEvent.WIDENED)

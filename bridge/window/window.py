@@ -93,12 +93,14 @@ class Window:
         self._size_limit = SizeLimit()
         self.accepted = 0
         """Messages that it has accepted, orphans included."""
-        self.last_accepted: Delivery | None = None
-        """The delivery whose publish it accepted last."""
+        self.last_accepted_count: int | None = None
+        """How often the delivery whose publish it accepted last had come back."""
         self.last_forward_s: float | None = None
         """When it last took a message, in monotonic seconds."""
         self._kept: list[tuple[Delivery, Verdict]] = []
         """What nobody accepts, since somebody last looked."""
+        self._oversized_bytes = 0
+        """Size of a message that alone is more than may be in flight, until somebody looks."""
         self._offsets: Offsets | None = None
         """Set when the source is a stream."""
 
@@ -290,6 +292,10 @@ class Window:
         books.size_bytes_total += body_bytes
         books.held += len(deliveries)
         books.bytes_in_flight += content_bytes
+        if content_bytes > self.limits.max_in_flight_bytes:
+            largest = max(delivery.body_size for delivery in deliveries)
+            if largest > self.limits.max_in_flight_bytes:
+                self._oversized_bytes = max(self._oversized_bytes, largest)
         if notable or self._source.releasing or self._offsets is not None or self._size_limit.size_bytes is not inf:
             deliveries = [delivery for delivery in deliveries if self._admit(delivery, now_s)]
         self._source.hold(deliveries)
@@ -516,7 +522,7 @@ class Window:
         books.bytes_in_flight -= content_bytes
         self.memory.acked(confirmed, content_bytes)
         self.accepted += len(confirmed)
-        self.last_accepted = confirmed[-1]
+        self.last_accepted_count = confirmed[-1].delivery_count
         if self._offsets is not None:
             for delivery in confirmed:
                 self._note_offset(delivery)
@@ -623,6 +629,11 @@ class Window:
         """Hand over the messages that neither the destination nor a quarantine accepts, each once a generation."""
         kept, self._kept = self._kept, []
         return kept
+
+    def take_oversized(self) -> int:
+        """Hand over the size of the largest message that alone was more than may be in flight; 0 for none."""
+        size, self._oversized_bytes = self._oversized_bytes, 0
+        return size
 
     def quarantine_interrupted(self) -> None:
         """Of what is on its way to the quarantine no answer will come: publish it again, it may be there twice."""

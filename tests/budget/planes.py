@@ -30,7 +30,7 @@ class Written(NamedTuple):
     """What the relay has written in answer to a chunk."""
 
     to_source: list[bytes]
-    to_destination: list[bytes]
+    to_destination: list[bytes | memoryview]
 
 
 class Planes:
@@ -81,7 +81,7 @@ class Planes:
 
     def _written(self, now_s: float) -> Written:
         relay = self._relay
-        to_destination: list[bytes] = []
+        to_destination: list[bytes | memoryview] = []
         while frames := relay.destination.data_to_send(now_s):
             to_destination += frames
         return Written(relay.source.data_to_send(), to_destination)

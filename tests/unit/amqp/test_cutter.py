@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from contextlib import suppress
 from dataclasses import dataclass, field
+from io import BytesIO
 from itertools import pairwise
 from struct import pack
 from typing import TYPE_CHECKING
@@ -40,12 +41,15 @@ from bridge.amqp.events import (
     Return,
     Unblocked,
 )
+from bridge.amqp.pieces import LARGE_BYTES
 from bridge.errors import MalformedFrameError
 from tests.support import frames
 from tests.support.frames import PERSISTENT, Properties, confirm, content, deliver, method, returned, short, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from typing_extensions import Buffer
 
 NOW_S = 12.5
 ROUTE = short("ex") + short("key")
@@ -298,6 +302,59 @@ def test_a_body_is_let_through_piece_by_piece() -> None:
     for chunk in chunked(stream[200:], 100):
         cutter.feed(chunk, NOW_S)
     assert tail.joined == 0
+
+
+LARGE = b"x" * LARGE_BYTES
+CHUNK_BYTES = 250_000
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "count"),
+    ((PERSISTENT, PERSISTENT, 0), (COUNTED, WITHOUT_COUNT, 3), ({}, PERSISTENT, 0)),
+)
+@pytest.mark.parametrize("redelivered", (0, 1))
+def test_a_large_content_is_in_memory_once(before: Properties, after: Properties, count: int, redelivered: int) -> None:
+    stream = deliver(1, content(LARGE, before, step=130_000), redelivered=redelivered) + deliver(2, content(b"next"))
+    expected = content(LARGE, after, step=130_000)
+    chunks = chunked(stream, CHUNK_BYTES)
+    cutter = Cutter(ContentPreparer(HeaderPolicy()))
+    tracemalloc.start()
+    runs = [cutter.feed(chunk, NOW_S) for chunk in chunks]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    found = [delivery for run in runs for event in run if isinstance(event, Deliveries) for delivery in event.items]
+    assert found[0] == Delivery(1, redelivered, count * redelivered, ROUTE, expected, LARGE_BYTES, NOW_S)
+    assert found[1].delivery_tag == 2
+    assert peak < 1.3 * LARGE_BYTES, "an eighth more while it grows"
+
+
+def test_of_a_large_message_that_was_returned_the_header_is_kept() -> None:
+    events, _ = feed(chunked(returned(content(LARGE, step=130_000)), CHUNK_BYTES))
+    assert events == [Return(1, 312, "NO_ROUTE", ROUTE, frames.header(LARGE_BYTES, PERSISTENT), LARGE_BYTES)]
+
+
+class Narrow(BytesIO):
+    """A buffer that memory has no room for."""
+
+    def write(self, data: Buffer) -> int:
+        """Refuse to grow above half of the content."""
+        if self.tell() > LARGE_BYTES // 2:
+            raise MemoryError
+        return super().write(data)
+
+
+def test_a_large_content_that_memory_has_no_room_for_is_dropped_and_what_follows_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bridge.amqp.cutter.BytesIO", Narrow)
+    stream = deliver(1, content(LARGE, step=130_000), redelivered=1) + deliver(2, content(b"next"))
+    events, _ = feed(chunked(stream, CHUNK_BYTES))
+    assert events == [Dropped(1, 1, LARGE_BYTES), Delivery(2, 0, 0, ROUTE, content(b"next"), 4, NOW_S)]
+
+
+def test_a_large_content_is_dropped_like_any() -> None:
+    stream = deliver(1, content(LARGE, step=130_000))
+    assert feed_dropping(((True, stream),), CHUNK_BYTES) == [Dropped(1, 0)]
 
 
 def test_deliveries_of_one_chunk_come_as_one_run() -> None:

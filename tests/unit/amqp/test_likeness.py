@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.amqp.likeness import required, traits, unchanged
+from bridge.amqp.pieces import LARGE_BYTES
 from tests.support import frames
 from tests.support.frames import PERSISTENT, Properties, short, table, text
 
@@ -139,3 +140,11 @@ def test_whatever_a_broker_with_interceptors_makes_of_headers_is_recognised(
     if "timestamp_in_ms" in first:
         returned["timestamp_in_ms"] = b"l" + BIG
     assert may_have_become(with_fields(*fields), with_fields(*sorted(returned.items())))
+
+
+def test_of_a_large_body_only_the_size_counts() -> None:
+    """What is returned of it is its header alone: to keep the rest would take its size once more."""
+    body = b"x" * LARGE_BYTES
+    assert may_have_become(content(body=body), frames.header(LARGE_BYTES, PUBLISHED))
+    assert not may_have_become(content(body=body + b"x"), frames.header(LARGE_BYTES, PUBLISHED))
+    assert not may_have_become(content(body=body), frames.header(LARGE_BYTES, PUBLISHED | {"message_id": b"m-2"}))

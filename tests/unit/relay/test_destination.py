@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from bridge.amqp.pieces import LARGE_BYTES, PIECE_BYTES
 from bridge.errors import MalformedFrameError
 from bridge.relay.destination import JOIN_BYTES
+from bridge.relay.steering import EndGeneration
 from tests.support import frames
 from tests.support.frames import PERSISTENT, confirm, content, deliver, returned, table, text
 from tests.support.relay_scene import Bridge, M, ack, publish, quarantining
@@ -20,6 +22,54 @@ def test_large_contents_go_out_uncopied(sizes: tuple[int, int]) -> None:
     parts = bridge.relay.destination.data_to_send(bridge.now_s)
     assert b"".join(parts) == b"".join(publish() + message for message in messages)
     assert len(parts) == (1 if sizes == (1, 1) else 4)
+
+
+LARGE = content(b"x" * LARGE_BYTES, step=130_000)
+
+
+def test_a_very_large_content_goes_out_piece_by_piece_and_is_unsent_until_then() -> None:
+    bridge = Bridge()
+    bridge.source(deliver(1, M), deliver(2, LARGE), deliver(3, M))
+    first = b"".join(bridge.relay.destination.data_to_send(bridge.now_s))
+    assert first.startswith(publish() + M + publish())
+    assert len(first) < 2 * PIECE_BYTES
+    for _ in range(3):
+        bridge.wait(29.0)
+        assert not isinstance(bridge.relay.decide(bridge.now_s), EndGeneration), "it becomes less: the way is slow"
+        bridge.relay.destination.data_to_send(bridge.now_s)
+    bridge.wait(0.1)
+    bridge.relay.decide(bridge.now_s)
+    bridge.wait(30.0)
+    ending = bridge.relay.decide(bridge.now_s)
+    assert isinstance(ending, EndGeneration)
+    assert ending.reason == "confirm-timeout"
+
+
+def rest(bridge: Bridge) -> bytes:
+    """All that is published until there is nothing more, socket by socket."""
+    return b"".join(iter(bridge.to_destination, b""))
+
+
+@pytest.mark.parametrize("frame_max", ((0, 0), (0, 4096)))
+def test_what_is_begun_is_written_to_its_end_though_nothing_else_may_be(frame_max: tuple[int, int]) -> None:
+    bridge = Bridge(frame_max=frame_max)
+    bridge.source(deliver(1, LARGE), deliver(2, M))
+    begun = bridge.to_destination()
+    bridge.steering.publishes = False
+    step = frame_max[1] - 8 if frame_max[1] else 130_000
+    steps = [b"x" * min(130_000, LARGE_BYTES - at) for at in range(0, LARGE_BYTES, 130_000)]
+    bodies = [frames.frame(3, 1, s[at : at + step]) for s in steps for at in range(0, len(s), step)]
+    assert begun + rest(bridge) == publish() + frames.header(LARGE_BYTES, PERSISTENT) + b"".join(bodies)
+    bridge.steering.publishes = True
+    assert rest(bridge) == publish() + M
+
+
+def test_the_rest_of_a_large_content_is_gone_with_its_connection() -> None:
+    bridge = Bridge()
+    bridge.source(deliver(1, LARGE))
+    bridge.to_destination()
+    bridge.lose_destination()
+    assert rest(bridge) == publish() + LARGE, "from the start"
 
 
 def test_with_an_exchange_alone_each_message_keeps_its_own_key() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from bridge.amqp.content import HeaderPolicy
 from bridge.amqp.events import Confirm
+from bridge.amqp.pieces import LARGE_BYTES, PIECE_BYTES
 from bridge.errors import MalformedFrameError
 from bridge.relay.quarantine import MOST_BYTES, MOST_MESSAGES, TRANSITIONS, Channel, ChannelEvent
 from bridge.window.pace import RETRY_MAX_S
@@ -608,3 +609,57 @@ def test_what_the_last_generation_knew_of_its_deliveries_is_forgotten_with_it() 
     bridge.source(deliver(2, content(b"b", PERSISTENT | {"headers": table(RETURNED_OFTEN)}), redelivered=1))
     bridge.wait(1.0)
     assert open_quarantine(bridge) == ["a", "b"]
+
+
+# --- Large messages ------------------------------------------------------------------------------------------
+
+LARGE = content(b"x" * LARGE_BYTES, PERSISTENT | {"headers": table(RETURNED_OFTEN | {"k": b"V"})}, step=130_000)
+
+
+def quarantining_a_large_one() -> Bridge:
+    """One has been begun, and a small one waits behind it."""
+    bridge = Bridge()
+    bridge.source(deliver(1, LARGE, redelivered=1))
+    condemned(bridge, 2)
+    bridge.open_quarantine()
+    bridge.wait(0.1)
+    assert bridge.to_source() == publish("sq.quarantine", channel=2)
+    return bridge
+
+
+def pieces(bridge: Bridge) -> bytes:
+    """What follows of it, socket by socket."""
+    return b"".join(iter(lambda: b"".join(bridge.relay.source.take_piece()), b""))
+
+
+def test_a_large_message_goes_there_piece_by_piece_with_the_reasons() -> None:
+    bridge = quarantining_a_large_one()
+    first = bridge.relay.source.take_piece()
+    assert sum(map(len, first)) < 2 * PIECE_BYTES
+    properties = PERSISTENT | {"headers": table({"k": b"V"} | reasons())}
+    assert b"".join(first) + pieces(bridge) == content(b"x" * LARGE_BYTES, properties, channel=2, step=130_000)
+    bridge.wait(0.1)
+    assert bridge.to_source() == b"", "as much is on its way as may be"
+    bridge.source(answer(1))
+    assert bridge.to_source().startswith(publish("sq.quarantine", channel=2))
+
+
+def test_the_rest_of_a_large_message_is_not_written_to_a_channel_that_is_closed() -> None:
+    bridge = quarantining_a_large_one()
+    bridge.relay.source.take_piece()
+    close(bridge)
+    assert pieces(bridge) == b""
+    bridge.lose_source()
+    assert pieces(bridge) == b""
+
+
+def test_a_channel_is_not_opened_again_in_the_middle_of_a_message() -> None:
+    """Closing it there would be an error for the broker, which closes the connection."""
+    bridge = quarantining(1)
+    bridge.source(answer(1), deliver(2, LARGE, redelivered=1))
+    bridge.to_source()
+    bridge.relay.source.take_piece()
+    bridge.source(returned(content(b"m", channel=2), channel=2))
+    assert not bridge.relay.quarantine.wanted(bridge.now_s)
+    pieces(bridge)
+    assert bridge.relay.quarantine.wanted(bridge.now_s)

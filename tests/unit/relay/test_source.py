@@ -45,6 +45,14 @@ def test_a_delivery_that_was_dropped_is_requeued_and_counted() -> None:
     assert bridge.books.received_redelivered == 1
 
 
+def test_a_delivery_that_memory_had_no_room_for_is_requeued_and_its_size_told() -> None:
+    bridge = Bridge()
+    assert bridge.relay.source.unfit_bytes == 0
+    bridge.relay.source.take([Dropped(1, redelivered=False, unfit_bytes=100), Dropped(2, redelivered=False)], 1.0)
+    assert bridge.relay.source.unfit_bytes == 100
+    assert bridge.books.requeued == {"memory": 2}
+
+
 def test_a_gap_in_the_delivery_tags_is_malformed() -> None:
     """What was lost on the way would stay unacknowledged for ever."""
     bridge = Bridge()
