@@ -1,10 +1,10 @@
 """The command line: the composition root, signals and exit codes.
 
 Exit codes: 0 after a drained SIGTERM or SIGINT, 64 (EX_USAGE) for a wrong command line, 78 (EX_CONFIG) for a wrong
-configuration, 75 (EX_TEMPFAIL) where only what may pass by itself is in the way (`run` waits for it first), 130 at once
-after another signal a second later. An unreachable broker, a refused login or a missing queue is no reason to exit: see
-`/readyz`; `amqp-bridge check` exits 1 for one. `amqp-bridge status` exits 1 for a bridge that is not ready and 69
-(EX_UNAVAILABLE) where none answers.
+configuration, 75 (EX_TEMPFAIL) where only what may pass by itself is in the way (`run` waits for it first) and where
+memory was used up, 130 at once after another signal a second later. An unreachable broker, a refused login or a
+missing queue is no reason to exit: see `/readyz`; `amqp-bridge check` exits 1 for one. `amqp-bridge status` exits 1 for
+a bridge that is not ready and 69 (EX_UNAVAILABLE) where none answers.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from uvloop import new_event_loop
 
 from bridge.assembly import assemble
 from bridge.check.check import as_json, as_table, check, failed
-from bridge.errors import BridgeError, ConfigurationError, NotYetError
+from bridge.errors import BridgeError, ConfigurationError, ExhaustedError, NotYetError
 from bridge.observe.document import about
 from bridge.observe.events import EventLog
 from bridge.observe.http import Endpoint
@@ -201,6 +202,8 @@ def run(settings: Settings, events: EventLog, patience: Patience) -> int:
     except NotYetError as error:
         log.critical("%s; gave up after %g s", error, settings.start_timeout)
         return EX_TEMPFAIL
+    except ExhaustedError:
+        return EX_TEMPFAIL  # it was logged when it was seen
     except BridgeError as error:
         log.critical("%s", error)
         return EX_CONFIG
@@ -254,6 +257,7 @@ async def _serve(settings: Settings, events: EventLog, patience: Patience) -> No
     signals = Signals(supervisor)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.received, number)
+    loop.set_exception_handler(partial(_unhandled, supervisor))
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 100)
     serving = await _endpoint(settings, supervisor, events, patience)
@@ -273,6 +277,14 @@ async def _serve(settings: Settings, events: EventLog, patience: Patience) -> No
             },
         )
         await supervisor.run()
+
+
+def _unhandled(supervisor: Supervisor, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Take an exception that nobody has: without memory there may be hundreds, and each says the same."""
+    if isinstance(context.get("exception"), MemoryError):
+        supervisor.exhausted("for what the network brought")
+    else:
+        loop.default_exception_handler(context)
 
 
 async def _endpoint(

@@ -3,6 +3,7 @@
 BridgeError                everything that the bridge raises on purpose
 ├── ConfigurationError     give up: the operator must change a setting
 ├── NotYetError            wait, for a limited time: the bridge cannot start now, and it may pass by itself
+├── ExhaustedError         end the process in order: memory or threads are used up, and it may start again
 ├── CredentialsError       try again later: a secret or certificate cannot be read now
 ├── ConnectError           try again later: a side cannot be opened; says what to do
 └── MalformedFrameError    end the generation: the byte stream cannot be trusted any more
@@ -40,6 +41,10 @@ class NotYetError(BridgeError):
         self.problems = tuple(problems)
         self.start_timeout_s = start_timeout_s
         super().__init__("\n".join(self.problems))
+
+
+class ExhaustedError(BridgeError):
+    """Memory, or threads, are used up. What has been received goes back to the source; a supervisor may start anew."""
 
 
 class CredentialsError(BridgeError):

@@ -45,6 +45,7 @@ EndReason = Literal[
     "hold-timeout",
     "closed-by-us",
     "malformed",
+    "memory",
     "bug",
 ]
 """Reason for which a generation ends."""

@@ -85,6 +85,10 @@ class Keeper:
             except ConnectError as error:
                 useful = False
                 self._failed(index, error.result, str(error), loop.time())
+            except MemoryError as error:
+                useful = False
+                # As from any callback: whoever runs the event loop decides what becomes of the process.
+                loop.call_exception_handler({"message": f"no memory for the {self._side.name}", "exception": error})
             except Exception as error:  # noqa: BLE001 - ours or the library's: it is logged with its traceback
                 # The process must not end by it: it remembers what it has forwarded.
                 useful = False

@@ -63,5 +63,9 @@ def _begin(question: str, call: Callable[[], T]) -> Future[T]:
         else:
             future.set_result(result)
 
-    threading.Thread(target=run, name=question, daemon=True).start()
+    try:
+        threading.Thread(target=run, name=question, daemon=True).start()
+    except RuntimeError as error:  # CPython's words for no memory, and for too many
+        message = "no further thread can be started"
+        raise MemoryError(message) from error
     return future

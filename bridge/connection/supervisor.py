@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from bridge.connection.news import News
 from bridge.connection.reporter import Reporter
 from bridge.connection.session import SourceSession
-from bridge.errors import BridgeError, ConnectError
+from bridge.errors import BridgeError, ConnectError, ExhaustedError
 from bridge.relay.consumer import Consumer
 from bridge.relay.steering import Action, AskQueue, Consume, EndGeneration, OpenQuarantine, Stop
 
@@ -70,6 +70,8 @@ class Supervisor:
         """What the source's broker has been asked, and is to answer."""
         self._quarantine_news = News()
         self._reporter = Reporter(self.relay, self.status, settings)
+        self._exhausted = ""
+        """What there was no memory for, in a sentence."""
         self._left_in_flight = 0
         """Messages in flight when the last decision was asked for: the last decision of all requeues them."""
 
@@ -91,7 +93,10 @@ class Supervisor:
         self._changed.set()
 
     async def run(self) -> None:
-        """Forward until `stop` is called; then drain, requeue the rest and close both sides."""
+        """Forward until `stop` is called; then drain, requeue the rest and close both sides.
+
+        Raises `ExhaustedError` where it was for memory that it stopped.
+        """
         async with asyncio.TaskGroup() as group:
             keepers = [group.create_task(keeper.keep()) for keeper in (self._source, self._destination)]
             steering = group.create_task(self._steer())
@@ -107,6 +112,19 @@ class Supervisor:
                 "in_flight": self.window.in_flight,
             },
         )
+        if self._exhausted:
+            raise ExhaustedError(self._exhausted)
+
+    def exhausted(self, what: str) -> None:
+        """Memory or threads are used up, as `what` says: end in order, so that a supervisor starts the process again.
+
+        To go on would be to fail at the same message again. What is held goes back to its queue, and a new process
+        begins with one message, so that on a quorum queue further attempts count for the one that does not fit alone.
+        """
+        if not self._exhausted:
+            self._exhausted = f"not enough memory ({what}); ending in order, so that the bridge is started again"
+            log.critical("%s", self._exhausted)
+            self.stop()
 
     # --- Steering ----------------------------------------------------------------------------------------
 
@@ -129,14 +147,22 @@ class Supervisor:
             if now_s - before_s > STANDSTILL_S:
                 # It has rested, or stood still: which of both does not matter.
                 continue
-            self.relay.tick(now_s, time.time())
-            self._pump.run(now_s)
-            self._decide(now_s)
-            for tap in (self._pump.source, self._pump.destination):
-                if tap is not None:
-                    tap.tick(now_s)
-            self._reporter.tell(self._source.told_generation)
+            try:
+                self._tick(now_s)
+            except MemoryError:
+                self.exhausted("while deciding what comes next")
             pause_s = self._pause_s(now_s)
+
+    def _tick(self, now_s: float) -> None:
+        self.relay.tick(now_s, time.time())
+        self._pump.run(now_s)
+        if self.relay.source.unfit_bytes:
+            self.exhausted(f"for a message of {self.relay.source.unfit_bytes} bytes")
+        self._decide(now_s)
+        for tap in (self._pump.source, self._pump.destination):
+            if tap is not None:
+                tap.tick(now_s)
+        self._reporter.tell(self._source.told_generation)
 
     def _pause_s(self, now_s: float) -> float:
         """Return for how long nothing is due, unless something comes: `wake` ends it, and so does the pump."""
@@ -188,6 +214,9 @@ class Supervisor:
                     await self._open_quarantine(session)
                 case AskQueue():
                     await self._ask_queue(session)
+        except MemoryError:
+            session.ended("memory", "the bridge has no memory left", asyncio.get_running_loop().time())
+            self.exhausted("while asking the source")
         except Exception as error:  # noqa: BLE001 - ours or the library's: the generation ends with its traceback
             # The process must not end by it: it remembers what it has forwarded.
             session.bug(error, asyncio.get_running_loop().time())

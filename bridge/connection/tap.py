@@ -113,6 +113,9 @@ class Tap(asyncio.StreamReaderProtocol):
         except MalformedFrameError as error:
             self.fail("malformed", f"the broker sent {error}")
             return
+        except MemoryError:
+            self.fail("memory", "the bridge has no memory left")
+            raise  # to the event loop's handler: the process ends
         except Exception as error:
             # A bug of ours must not leave a generation that looks alive and is not.
             log.exception("a bug in the bridge ended the generation")
@@ -153,7 +156,7 @@ class Tap(asyncio.StreamReaderProtocol):
         super().resume_writing()
         self._pump(self._clock())
 
-    def write(self, frames: list[bytes]) -> None:
+    def write(self, frames: Sequence[bytes | memoryview]) -> None:
         """Write whole frames."""
         if self.transport is not None and not self.transport.is_closing():
             self.transport.writelines(frames)
@@ -240,8 +243,10 @@ class Pump:
             while destination.writable and (frames := relay.destination.data_to_send(now_s)):
                 destination.write(frames)
         if source is not None:
-            if frames := relay.source.data_to_send():
-                source.write(frames)
+            if output := relay.source.data_to_send():
+                source.write(output)
+            while source.writable and (piece := relay.source.take_piece()):
+                source.write(piece)
             source.pause(pause=relay.paused)
         if self._resting:
             self._resting = False

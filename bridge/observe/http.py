@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from bridge.observe.status import Status
     from bridge.window.books import Books
 
+if sys.platform != "win32":
+    import resource
+
 log = logging.getLogger(__name__)
 
 LOOP_TIMEOUT_S = 1.0
@@ -48,6 +51,12 @@ MAX_CLIENTS = 16
 """Connections at a time. One more ends the oldest: who only occupies connections cannot keep the probes out."""
 PASSING_ERRNOS = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, socket.EAI_AGAIN}
 """Another process may be about to end, an interface to get its address, a name server to answer."""
+OWN_DESCRIPTORS = 24
+"""What the process has open besides its clients, with some to spare for a connection that begins."""
+SCARCE_ERRNOS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+"""Descriptors or memory are used up: the client waits in the queue of the socket."""
+SCARCE_PAUSE_S = 0.2
+"""How long nobody is let in then: the socket stays readable, and would be tried without end."""
 
 Snapshot = tuple["Books", "Status"]
 
@@ -190,6 +199,16 @@ def _json(status: HTTPStatus, value: dict[str, Any]) -> Answer:
     return Answer(status, "application/json", json.dumps(value, allow_nan=False).encode() + b"\n")
 
 
+def most_clients() -> int:
+    """Return how many connections there may be at a time, so that descriptors are left for the brokers'."""
+    if sys.platform == "win32":
+        return MAX_CLIENTS
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return MAX_CLIENTS
+    return max(1, min(MAX_CLIENTS, limit - OWN_DESCRIPTORS))
+
+
 class _Server(ThreadingMixIn, TCPServer):
     daemon_threads = True
     block_on_close = False
@@ -204,8 +223,27 @@ class _Server(ThreadingMixIn, TCPServer):
         self._clients: dict[socket.socket, None] = {}
         """The open connections, the oldest first."""
         self._lock = threading.Lock()
+        self._most_clients = most_clients()
+        self._scarce_told = False
         self._ending, self._end = socket.socketpair()
         super().__init__((host, port), _Handler)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Let a client in; where there is no descriptor for it, end the oldest and pause."""
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno in SCARCE_ERRNOS:
+                with self._lock:
+                    self._end_oldest()
+                time.sleep(SCARCE_PAUSE_S)
+            raise  # socketserver tries again
+
+    def _end_oldest(self) -> None:
+        if self._clients:
+            oldest = next(iter(self._clients))
+            del self._clients[oldest]
+            _end(oldest)
 
     def serve_until_ended(self) -> None:
         """Serve, and sleep in between: `serve_forever` looks up ten times a second to see whether it is to end."""
@@ -230,11 +268,13 @@ class _Server(ThreadingMixIn, TCPServer):
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - socketserver's signature
         with self._lock:
             self._clients[request] = None
-            if len(self._clients) > MAX_CLIENTS:
-                oldest = next(iter(self._clients))
-                del self._clients[oldest]
-                _end(oldest)
-        super().process_request(request, client_address)
+            if len(self._clients) > self._most_clients:
+                self._end_oldest()
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError as error:  # CPython's words for no memory, and for too many
+            message = "no further thread can be started"
+            raise MemoryError(message) from error
 
     def shutdown_request(self, request: Any) -> None:  # noqa: ANN401
         with self._lock:
@@ -242,8 +282,12 @@ class _Server(ThreadingMixIn, TCPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401, ARG002
-        """Log what is wrong with us; a client that went away is no event."""
-        if not isinstance(sys.exception(), OSError):
+        """Log what is wrong with us; a client that went away is no event, and for want of memory one line is enough."""
+        if isinstance(error := sys.exception(), MemoryError):
+            if not self._scarce_told:
+                self._scarce_told = True
+                log.warning("a request could not be answered for want of memory: %s", error)
+        elif not isinstance(sys.exception(), OSError):
             log.error("a request could not be answered", exc_info=True)  # noqa: LOG014 - called in an except clause
 
 

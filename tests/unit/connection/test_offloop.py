@@ -110,3 +110,13 @@ async def test_an_answer_is_not_kept() -> None:
     answers = iter(("old", "new"))
     assert await off_loop("rotate", lambda: next(answers)) == "old"
     assert await off_loop("rotate", lambda: next(answers)) == "new"
+
+
+async def test_a_thread_that_cannot_be_started_is_a_want_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(MemoryError):
+        await off_loop("never asked before", lambda: 1)

@@ -18,8 +18,9 @@ from pamqp.heartbeat import Heartbeat
 
 from bridge.connection.limits import DEFAULT, TimeLimits
 from bridge.connection.session import SourceSession
-from bridge.connection.supervisor import TICK_S
+from bridge.connection.supervisor import TICK_S, Supervisor
 from bridge.connection.tap import TapFactory
+from bridge.errors import ExhaustedError
 from bridge.relay.backoff import Backoff
 from tests.support.scripted import (
     Peer,
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
-    from bridge.connection.supervisor import Supervisor
     from bridge.observe.status import SideStatus
 
 GARBAGE = b"\x09\x00\x01\x00\x00\x00\x04what\xce"
@@ -238,6 +238,32 @@ async def test_a_bug_ends_a_generation_and_not_the_process(
         assert running.status.source.reason == ""
     assert caplog.text.count("Traceback") == 1, "told once for each change"
     assert "ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.parametrize("step", ("consume", "deciding"))
+@on_both_loops
+async def test_without_memory_the_bridge_stops_in_order_and_says_so_once(
+    step: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fails(_: SourceSession, *arguments: object) -> None:  # noqa: ARG001 - the methods' signatures
+        raise MemoryError
+
+    def fails_at_once(*arguments: object) -> None:  # noqa: ARG001
+        raise MemoryError
+
+    if step == "deciding":
+        monkeypatch.setattr(Supervisor, "_tick", fails_at_once)
+    else:
+        monkeypatch.setattr(SourceSession, step, fails)
+    async with ScriptedBroker() as source, ScriptedBroker() as destination:
+        running = bridge(source, destination)
+        supervisor = await running.__aenter__()
+        await eventually(lambda: supervisor.stopping)
+        monkeypatch.undo()
+        with pytest.raises(ExhaustedError):
+            await running.__aexit__(None, None, None)
+    assert caplog.text.count("not enough memory (") == 1
+    assert "Traceback" not in caplog.text
 
 
 @on_both_loops

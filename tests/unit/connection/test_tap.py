@@ -333,6 +333,19 @@ async def test_a_bug_of_the_bridge_ends_the_generation_and_is_logged(caplog: pyt
     assert "ZeroDivisionError" in caplog.text
 
 
+async def test_without_memory_the_generation_ends_and_the_event_loop_hears_of_it() -> None:
+    tap, side, transport, _ = connected()
+
+    def exhaust(_: Event) -> None:
+        raise MemoryError
+
+    side.on_event = exhaust
+    with pytest.raises(MemoryError):
+        tap.data_received(frames.BLOCKED)
+    assert side.ends == [("memory", "the bridge has no memory left")]
+    assert transport.done == ["abort"]
+
+
 async def test_a_silent_peer_is_dead_after_two_and_a_half_heartbeats_and_never_without_one() -> None:
     tap, side, transport, _ = connected()
     now_s = asyncio.get_running_loop().time()

@@ -9,15 +9,17 @@ import http.client
 import json
 import logging
 import re
+import resource
 import socket
 import threading
+from socketserver import TCPServer
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import pytest
 
 from bridge.errors import ConfigurationError, NotYetError
 from bridge.observe import http as endpoint_module
-from bridge.observe.http import MAX_CLIENTS, Endpoint
+from bridge.observe.http import MAX_CLIENTS, Endpoint, most_clients
 from bridge.observe.status import Status
 from bridge.window.books import Books
 from tests.rig.waiting import wait_until
@@ -310,6 +312,50 @@ def test_clients_that_only_occupy_connections_do_not_keep_a_probe_out(service: S
     wait_until(lambda: serving() <= MAX_CLIENTS, "the threads of those sent away to end")
     for client in (*silent, *dripping):
         client.close()
+
+
+@pytest.mark.parametrize(
+    ("limit", "clients"), ((16, 1), (30, 6), (1024, MAX_CLIENTS), (resource.RLIM_INFINITY, MAX_CLIENTS))
+)
+def test_a_low_limit_of_descriptors_leaves_some_for_the_brokers(
+    limit: int, clients: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    assert most_clients() == clients
+
+
+def test_a_client_for_whom_no_thread_can_be_started_is_sent_away_and_that_is_said_once(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        for _ in range(2):
+            with service.connect() as client:
+                assert client.recv(1) == b""
+    assert caplog.text.count("a request could not be answered for want of memory") == 1
+    assert "Traceback" not in caplog.text
+    assert service.ask("/healthz").status == 200
+
+
+def test_without_descriptors_the_oldest_client_makes_room(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that asks waits in the queue of the socket meanwhile."""
+    idle = service.connect()
+    assert service.ask("/healthz").status == 200
+    accept, refusals = TCPServer.get_request, iter((errno.EMFILE,))
+
+    def scarce(server: TCPServer) -> object:
+        if code := next(refusals, 0):
+            raise OSError(code, "Too many open files")
+        return accept(server)
+
+    monkeypatch.setattr(TCPServer, "get_request", scarce)
+    assert service.ask("/healthz").status == 200
+    with idle:
+        assert idle.recv(1) == b"", "it was sent away"
 
 
 def test_a_silent_client_is_sent_away(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,122 @@
+"""Memory and descriptors are used up: nothing is lost, no core is kept busy, and the log says what it was in a line."""
+
+from __future__ import annotations
+
+import resource
+import socket
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.broker.scene import in_flight, scene, settings
+from tests.rig.bridge_process import BridgeProcess
+from tests.rig.ports import LOOPBACK
+from tests.rig.raw import RawClient
+from tests.rig.tuning import limited
+from tests.rig.waiting import wait_until
+
+if TYPE_CHECKING:
+    from tests.rig.node import Node
+
+EX_TEMPFAIL = 75
+ADDRESS_SPACE_BYTES = 300 << 20
+LARGE_BYTES = 120_000_000
+NEIGHBOURS = 20
+CLIENTS = 40
+WATCHED_S = 2.0
+
+
+def answers(bridge: BridgeProcess) -> bool:
+    """Whether a request is answered: those who still wait before it may have it sent away."""
+    try:
+        return bridge.get("/healthz")[0] == 200
+    except OSError:
+        return False
+
+
+def test_a_message_that_does_not_fit_into_memory_ends_the_process_in_order(
+    source: Node, destination: Node, queue_type: str, queue_name: str
+) -> None:
+    """Twice: the second process begins with one message, and touches no other. Then there is room."""
+    this = scene(source, destination, queue_type=queue_type, name=queue_name)
+    roomy = this.bridge
+    narrow = BridgeProcess(
+        settings(source, destination, this.queue_in, this.queue_out),
+        wrapper=("prlimit", f"--as={ADDRESS_SPACE_BYTES}"),
+    )
+    with limited(source, max_message_size=1 << 27), limited(destination, max_message_size=1 << 27):
+        this.bridge = narrow
+        with narrow:
+            this.see_one_through()
+            with RawClient(source.url) as client:
+                client.confirm_select()
+                body = b"%012d" % this.sent + b"." * (LARGE_BYTES - 12)
+                client.publish("", this.queue_in, b"\x10\x00\x02", body)
+                client.wait_confirms()
+            this.sent += 1
+            assert narrow.wait() == EX_TEMPFAIL
+        this.publish(NEIGHBOURS)
+        with narrow:
+            assert narrow.wait() == EX_TEMPFAIL
+        assert source.queue_depth(this.queue_in) == 1 + NEIGHBOURS
+        said = [event["event"] for event in narrow.events if event["level"] == "critical"]
+        assert len(said) == 2, "once each"
+        assert all(f"for a message of {LARGE_BYTES} bytes" in text for text in said)
+        assert "Traceback" not in narrow.logs
+        this.bridge = roomy
+        this.ended_before = 1
+        with roomy:
+            this.wait_done()
+    audit = this.audit()
+    assert not audit.lost, audit
+    assert not audit.duplicates, audit
+
+
+def test_half_sent_requests_keep_no_core_busy_when_descriptors_are_used_up(
+    source: Node, destination: Node, queue_name: str
+) -> None:
+    this = scene(source, destination, name=queue_name)
+    with this.bridge, ExitStack() as stack:
+        this.see_one_through()
+        pid = this.bridge.pid
+        used = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (used, before[1]))
+        for _ in range(CLIENTS):
+            client = stack.enter_context(socket.create_connection((LOOPBACK, this.bridge.http_port)))
+            client.sendall(b"GET /metrics HTTP/1.1\r\n")
+        busy_s, began_s = this.bridge.cpu_seconds(), time.monotonic()
+        wait_until(lambda: time.monotonic() - began_s >= WATCHED_S, "a while to pass")
+        assert this.bridge.cpu_seconds() - busy_s < 0.5 * (time.monotonic() - began_s)
+        this.publish(NEIGHBOURS)
+        wait_until(lambda: destination.queue_ready(this.queue_out) == this.sent, "forwarding to go on")
+        stack.close()
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        assert in_flight(this.wait_done()) == 0
+        assert "Traceback" not in this.bridge.logs
+    assert this.audit().is_perfect
+
+
+def test_a_low_limit_of_descriptors_leaves_the_brokers_connections_theirs(
+    source: Node, destination: Node, queue_name: str
+) -> None:
+    """Half-sent requests hold whatever they may; a broker that comes back is connected to all the same."""
+    this = scene(source, destination, name=queue_name)
+    this.bridge = BridgeProcess(
+        settings(source, destination, this.queue_in, this.queue_out), wrapper=("prlimit", "--nofile=24")
+    )
+    with this.bridge, ExitStack() as stack:
+        this.see_one_through()
+        for _ in range(CLIENTS):
+            client = stack.enter_context(socket.create_connection((LOOPBACK, this.bridge.http_port)))
+            client.sendall(b"GET /metrics HTTP/1.1\r\n")
+        source.close_connections()
+        destination.close_connections()
+        this.publish(NEIGHBOURS)
+        wait_until(lambda: destination.queue_ready(this.queue_out) == this.sent, "forwarding to go on")
+        stack.close()
+        wait_until(lambda: answers(this.bridge), "the last of them to have gone")
+        this.wait_done()
+        assert "Traceback" not in this.bridge.logs
+    assert this.audit().is_perfect
