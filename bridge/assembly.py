@@ -20,6 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bridge.amqp.content import HeaderPolicy
+from bridge.connection.channels import Channels
 from bridge.connection.counting import Counting
 from bridge.connection.keeper import Keeper
 from bridge.connection.limits import DEFAULT
@@ -62,7 +63,7 @@ def assemble(
             side=side,
             status=side_status,
             backoff=new_backoff(settings.reconnect_min, settings.reconnect_max, chance),
-            make=partial(session, relay, pump, settings, limits),
+            make=partial(session, relay, pump, settings, limits, channels=Channels()),
             stable_s=limits.stable_s,
         )
         for side, side_status, session in (

@@ -88,7 +88,7 @@ class Counted(Protocol):
     def end(self) -> tuple[str, str] | None:
         """Why it has ended; None as long as it has not."""
 
-    def counter(self) -> Counter:
+    def counter(self) -> Counter | None:
         """Return what asks over its connection."""
 
 
@@ -122,6 +122,9 @@ class Counting:
             self._backlog.failed("an exchange has no length" if self._queue is None else "BRIDGE_QUEUE_POLL is 0")
             return
         counter = session.counter()
+        if counter is None:
+            self._backlog.failed("the user may open no channel for it (max-channels)")
+            return
         try:
             is_stream = self._is_stream
             if is_stream is None:

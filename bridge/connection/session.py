@@ -7,12 +7,14 @@ from the tap to the relay's port and passes the session by; a close, or any othe
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from typing import TYPE_CHECKING, cast
 
 from aiormq import exceptions as amqp
 
 from bridge.amqp.frames import QUARANTINE_CHANNEL
+from bridge.connection.channels import WITH_QUESTIONS, Channels
 from bridge.connection.counting import Counter
 from bridge.connection.kind import Queue, kind_of
 from bridge.connection.limits import DEFAULT
@@ -24,6 +26,7 @@ from bridge.relay.queue import QueueFacts, QueueState
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel, AbstractQueue
 
+    from bridge.amqp.events import Close
     from bridge.connection.limits import TimeLimits
     from bridge.connection.tap import Receiver
     from bridge.relay.destination import Destination
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
     from bridge.relay.source import Source
     from bridge.settings.settings import Settings
     from bridge.settings.sides import SideSettings
+
+log = logging.getLogger(__name__)
 
 QUEUE_TYPES = frozenset({"classic", "quorum", "stream"})
 UNCOUNTED_SINCE = (4, 3)
@@ -44,15 +49,36 @@ class Session(Link):
 
     _port: Port | None = None
 
-    def __init__(
-        self, relay: Relay, pump: Pump, settings: Settings, side: SideSettings, limits: TimeLimits = DEFAULT
+    def __init__(  # noqa: PLR0913 - what a session is made of
+        self,
+        relay: Relay,
+        pump: Pump,
+        settings: Settings,
+        side: SideSettings,
+        limits: TimeLimits = DEFAULT,
+        *,
+        channels: Channels | None = None,
     ) -> None:
+        """`channels` is what earlier sessions of the side have learned."""
         super().__init__(settings, side, limits)
         self._relay = relay
         self._pump = pump
+        self._channels = channels or Channels()
 
     def _new_tap(self, reader: asyncio.StreamReader, receiver: Receiver) -> Tap:
         return Tap(reader, receiver, self.ended, self._pump.run)
+
+    def closed(self, close: Close, now_s: float) -> None:
+        """As a link's; a refused channel is not asked for again."""
+        if self._channels.refused(close):
+            log.warning(
+                "%s: the broker allows the user %d of the %d channels that the bridge uses (max-channels); it goes on "
+                "without asking anything",
+                self._side.name,
+                self._channels.most,
+                WITH_QUESTIONS,
+            )
+        super().closed(close, now_s)
 
     def _lost(self, now_s: float) -> None:
         """The window hears of it before any byte of another generation."""
@@ -63,8 +89,10 @@ class Session(Link):
         self._port.lost(now_s)
         self._pump.run(now_s)
 
-    def counter(self) -> Counter:
-        """Return what counts the side's queue over this connection."""
+    def counter(self) -> Counter | None:
+        """Return what counts the side's queue over this connection; None where there is no channel for it."""
+        if not self._channels.for_questions:
+            return None
         assert self._connection is not None  # noqa: S101 - open() has run
         return Counter(self._connection, self._side, self._index)
 
@@ -82,6 +110,7 @@ class Session(Link):
             raise ConnectError(*self.end)
         assert self.tap is not None  # noqa: S101 - _connect has run
         tune = self._underlay.connection_tune
+        self._channels.agreed(tune.channel_max or 0)
         self.tap.agree(float(tune.heartbeat or 0))
         self._pump.attach(self._side.name, self.tap)
         self._useful = True
@@ -95,8 +124,16 @@ class SourceSession(Session):
     _channel: AbstractChannel
     _queue_object: AbstractQueue
 
-    def __init__(self, relay: Relay, pump: Pump, settings: Settings, limits: TimeLimits = DEFAULT) -> None:
-        super().__init__(relay, pump, settings, settings.source, limits)
+    def __init__(
+        self,
+        relay: Relay,
+        pump: Pump,
+        settings: Settings,
+        limits: TimeLimits = DEFAULT,
+        *,
+        channels: Channels | None = None,
+    ) -> None:
+        super().__init__(relay, pump, settings, settings.source, limits, channels=channels)
         self._consumers = 0
         self._quarantine: AbstractChannel | None = None
 
@@ -115,7 +152,8 @@ class SourceSession(Session):
         version = tuple(int(number) for number in re.findall(r"\d+", str(properties.get("version", "")))[:2])
         is_rabbitmq = str(properties.get("product", "")) == "RabbitMQ"
         found = Queue()
-        if is_rabbitmq:
+        self._channels.agreed(self._underlay.connection_tune.channel_max or 0)
+        if is_rabbitmq and self._channels.for_questions:
             try:
                 found = await kind_of(self._question, self._settings.source_queue or "")
             except ConnectError:
@@ -130,6 +168,7 @@ class SourceSession(Session):
             expires=found.expires if known else None,
             single_active=found.single_active if known else None,
             requeues_counted=queue_type != "classic" and not (is_rabbitmq and version >= UNCOUNTED_SINCE),
+            answers=self._channels.for_questions,
         )
 
     async def consume(self, prefetch: int, offset: int | None) -> QueueState | None:
@@ -155,8 +194,10 @@ class SourceSession(Session):
             await self._queue_object.consume(_never, consumer_tag=consumer_tag, arguments=arguments)  # type: ignore[arg-type]  # JSON
         return _state(before)
 
-    async def ask_queue(self) -> QueueState:
-        """Ask the source queue for its state. Raises `BridgeError`."""
+    async def ask_queue(self) -> QueueState | None:
+        """Ask the source queue for its state; None where there is no channel for it. Raises `BridgeError`."""
+        if not self._channels.for_questions:
+            return None
         try:
             async with self._explained(self._index):
                 control = await self._channel_number(CONTROL_CHANNEL)
@@ -171,6 +212,9 @@ class SourceSession(Session):
     async def open_quarantine(self) -> None:
         """Open the quarantine's channel, its queue declared where it is missing. Raises `BridgeError`."""
         name = self._settings.quarantine_queue_name
+        if not self._channels.for_questions:
+            await self._open_quarantine_unasked(name)
+            return
         async with self._explained(self._index):
             control = await self._channel_number(CONTROL_CHANNEL)
             try:
@@ -184,6 +228,17 @@ class SourceSession(Session):
             # Kept, since aio-pika lets go of a channel that nobody holds.
             self._quarantine = await self._channel_number(QUARANTINE_CHANNEL, publisher_confirms=True)
 
+    async def _open_quarantine_unasked(self, name: str) -> None:
+        """Do without another channel: a queue that is there and is another is then refused."""
+        if self._channels.most < QUARANTINE_CHANNEL:
+            text = "it needs a channel, and the user may open one alone (max-channels); allow 4"
+            raise ConnectError("refused", text)
+        async with self._explained(self._index):
+            if self._quarantine is not None:
+                await self._quarantine.close()
+            self._quarantine = await self._channel_number(QUARANTINE_CHANNEL, publisher_confirms=True)
+            await self._quarantine.declare_queue(name, durable=True)
+
 
 class DestinationSession(Session):
     """A generation of the destination: publishes."""
@@ -191,8 +246,16 @@ class DestinationSession(Session):
     _port: Destination
     _channel: AbstractChannel
 
-    def __init__(self, relay: Relay, pump: Pump, settings: Settings, limits: TimeLimits = DEFAULT) -> None:
-        super().__init__(relay, pump, settings, settings.destination, limits)
+    def __init__(
+        self,
+        relay: Relay,
+        pump: Pump,
+        settings: Settings,
+        limits: TimeLimits = DEFAULT,
+        *,
+        channels: Channels | None = None,
+    ) -> None:
+        super().__init__(relay, pump, settings, settings.destination, limits, channels=channels)
 
     async def open(self, index: int) -> None:
         """Connect and verify queue or exchange; a generation begins. Raises `BridgeError`."""

@@ -34,6 +34,8 @@ class QueueFacts:
     """Delivers to one consumer at a time, and to the next one when that is gone (`x-single-active-consumer`)."""
     requeues_counted: bool = True
     """Whether `nack(requeue)` counts towards a delivery limit: on quorum queues before RabbitMQ 4.3."""
+    answers: bool = True
+    """Whether it can be asked for its state: the user may have no channel for that."""
 
     @property
     def counts(self) -> Counts:

@@ -302,7 +302,9 @@ class Steering:
         if not source.opened:
             return inf
         settled = window.destination_ready and not window.trouble.lasts and not source.replaces
-        return self.watchdog.question_due_s if settled and self.consumer is Consumer.ON else -inf
+        if not settled or self.consumer is not Consumer.ON:
+            return -inf
+        return self.watchdog.question_due_s if self.facts.answers else inf
 
     def _ending(self, now_s: float, unsent_bytes: int) -> EndGeneration | None:
         """Return the generation that must end, if one must."""
@@ -342,7 +344,7 @@ class Steering:
         elif self._quarantine.wanted(now_s):
             self._quarantine.open()
             action = OpenQuarantine()
-        elif self.watchdog.question_due(now_s):
+        elif self.facts.answers and self.watchdog.question_due(now_s):
             action = AskQueue()
         if action is not None:
             self._source.wait()
