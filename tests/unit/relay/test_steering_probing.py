@@ -376,6 +376,17 @@ def test_behind_parked_messages_that_have_returned_often_one_at_a_time_is_consum
         park(bridge, range(number, number + 1), f"ct-{number}", counted(RETURNED_OFTEN))
 
 
+def test_acks_wait_from_the_moment_that_another_consumer_is_asked_for() -> None:
+    """An ack would bring the present one more, beside what the other is sent (invariant 4)."""
+    bridge = Bridge(probing=True)
+    park(bridge, range(1, 2), "ct", M)
+    assert not bridge.steering.withholds
+    assert bridge.relay.decide(bridge.now_s) == Consume(1)
+    assert bridge.steering.withholds
+    bridge.steering.not_started()
+    assert not bridge.steering.withholds
+
+
 def test_a_probe_that_was_asked_for_before_another_was_accepted_is_not_started() -> None:
     """It would be taken for the consumer with the whole prefetch."""
     bridge = Bridge(probing=True)
