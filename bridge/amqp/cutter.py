@@ -130,6 +130,17 @@ class _Assembly:
             self.dropped, self.unfit_bytes = True, self.body_size
             self.ignore_body()
 
+    def take_collected(self) -> bytes:
+        """Hand over the large content.
+
+        The assembly lets go of it: it refers to itself by its method, and lives on until the collector comes round.
+        """
+        assert self.buffer is not None  # noqa: S101 - `collect` has made it
+        content = self.buffer.getvalue()
+        self.buffer = None
+        self.ignore_body()
+        return content
+
     def ignore_body(self) -> None:
         """Keep no more than the header."""
         self.add_piece = _ignore
@@ -434,7 +445,7 @@ class Cutter:
             self._head = method[:tag_at]
             self._method_size = len(method)
         if assembly.buffer is not None:
-            content, delivery_count = assembly.buffer.getvalue(), assembly.delivery_count
+            content, delivery_count = assembly.take_collected(), assembly.delivery_count
         else:
             delivery_count = 0
             if (prepared := self._preparer.prepare(header)) is not None:

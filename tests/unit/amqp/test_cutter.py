@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tracemalloc
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -331,6 +332,22 @@ def test_a_large_content_is_in_memory_once(before: Properties, after: Properties
 def test_of_a_large_message_that_was_returned_the_header_is_kept() -> None:
     events, _ = feed(chunked(returned(content(LARGE, step=130_000)), CHUNK_BYTES))
     assert events == [Return(1, 312, "NO_ROUTE", ROUTE, frames.header(LARGE_BYTES, PERSISTENT), LARGE_BYTES)]
+
+
+def test_a_large_content_is_gone_with_its_delivery() -> None:
+    """At once, and not when the garbage collector comes round, which is rarely."""
+    cutter = Cutter(ContentPreparer(HeaderPolicy()))
+    chunks = chunked(deliver(1, content(LARGE, step=130_000)), CHUNK_BYTES)
+    gc.disable()
+    try:
+        tracemalloc.start()
+        for chunk in chunks:
+            cutter.feed(chunk, NOW_S)
+        left, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    finally:
+        gc.enable()
+    assert left < LARGE_BYTES // 10
 
 
 class Narrow(BytesIO):
