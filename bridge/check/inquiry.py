@@ -8,6 +8,7 @@ AMQP 0-9-1 answers few questions, but a refusal tells much. Each trick here was 
 - the permission to consume: a consumer with an `x-priority` that is no number. 403, or a refusal of that argument;
 - the permission to publish, and that the exchange is there: an empty message in a transaction (`tx`), which is
   rolled back. No queue ever sees it, and nobody is told whether its key has a route;
+- the type of an exchange, in the same way: it is declared with an argument that is never valid;
 - whether two connections are to one broker: a nameless exclusive queue of one is looked for by the other.
 
 What it does not do: say what the answers are good for, which is `inspection`'s.
@@ -23,7 +24,7 @@ from bridge.amqp.content import ContentPreparer, HeaderPolicy
 from bridge.amqp.cutter import Cutter
 from bridge.amqp.events import Blocked, Close
 from bridge.amqp.frames import DATA_CHANNEL
-from bridge.connection.kind import UNKNOWN, Queue, kind_of
+from bridge.connection.kind import UNKNOWN, Queue, exchange_type_of, kind_of
 from bridge.connection.limits import DEFAULT
 from bridge.connection.link import Link
 from bridge.connection.offloop import off_loop
@@ -146,6 +147,10 @@ class Inquiry(Link):
         """Look for an exchange that must be there."""
         async with self._question() as channel:
             await channel.exchange_declare(name, passive=True)
+
+    async def exchange_type_of(self, name: str) -> str:
+        """Return the type of an exchange that must be there; empty where the broker does not say."""
+        return await exchange_type_of(self._question, name)
 
     async def kind_of(self, name: str) -> Queue:
         """Return what the queue is (see `connection/kind`)."""

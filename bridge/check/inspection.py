@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from bridge.amqp.target import Target
 from bridge.check.inquiry import Inquiry
-from bridge.connection.kind import Queue
+from bridge.connection.kind import DELAYED, UNSERVED, Queue
 from bridge.connection.limits import DEFAULT
 from bridge.errors import BridgeError, ConnectError
 from bridge.settings.settings import MIN_DELIVERY_LIMIT
@@ -130,6 +130,7 @@ class Inspection:
             self._inspect_prefetch(queue)
             self._inspect_offset(queue)
             self._inspect_delivery_limit(queue)
+            self._inspect_consumer_timeout(queue)
         await self._inspect_quarantine()
 
     async def _inspect_destination(self) -> None:
@@ -147,6 +148,9 @@ class Inspection:
             await self.inquiry.find_exchange(exchange)
         except ConnectError as error:
             self.found("error", "exchange", str(error))
+            return
+        if self.inquiry.broker.version and await self.inquiry.exchange_type_of(exchange) == DELAYED:
+            self.found("error", "exchange", f'exchange "{exchange}" {UNSERVED}')
             return
         which = "each message's key" if target.keeps_keys else f'key "{target.routing_key}"'
         text = (
@@ -236,6 +240,16 @@ class Inspection:
                 f"{prefetch} is above a quorum queue's cap; set BRIDGE_SOURCE_PREFETCH to {QUORUM_MAX_PREFETCH} or less"
             )
             self.found("warning", "prefetch", text)
+
+    def _inspect_consumer_timeout(self, queue: Queue) -> None:
+        hold_timeout_s, timeout_ms = self._settings.hold_timeout, queue.consumer_timeout_ms
+        if timeout_ms is not None and timeout_ms <= 1000 * hold_timeout_s:
+            text = (
+                f"its x-consumer-timeout of {timeout_ms / 1000:g} s is not above BRIDGE_HOLD_TIMEOUT "
+                f"({hold_timeout_s:g} s): while the destination accepts nothing, the broker takes back what the bridge "
+                "holds; set the one higher or the other lower"
+            )
+            self.found("warning", "consumer timeout", text)
 
     def _inspect_offset(self, queue: Queue) -> None:
         if queue.queue_type == "stream":

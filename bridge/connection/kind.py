@@ -1,7 +1,7 @@
-"""What a queue is: asked of its broker, which names a difference in each refusal to declare it again.
+"""What a queue or an exchange is: asked of its broker, which names a difference in each refusal to declare it again.
 
-Only a user who may *configure* the queue is told, and policies never are. No question can create a queue: its type and
-its delivery limit are never both valid (3.10.8, 4.3.6).
+Only a user who may *configure* it is told, and policies never are. No question can create one: a queue's type and its
+delivery limit are never both valid, nor is an exchange's argument (3.10.8, 4.3.6).
 """
 
 from __future__ import annotations
@@ -29,6 +29,16 @@ _DIFFERS = re.compile(
 )
 """The broker's refusal to declare a queue that is there and is another: the argument, and its value in the queue."""
 
+_EXCHANGE_DIFFERS = re.compile(r"inequivalent arg '([^']+)' for exchange .* but current is (?:'([^']*)')?")
+
+DELAYED = "x-delayed-message"
+"""The exchange type of RabbitMQ's plugin for delayed messages."""
+UNSERVED = (
+    f"is of type {DELAYED}, which returns a message that it delays (no queue is bound) and delivers it all the "
+    "same: the bridge would publish such messages again and again; publish to another exchange, or to a queue"
+)
+"""What is to be said of an exchange of that type."""
+
 
 @dataclass(frozen=True, slots=True)
 class Queue:
@@ -42,6 +52,8 @@ class Queue:
     auto_delete: bool = False
     expires: bool = False
     single_active: bool = False
+    consumer_timeout_ms: int | None = None
+    """How long a delivery may be held, as far as the queue itself says (`x-consumer-timeout`)."""
 
 
 async def kind_of(question: Callable[[], AbstractAsyncContextManager[AbstractChannel]], name: str) -> Queue:
@@ -63,6 +75,7 @@ async def kind_of(question: Callable[[], AbstractAsyncContextManager[AbstractCha
             flags[argument] = value == "true"
         else:
             arguments[argument] = _argument(value)
+    consumer_timeout_ms = arguments.get("x-consumer-timeout")
     return Queue(
         queue_type=queue_type,
         delivery_limit=delivery_limit,
@@ -70,7 +83,22 @@ async def kind_of(question: Callable[[], AbstractAsyncContextManager[AbstractCha
         auto_delete=flags["auto_delete"],
         expires="x-expires" in arguments,
         single_active=arguments.get("x-single-active-consumer") is True,
+        consumer_timeout_ms=consumer_timeout_ms if isinstance(consumer_timeout_ms, int) else None,
     )
+
+
+async def exchange_type_of(question: Callable[[], AbstractAsyncContextManager[AbstractChannel]], name: str) -> str:
+    """Return the type of an exchange, empty where the broker does not say."""
+    try:
+        async with question() as channel:
+            # The type is compared first, and an alternate exchange that is a number is never valid.
+            await channel.exchange_declare(
+                name, exchange_type="direct", durable=True, arguments={"alternate-exchange": 0}
+            )
+    except ConnectError as error:
+        if (found := _EXCHANGE_DIFFERS.search(str(error))) is not None:
+            return found[2] or "" if found[1] == "type" else "direct"
+    return ""
 
 
 async def _difference(

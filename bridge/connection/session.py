@@ -16,7 +16,7 @@ from aiormq import exceptions as amqp
 from bridge.amqp.frames import QUARANTINE_CHANNEL
 from bridge.connection.channels import WITH_QUESTIONS, Channels
 from bridge.connection.counting import Counter
-from bridge.connection.kind import Queue, kind_of
+from bridge.connection.kind import DELAYED, UNSERVED, Queue, exchange_type_of, kind_of
 from bridge.connection.limits import DEFAULT
 from bridge.connection.link import CONTROL_CHANNEL, Link
 from bridge.connection.tap import Pump, Tap
@@ -104,6 +104,10 @@ class Session(Link):
         arguments = {"x-queue-type": side.queue_type, **side.queue_arguments}
         return await channel.declare_queue(name, durable=True, arguments=arguments)  # type: ignore[arg-type]  # JSON
 
+    @property
+    def _is_rabbitmq(self) -> bool:
+        return str(self._underlay.server_properties.get("product", "")) == "RabbitMQ"
+
     def _begin(self) -> int:
         """Mark the generation as begun and return the tuned `frame_max`. Raises when it has ended meanwhile."""
         if self.end is not None:
@@ -150,7 +154,7 @@ class SourceSession(Session):
         """Ask the broker what the queue is; the settings' word counts where it does not say. Raises `BridgeError`."""
         properties = self._underlay.server_properties
         version = tuple(int(number) for number in re.findall(r"\d+", str(properties.get("version", "")))[:2])
-        is_rabbitmq = str(properties.get("product", "")) == "RabbitMQ"
+        is_rabbitmq = self._is_rabbitmq
         found = Queue()
         self._channels.agreed(self._underlay.connection_tune.channel_max or 0)
         if is_rabbitmq and self._channels.for_questions:
@@ -266,9 +270,21 @@ class DestinationSession(Session):
                 await self._queue(self._channel, self._side.queue)
             else:
                 await self._channel.get_exchange(self._settings.destination_exchange or "", ensure=True)
+        await self._inspect_exchange()
         now_s = asyncio.get_running_loop().time()
         self._port.opened(self._begin(), now_s)
         self._pump.run(now_s)
+
+    async def _inspect_exchange(self) -> None:
+        """Raise `ConnectError` for an exchange that the bridge cannot serve, as far as the broker says what it is."""
+        name = self._settings.destination_exchange
+        self._channels.agreed(self._underlay.connection_tune.channel_max or 0)
+        if not name or not self._is_rabbitmq or not self._channels.for_questions:
+            return
+        if await exchange_type_of(self._question, name) == DELAYED:
+            raise ConnectError("mismatch", f'exchange "{name}" {UNSERVED}')
+        if self.end is not None:
+            raise ConnectError(*self.end)
 
 
 def _state(declared: AbstractQueue) -> QueueState:

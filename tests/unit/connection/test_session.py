@@ -13,18 +13,29 @@ import pytest
 from aiormq import exceptions as amqp
 from pamqp import commands
 from pamqp.frame import marshal
+from pamqp.header import ProtocolHeader
 
 from bridge.assembly import assemble
 from bridge.connection.diagnosis import explain
 from bridge.connection.limits import DEFAULT, TimeLimits
+from bridge.connection.link import CONTROL_CHANNEL
 from bridge.connection.session import DestinationSession, Session, SourceSession
 from bridge.errors import BridgeError, ConnectError
 from bridge.settings.environment import load_settings
 from tests.rig.certificates import Certificates, make_certificates
-from tests.support.scripted import CAPABILITIES, ScriptedBroker, eventually, hang_up, on_both_loops, refuse, silence
+from tests.support.scripted import (
+    CAPABILITIES,
+    ScriptedBroker,
+    eventually,
+    hang_up,
+    on_both_loops,
+    refuse,
+    silence,
+    start,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from tests.support.scripted import Peer
@@ -103,6 +114,62 @@ async def test_an_exchange_is_verified_and_not_declared() -> None:
         declare = only(broker.peer.got(commands.Exchange.Declare))
         assert (declare.exchange, declare.passive) == ("ex", True)
         assert not broker.peer.got(commands.Queue.Declare)
+
+
+def refuse_another_type(type_now: str) -> Callable[[Peer, int, commands.Exchange.Declare], None]:
+    """Let there be an exchange of this type, of which nothing can be declared anew."""
+
+    def declare(peer: Peer, channel: int, frame: commands.Exchange.Declare) -> None:
+        if frame.passive:
+            peer.send(commands.Exchange.DeclareOk(), channel=channel)
+            return
+        assert channel == CONTROL_CHANNEL, "a refusal closes the channel"
+        assert frame.arguments == {"alternate-exchange": 0}, "never valid: a question creates nothing"
+        found = f"arg 'type' for exchange 'ex' in vhost '/': received 'direct' but current is '{type_now}'"
+        if type_now == "direct":
+            found = (
+                "arg 'alternate-exchange' for exchange 'ex' in vhost '/': received the value '0' but current is none"
+            )
+        peer.close(406, f"PRECONDITION_FAILED - inequivalent {found}", channel=channel)
+
+    return declare
+
+
+@pytest.mark.parametrize("type_now", ("topic", "direct"))
+@on_both_loops
+async def test_an_exchange_of_a_usual_type_is_published_to(type_now: str) -> None:
+    async with session_of(DestinationSession, destination_queue=None, destination_exchange="ex") as (session, broker):
+        broker.answers[ProtocolHeader] = start(product="RabbitMQ", version="4.3.6")
+        broker.answers[commands.Exchange.Declare] = refuse_another_type(type_now)
+        await session.open(0)
+        assert len(broker.peer.got(commands.Exchange.Declare)) == 2
+        assert session.end is None
+
+
+@on_both_loops
+async def test_an_exchange_that_delivers_what_it_returns_is_not_published_to() -> None:
+    """Each message would be published again and again: it says that it has no route for what it delays."""
+    async with session_of(DestinationSession, destination_queue=None, destination_exchange="ex") as (session, broker):
+        broker.answers[ProtocolHeader] = start(product="RabbitMQ", version="4.3.6")
+        broker.answers[commands.Exchange.Declare] = refuse_another_type("x-delayed-message")
+        with pytest.raises(ConnectError, match=r"x-delayed-message.*publish to another exchange") as caught:
+            await session.open(0)
+        assert caught.value.result == "mismatch"
+
+
+@on_both_loops
+async def test_a_user_who_may_not_ask_what_an_exchange_is_publishes_to_it() -> None:
+    def declare(peer: Peer, channel: int, frame: commands.Exchange.Declare) -> None:
+        if frame.passive:
+            peer.send(commands.Exchange.DeclareOk(), channel=channel)
+        else:
+            peer.close(403, "ACCESS_REFUSED - configure access to exchange 'ex' refused", channel=channel)
+
+    async with session_of(DestinationSession, destination_queue=None, destination_exchange="ex") as (session, broker):
+        broker.answers[ProtocolHeader] = start(product="RabbitMQ", version="4.3.6")
+        broker.answers[commands.Exchange.Declare] = declare
+        await session.open(0)
+        assert session.end is None
 
 
 @on_both_loops
