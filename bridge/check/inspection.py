@@ -130,7 +130,6 @@ class Inspection:
             self._inspect_prefetch(queue)
             self._inspect_offset(queue)
             self._inspect_delivery_limit(queue)
-            self._inspect_consumer_timeout(queue)
         await self._inspect_quarantine()
 
     async def _inspect_destination(self) -> None:
@@ -240,16 +239,6 @@ class Inspection:
                 f"{prefetch} is above a quorum queue's cap; set BRIDGE_SOURCE_PREFETCH to {QUORUM_MAX_PREFETCH} or less"
             )
             self.found("warning", "prefetch", text)
-
-    def _inspect_consumer_timeout(self, queue: Queue) -> None:
-        hold_timeout_s, timeout_ms = self._settings.hold_timeout, queue.consumer_timeout_ms
-        if timeout_ms is not None and timeout_ms <= 1000 * hold_timeout_s:
-            text = (
-                f"its x-consumer-timeout of {timeout_ms / 1000:g} s is not above BRIDGE_HOLD_TIMEOUT "
-                f"({hold_timeout_s:g} s): while the destination accepts nothing, the broker takes back what the bridge "
-                "holds; set the one higher or the other lower"
-            )
-            self.found("warning", "consumer timeout", text)
 
     def _inspect_offset(self, queue: Queue) -> None:
         if queue.queue_type == "stream":

@@ -52,8 +52,6 @@ class Queue:
     auto_delete: bool = False
     expires: bool = False
     single_active: bool = False
-    consumer_timeout_ms: int | None = None
-    """How long a delivery may be held, as far as the queue itself says (`x-consumer-timeout`)."""
 
 
 async def kind_of(question: Callable[[], AbstractAsyncContextManager[AbstractChannel]], name: str) -> Queue:
@@ -75,7 +73,6 @@ async def kind_of(question: Callable[[], AbstractAsyncContextManager[AbstractCha
             flags[argument] = value == "true"
         else:
             arguments[argument] = _argument(value)
-    consumer_timeout_ms = arguments.get("x-consumer-timeout")
     return Queue(
         queue_type=queue_type,
         delivery_limit=delivery_limit,
@@ -83,7 +80,6 @@ async def kind_of(question: Callable[[], AbstractAsyncContextManager[AbstractCha
         auto_delete=flags["auto_delete"],
         expires="x-expires" in arguments,
         single_active=arguments.get("x-single-active-consumer") is True,
-        consumer_timeout_ms=consumer_timeout_ms if isinstance(consumer_timeout_ms, int) else None,
     )
 
 

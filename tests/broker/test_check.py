@@ -205,16 +205,6 @@ def test_a_delivery_limit_without_room_is_not_to_be_set(source: Node, destinatio
     assert "give the queue a limit of 4 or more" in about(findings, "delivery limit")[1]
 
 
-@pytest.mark.parametrize(("timeout_s", "level"), ((60, "warning"), (3600, None)))
-def test_a_consumer_timeout_that_is_shorter_than_the_hold_timeout_is_named(
-    source: Node, destination: Node, timeout_s: int, level: str | None
-) -> None:
-    queue = source.declare("check.timeout", "quorum", {"x-consumer-timeout": 1000 * timeout_s})
-    _, findings = checked(source, destination, SOURCE_QUEUE=queue)
-    source.delete(queue)
-    assert [f["level"] for f in findings if f["subject"] == "consumer timeout"] == ([level] if level else [])
-
-
 def test_white_space_in_a_name_is_named(source: Node, destination: Node) -> None:
     names = {"SOURCE_QUEUE": "check.in ", "DESTINATION_QUEUE": "", "DESTINATION_EXCHANGE": "amq.direct "}
     status, findings = checked(source, destination, **names)
