@@ -447,10 +447,9 @@ class Window:
             if not pairs:
                 return self.take(max_bytes, now_s)  # all have been condemned, and others may be held
             batch, fitting = [delivery for delivery, _ in pairs], [fit for _, fit in pairs]
-        if batch:
-            published.publish(batch, now_s, source)
-            self.books.held -= len(batch)
-            self.books.published += len(batch)
+        published.publish(batch, now_s, source)
+        self.books.held -= len(batch)
+        self.books.published += len(batch)
         return fitting
 
     def _fit(self, delivery: Delivery, now_s: float) -> Delivery | None:
@@ -658,7 +657,8 @@ class Window:
     def _condemn(self, delivery: Delivery, verdict: Verdict, now_s: float) -> None:
         if self.limits.quarantine:
             self._source.condemn((delivery, verdict))
-        elif self._source.parked.park(delivery, verdict, now_s, inf):
+        else:
+            self._source.parked.park(delivery, verdict, now_s, inf)
             self._kept.append((delivery, verdict))
 
     # --- Time --------------------------------------------------------------------------------------------

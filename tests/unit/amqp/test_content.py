@@ -376,7 +376,7 @@ def test_a_message_id_for_the_log() -> None:
     assert content.message_id(whole()) == "m-1"
     assert content.message_id(whole({"message_id": b"\xff"})) == "\ufffd"
     assert content.message_id(frames.content(b"body")) == ""
-    assert content.message_id(frames.frame(2, 1, b"cut short")) == ""
+    assert content.message_id(frames.frame(2, 1, pack(">HHQH", 60, 0, 0, 0x1000))) == "", "cut short"
 
 
 # --- Streams --------------------------------------------------------------------------------------------------
@@ -479,3 +479,7 @@ def test_when_a_message_was_published(properties: Properties, expected: int | No
 def test_a_header_that_cannot_be_read_tells_no_time() -> None:
     damaged = frames.content(b"", PERSISTENT | {"headers": frames.short("timestamp_in_ms").rjust(24, b"\0")})
     assert content.timestamp_ms(damaged) is None
+
+
+def test_the_size_of_a_body_is_read_from_the_header() -> None:
+    assert content.body_size(whole(body=b"12345")) == 5

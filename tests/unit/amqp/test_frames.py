@@ -22,3 +22,7 @@ def test_what_the_bridge_writes_is_what_the_protocol_says() -> None:
 def test_a_route_comes_apart_as_it_was_put_together() -> None:
     assert frames.split_route(frames.route("ex", "a.key")) == (b"ex", b"a.key")
     assert frames.split_route(frames.route("", "")) == (b"", b"")
+
+
+def test_the_key_of_a_route_is_split_off_as_it_stands() -> None:
+    assert frames.own_key(frames.route("ex", "orders")) == b"\x06orders"

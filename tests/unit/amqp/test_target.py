@@ -51,6 +51,19 @@ def test_the_default_exchange_brings_a_message_to_one_queue_also_with_its_own_ke
 
 
 @pytest.mark.parametrize(
+    ("target", "text"),
+    (
+        (Target.queue("dq"), 'there is no queue "dq"'),
+        (Target("dx", "key"), 'no queue is bound to exchange "dx" for key "key"'),
+        (Target("dx"), 'no queue is bound to exchange "dx" for their keys'),
+    ),
+    ids=("a queue", "an exchange with a key", "an exchange"),
+)
+def test_what_is_missing_where_nothing_has_a_route_is_named(target: Target, text: str) -> None:
+    assert target.without_route == text
+
+
+@pytest.mark.parametrize(
     ("variables", "target"),
     (
         ({"BRIDGE_DESTINATION_QUEUE": "dq"}, Target.queue("dq")),

@@ -45,6 +45,10 @@ def test_a_delivery_that_was_dropped_is_requeued_and_counted() -> None:
     assert bridge.books.received_redelivered == 1
 
 
+def test_without_a_large_message_for_the_quarantine_there_is_no_piece_of_one() -> None:
+    assert Bridge().relay.source.take_piece() == []
+
+
 def test_a_delivery_that_memory_had_no_room_for_is_requeued_and_its_size_told() -> None:
     bridge = Bridge()
     assert bridge.relay.source.unfit_bytes == 0

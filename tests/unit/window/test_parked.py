@@ -239,6 +239,22 @@ def test_where_the_keys_of_many_close_the_channel_it_is_the_destination_that_ref
     assert found == [*[False] * (FORBIDDEN_IN_A_ROW - 1), True]
 
 
+def test_to_look_through_all_is_worth_it_when_there_are_an_eighth_too_many() -> None:
+    scene = Scene(target=OWN_KEYS, prefetch=64)
+    scene.returned(*range(1, 19))
+    assert not scene.parked.overfull
+    scene.returned(19)
+    assert scene.parked.overfull
+
+
+def test_keys_that_close_the_channel_are_told_apart_from_a_missing_route() -> None:
+    scene = Scene(target=OWN_KEYS, prefetch=1000)
+    scene.returned(1)
+    assert scene.parked.unrouted == "has no route for 1 message; trying again"
+    scene.parked.returned(delivery(2), 0.0, Close(1, 403, "ACCESS_REFUSED - topic"))
+    assert scene.parked.unrouted == "refuses the keys of 1 message (ACCESS_REFUSED - topic); trying again"
+
+
 def test_of_an_exchange_a_whole_window_is_tried_before_nothing_has_a_route() -> None:
     scene = Scene(target=OWN_KEYS, prefetch=200)
     assert scene.returned(*range(200)) == [*[False] * 199, True]

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from bridge.amqp.events import Delivery
 
 
+FORBIDDEN = "ACCESS_REFUSED - access to topic 'red' in exchange 'ex'"
+
+
 class NoQuarantine(WindowMachine):
     """What the destination refuses is held."""
 
@@ -601,3 +604,65 @@ def test_memory_is_full_at_its_limit_but_not_while_deliveries_are_requeued_or_an
     assert scene.books.bytes_in_flight == 0
     scene.receive(3)
     assert not scene.window.full
+
+
+# --- What is asked of it -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("source", "destination", "limit"), ((0, 0, 0), (0, 500, 500), (400, 500, 0), (600, 500, 500)))
+def test_a_frame_limit_is_told_where_a_delivery_may_have_larger_frames(
+    source: int, destination: int, limit: int
+) -> None:
+    scene = Scene()
+    scene.window.source_opened(source)
+    scene.window.destination_opened(scene.now_s, destination)
+    assert scene.window.frame_limit == limit
+
+
+def test_the_largest_message_that_is_more_than_may_be_in_flight_is_told_once() -> None:
+    scene = Scene(max_in_flight_bytes=100)
+    scene.receive_each(*(delivery(tag, b"." * 60) for tag in (1, 2)))
+    assert scene.window.take_oversized() == 0, "none of them is"
+    scene.receive_each(delivery(3, b"." * 200), delivery(4, b"." * 150))
+    assert scene.window.take_oversized() == 200
+    assert scene.window.take_oversized() == 0
+
+
+def test_an_age_is_sampled_of_what_was_forwarded_when_one_is_due() -> None:
+    scene = Scene()
+    scene.window.age.wall_clock(0.0)
+    scene.receive(1, 2)
+    scene.take()
+    scene.confirm(1)
+    scene.confirm(2)
+    assert sum(scene.books.message_age_unknown.values()) == 1, "one sample, of a message without a timestamp"
+
+
+def test_where_all_that_is_held_is_too_large_for_the_destination_nothing_is_published() -> None:
+    scene = Scene()
+    scene.window.destination_opened(scene.now_s, 100)
+    scene.receive_each(delivery(1, properties={"headers": b"\0\0\0\x80" + b"\x01aS\0\0\0\x79" + b"." * 121}))
+    assert scene.take() == []
+    assert [(tag, reason) for tag, reason, _ in scene.verdicts()] == [(1, "too-large")]
+
+
+def test_more_than_an_eighth_too_many_without_a_route_go_to_the_quarantine_at_once() -> None:
+    scene = Scene(target=OWN_KEYS, prefetch=8)
+    scene.receive(*range(1, 9))
+    scene.take()
+    scene.confirm(8)
+    for tag in (1, 2, 3):
+        scene.now_s -= 0.001  # before the last that was accepted
+        scene.refuse_route(tag, tag)
+    assert [tag for tag, _, _ in scene.verdicts()] == [3]
+
+
+def test_when_every_key_is_refused_it_is_the_destination_that_refuses() -> None:
+    scene = Scene(target=OWN_KEYS, prefetch=3)
+    scene.receive(1, 2, 3)
+    while not scene.window.hindrance:
+        scene.take()
+        scene.lose_destination(403, FORBIDDEN)
+        scene.reopen_destination()
+    assert scene.window.hindrance == f"refuses messages (closed: {FORBIDDEN})"
+    assert scene.window.parked == 3
