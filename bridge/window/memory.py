@@ -78,6 +78,8 @@ class Memory:
         """Source generations that have ended."""
         self._complete = True
         """Whether every publish of this process that may be redelivered is remembered."""
+        self._forgot = False
+        """Whether something was forgotten that has not been redelivered in this generation."""
 
     def __len__(self) -> int:
         return len(self._remembered)
@@ -154,6 +156,7 @@ class Memory:
         """
         self._generations += 1
         self._expires_s = None
+        self._forgot = False
         if self._overflowed_s is not None and self._heard_s - self._overflowed_s < ACKED_S:
             self._complete = False
         for acked_s, deliveries, keys, _ in self._acked:
@@ -193,7 +196,8 @@ class Memory:
 
     def vouches_for(self, delivery: Delivery) -> bool:
         """Whether a redelivery that is not remembered is known not to be this process's own publish."""
-        return not self._generations or (self.enabled and self._complete and has_identity(delivery.content))
+        knows = self.enabled and self._complete and not self._forgot
+        return not self._generations or (knows and has_identity(delivery.content))
 
     def expire(self, now_s: float, *, taking: bool = True) -> None:
         """Forget what is too old. No time counts while the destination takes nothing: nothing is redelivered then."""
@@ -201,6 +205,7 @@ class Memory:
             self._expires_s += now_s - self._ticked_s
         self._ticked_s = now_s
         if self._expires_s is not None and now_s >= self._expires_s:
+            self._forgot = bool(self._remembered)
             self._remembered.clear()
             self._complete = True
             self._expires_s = None

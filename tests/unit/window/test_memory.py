@@ -137,6 +137,18 @@ def test_it_forgets_a_while_after_consuming_began_again(memory: Memory) -> None:
     assert not memory.recall(message("a"))
 
 
+def test_what_was_forgotten_before_it_came_again_is_not_vouched_for_until_the_next_loss(memory: Memory) -> None:
+    memory.source_lost([])
+    memory.remember(message("a"))
+    memory.consuming(0.0)
+    assert memory.vouches_for(message("b")), "all that may come again is known"
+    memory.expire(REMEMBERED_S)
+    assert not memory.vouches_for(message("a"))
+    memory.source_lost([])
+    memory.consuming(REMEMBERED_S)
+    assert memory.vouches_for(message("a")), "another generation, and nothing was forgotten in it"
+
+
 def test_time_does_not_count_while_nothing_is_taken(memory: Memory) -> None:
     """The redeliveries wait, too; else they would be copies that nobody counts."""
     memory.remember(message("a"))
