@@ -193,7 +193,8 @@ class SourceSession(Session):
                 raise ConnectError(*self.end)
             self._consumers += 1
             consumer_tag = f"amqp-bridge-{self._consumers}"
-            if not self._relay.steering.starting(consumer_tag, asyncio.get_running_loop().time()):
+            now_s = asyncio.get_running_loop().time()
+            if not self._relay.steering.starting(consumer_tag, now_s, _state(before).ready):
                 return None
             await self._queue_object.consume(_never, consumer_tag=consumer_tag, arguments=arguments)  # type: ignore[arg-type]  # JSON
         return _state(before)

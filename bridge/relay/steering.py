@@ -393,8 +393,11 @@ class Steering:
                 self.facts = replace(self.facts, queue_type="stream")
                 self.window.read_stream()
 
-    def starting(self, consumer_tag: str, now_s: float) -> bool:
-        """`basic.consume` is about to be sent; return whether it still should be."""
+    def starting(self, consumer_tag: str, now_s: float, ready: int = 0) -> bool:
+        """`basic.consume` is about to be sent; return whether it still should be.
+
+        `ready` is how many messages the queue has: a broker that fails at the first of them may never answer.
+        """
         wanted = self.state in {State.PROBING, State.WIDENING, State.RUNNING}
         if self.state is State.WIDENING and self._source.prefetch < self._whole_prefetch:
             return False  # it was asked for as a probe, and is to be one with the whole prefetch by now
@@ -403,6 +406,7 @@ class Steering:
         ):
             return False
         self._source.start(consumer_tag)
+        self._source.found(ready)
         self.window.memory.consuming(now_s)
         return True
 

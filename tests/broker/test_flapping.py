@@ -220,3 +220,45 @@ def test_headers_larger_than_a_frame_hold_up_nobody(
     assert outcome.is_faultless, (outcome, held_up, ended)
     assert (held_up, left_unnamed) == (0, set())
     assert ended <= len(large), "a generation of the source for each large one at the most"
+
+
+def wait_up(this: Scene) -> float:
+    """Wait until the source is connected; return the number of the generation."""
+    return this.bridge.wait_for(
+        lambda m: m.total("bridge_connection_up", side="source") == 1, "the source to be connected"
+    ).total("bridge_generation", side="source")
+
+
+def store_unreadable(this: Scene) -> None:
+    """Have the source queue begin with a message that its own broker cannot encode: a header's text is a number."""
+    this.source.eval(f"""
+        X = rabbit_misc:r(<<"/">>, exchange, <<>>),
+        P = {{'P_basic', undefined, undefined, [{{<<"bad">>, longstr, 42}}], 2, undefined, undefined, undefined,
+             undefined, <<"unreadable">>, undefined, undefined, undefined, undefined, undefined}},
+        {{ok, M}} = rabbit_basic:message(X, <<"{this.queue_in}">>, {{content, 60, P, none, none, [<<"body">>]}}),
+        rabbit_basic:publish(rabbit_basic:delivery(false, false, M, undefined))""")
+    wait_until(lambda: this.source.queue_depth(this.queue_in) == 1, "the message to be stored")
+
+
+@pytest.mark.parametrize("broker_version", ("3.10",), indirect=True)  # 4.3 lets no such message in
+def test_a_message_that_the_broker_cannot_send_is_named_and_costs_no_other(
+    source: Node, destination: Node, queue_type: str, queue_name: str
+) -> None:
+    """The broker closes the connection at it (541). On a quorum queue each of these counts towards the limit."""
+    arguments = {"x-delivery-limit": LIMIT} if queue_type == "quorum" else {}
+    extra = QUICK | {"BRIDGE_HOLD_TIMEOUT": "1s", "BRIDGE_DELIVERY_LIMIT": LIMIT}
+    this = scene(source, destination, queue_type=queue_type, name=queue_name, arguments=arguments, extra=extra)
+    store_unreadable(this)
+    this.publish(20)
+    expected = "consuming has stopped" if queue_type == "quorum" else "which it cannot read"
+    with this.bridge:
+        wait_until(lambda: expected in this.bridge.get("/readyz")[1], "the message at the head to be named")
+        assert this.bridge.get("/readyz")[0] == 503
+        if queue_type == "quorum":
+            stopped_at = wait_up(this)
+            this.publish(1)
+            with suppress(TimeoutError):
+                wait_until(lambda: source_generation(this) > stopped_at, "another generation", STEADY_S)
+            assert source_generation(this) == stopped_at, "it consumes no more"
+        assert this.metrics().total("bridge_messages_forwarded_total") == 0
+    assert source.queue_depth(this.queue_in) == 1 + this.sent, "none is dropped"

@@ -365,7 +365,7 @@ class Process:
             self._consumers += 1
             self.witness.left_over = self.window.in_flight
             consumer_tag = f"ct-{self._consumers}"
-            if not self.steering.starting(consumer_tag, now_s):
+            if not self.steering.starting(consumer_tag, now_s, session.found.ready):
                 self.steering.not_started()
                 session.step = "idle"
                 return

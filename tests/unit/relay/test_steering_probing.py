@@ -481,6 +481,18 @@ def test_a_channel_that_is_closed_by_an_internal_error_again_and_again_means_tha
     assert bridge.steering.hindrance == "", "something was delivered"
 
 
+def test_a_broker_that_fails_at_the_head_before_it_answers_the_consume_counts_too() -> None:
+    bridge = Bridge(probing=True, consuming=False)
+    for number in range(UNREADABLE_AFTER):
+        assert bridge.steering.hindrance == ""
+        bridge.now_s += 300.0
+        assert bridge.relay.decide(bridge.now_s) == Consume(1)
+        assert bridge.steering.starting(f"ct-{number}", bridge.now_s, 5)
+        bridge.source(close(0, 541, "INTERNAL_ERROR"))
+        bridge.lose_source()
+    assert bridge.steering.hindrance == UNREADABLE
+
+
 @pytest.mark.parametrize(("code", "ready"), ((320, 5), (541, 0)))
 def test_another_close_or_one_of_an_empty_queue_says_nothing_of_its_head(code: int, ready: int) -> None:
     bridge = Bridge(probing=True)
