@@ -32,7 +32,7 @@ from bridge.observe.document import about
 from bridge.observe.events import EventLog
 from bridge.observe.http import Endpoint
 from bridge.observe.log import configure_logging
-from bridge.observe.terminal import NoStatusError, default_url, status
+from bridge.observe.terminal import NoStatusError, default_url, http_url, status
 from bridge.patience import Patience
 from bridge.settings.environment import load_settings, read_file, unknown_variables
 from bridge.settings.settings import Settings, effective, settings_help
@@ -90,7 +90,7 @@ def tell(arguments: argparse.Namespace) -> int:
     """Show the status of a running bridge; return the exit code: 0 ready, 1 not ready, 69 unreachable."""
     try:
         file = read_file(arguments.env_file) if arguments.env_file else {}
-        url = arguments.url or default_url(file | os.environ)
+        url = http_url(arguments.url or default_url(file | os.environ))
     except (ConfigurationError, NoStatusError) as error:
         _complain(str(error))
         return EX_CONFIG if isinstance(error, ConfigurationError) else EX_USAGE

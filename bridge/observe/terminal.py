@@ -53,14 +53,19 @@ def default_url(environ: Mapping[str, str]) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def http_url(text: str) -> str:
+    """Return what is the address of a bridge. Raises `NoStatusError` for what cannot be one."""
+    if not text.startswith(("http://", "https://")):
+        raise NoStatusError(f"{printable(text)} is no HTTP address; expected such as http://127.0.0.1:8080")
+    return text
+
+
 def fetch(url: str) -> Document:
-    """Return the document of the bridge at a URL. Raises `NoStatusError`."""
+    """Return the document of the bridge at a URL (see `http_url`). Raises `NoStatusError`."""
     shown = printable(url)
-    if not url.startswith(("http://", "https://")):
-        raise NoStatusError(f"{shown} is no HTTP address; expected such as http://127.0.0.1:8080")
     address = url if url.rstrip("/").endswith("/status") else f"{url.rstrip('/')}/status"
     try:
-        with urllib.request.urlopen(address, timeout=TIMEOUT_S) as answer:  # noqa: S310 - http or https, seen above
+        with urllib.request.urlopen(address, timeout=TIMEOUT_S) as answer:  # noqa: S310 - http or https, see `http_url`
             document = json.loads(answer.read(LARGEST_BYTES))
     except (OSError, HTTPException, ValueError) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error

@@ -382,6 +382,11 @@ def test_status_of_a_port_that_nobody_knows_is_wrong_use() -> None:
     assert (code, "--url" in text) == (64, True)
 
 
+def test_status_of_what_is_no_address_is_wrong_use() -> None:
+    code, text = status_of("nonsense")
+    assert (code, "nonsense is no HTTP address" in text) == (64, True)
+
+
 def test_a_signal_ends_a_watch_as_it_ends_other_programs() -> None:
     command = (sys.executable, "-m", "bridge", "status", "--watch", "--url", "http://127.0.0.1:1")
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as watching:

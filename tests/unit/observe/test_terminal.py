@@ -12,7 +12,16 @@ from rich.console import Console
 
 from bridge.observe import terminal
 from bridge.observe.document import About, document
-from bridge.observe.terminal import NoStatusError, default_url, drawing, fetch, sparkline, status, unreachable
+from bridge.observe.terminal import (
+    NoStatusError,
+    default_url,
+    drawing,
+    fetch,
+    http_url,
+    sparkline,
+    status,
+    unreachable,
+)
 from bridge.relay.queue import QueueState
 from bridge.window.books import Books
 from tests.support.seen import NOON_S, ready, seen
@@ -145,7 +154,7 @@ def test_where_nothing_listens_it_exits_with_69_and_says_where(capsys: pytest.Ca
 @pytest.mark.parametrize("url", ("file:///etc/passwd", "127.0.0.1:8080", "ftp://h/"))
 def test_an_address_of_another_kind_is_refused(url: str) -> None:
     with pytest.raises(NoStatusError, match="is no HTTP address; expected such as http://"):
-        fetch(url)
+        http_url(url)
 
 
 @pytest.mark.parametrize(
