@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from tests.rig.certificates import Certificates
 
+CONNECTS = 3
+NOT_CONNECTED = "failed to connect to node"
 _COOKIE = secrets.token_hex(8)  # one for all nodes of this process, so that they can be joined to clusters
 _epmd_port = 0
 _epmd: subprocess.Popen[bytes] | None = None  # kept: to drop a child that runs is a ResourceWarning
@@ -250,14 +252,17 @@ class Node:
         Raises RuntimeError with the node's answer when it is an error, subprocess.TimeoutExpired when there is none.
         """
         call = ["-address", f"{LOOPBACK}:{self._distribution_port}", "-c", _COOKIE, "-timeout", "20", "-e"]
-        answer = subprocess.run(
-            self._command("erl_call", *call),
-            input=f"{expressions.rstrip('. ')}.\n",
-            capture_output=True,
-            text=True,
-            timeout=25,
-            check=False,
-        )
+        for _ in range(CONNECTS):
+            answer = subprocess.run(
+                self._command("erl_call", *call),
+                input=f"{expressions.rstrip('. ')}.\n",
+                capture_output=True,
+                text=True,
+                timeout=25,
+                check=False,
+            )
+            if NOT_CONNECTED not in answer.stdout + answer.stderr or not self.is_running:
+                break  # else nothing was evaluated: on a busy machine a node may be late to answer
         match = re.fullmatch(r"\{ok, (.*)\}", answer.stdout.strip(), re.DOTALL)
         if not match:
             raise RuntimeError(f"{self.name}: {expressions!r} gave {answer.stdout}{answer.stderr}")
