@@ -65,6 +65,11 @@ class Session(Link):
         self._pump = pump
         self._channels = channels or Channels()
 
+    async def _connect(self, index: int, receiver: Receiver) -> AbstractChannel:
+        channel = await super()._connect(index, receiver)
+        self._channels.agreed(self._underlay.connection_tune.channel_max or 0)
+        return channel
+
     def _new_tap(self, reader: asyncio.StreamReader, receiver: Receiver) -> Tap:
         return Tap(reader, receiver, self.ended, self._pump.run)
 
@@ -114,7 +119,6 @@ class Session(Link):
             raise ConnectError(*self.end)
         assert self.tap is not None  # noqa: S101 - _connect has run
         tune = self._underlay.connection_tune
-        self._channels.agreed(tune.channel_max or 0)
         self.tap.agree(float(tune.heartbeat or 0))
         self._pump.attach(self._side.name, self.tap)
         self._useful = True
@@ -156,7 +160,6 @@ class SourceSession(Session):
         version = tuple(int(number) for number in re.findall(r"\d+", str(properties.get("version", "")))[:2])
         is_rabbitmq = self._is_rabbitmq
         found = Queue()
-        self._channels.agreed(self._underlay.connection_tune.channel_max or 0)
         if is_rabbitmq and self._channels.for_questions:
             try:
                 found = await kind_of(self._question, self._settings.source_queue or "")
@@ -279,7 +282,6 @@ class DestinationSession(Session):
     async def _inspect_exchange(self) -> None:
         """Raise `ConnectError` for an exchange that the bridge cannot serve, as far as the broker says what it is."""
         name = self._settings.destination_exchange
-        self._channels.agreed(self._underlay.connection_tune.channel_max or 0)
         if not name or not self._is_rabbitmq or not self._channels.for_questions:
             return
         if await exchange_type_of(self._question, name) == DELAYED:
