@@ -8,7 +8,7 @@ SideName = Literal["source", "destination"]
 
 QuarantineReason = Literal["poison", "too-large", "delivery-limit", "unroutable"]
 """Reason for which a message goes to the quarantine."""
-RequeueReason = Literal["shutdown", "hold-timeout", "probe", "memory", QuarantineReason]
+RequeueReason = Literal["shutdown", "pause", "hold-timeout", "probe", "memory", QuarantineReason]
 """Reason for which a delivery is requeued; those of the quarantine where there is none."""
 RetryReason = Literal["nack", "returned", "destination-lost"]
 """Reason for which a message is published again."""
@@ -43,6 +43,7 @@ EndReason = Literal[
     "cancel-timeout",
     "quarantine-timeout",
     "hold-timeout",
+    "paused",
     "closed-by-us",
     "malformed",
     "memory",

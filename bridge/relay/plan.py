@@ -22,6 +22,8 @@ class Plan:
     queue_type: QueueType | None = None
     """The source queue's, where the settings say so."""
     shutdown_timeout_s: float = 20.0
+    """How long a pause forwards what is held, too."""
+    start_paused: bool = False
     reconnect_min_s: float = 0.2
     reconnect_max_s: float = 30.0
     """Bounds of the backoff between attempts to open the quarantine."""

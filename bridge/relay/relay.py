@@ -85,6 +85,15 @@ class Relay:
         self.steering.stop(now_s)
         self.source.settle(now_s)
 
+    def pause(self, now_s: float) -> None:
+        """As `Steering.pause`."""
+        self.steering.pause(now_s)
+        self.source.settle(now_s)
+
+    def resume(self) -> None:
+        """As `Steering.resume`."""
+        self.steering.resume()
+
     def tick(self, now_s: float, unix_s: float) -> None:
         """Let time pass; ten times a second is often enough."""
         self.quarantine.tick(now_s, unix_s)

@@ -2,18 +2,21 @@
 
 Every pair that is not in the table is a bug and raises:
 
-| event          | PROBING     | WIDENING    | RUNNING     | GIVING_BACK | SHEDDING    | STOPPING  | ABANDONED |
-|----------------|-------------|-------------|-------------|-------------|-------------|-----------|-----------|
-| accepted       | WIDENING    |             |             |             |             |           |           |
-| widened        |             | RUNNING     |             |             |             |           |           |
-| give back      | GIVING_BACK | GIVING_BACK | GIVING_BACK |             | GIVING_BACK |           |           |
-| given back     |             |             |             | PROBING     |             |           |           |
-| memory full    | SHEDDING    | SHEDDING    | SHEDDING    |             |             |           |           |
-| shed           |             |             |             |             | RUNNING     |           |           |
-| lost in use    | PROBING     | RUNNING     | RUNNING     | PROBING     | RUNNING     | STOPPING  | ABANDONED |
-| lost in vain   | PROBING     | PROBING     | PROBING     | PROBING     | PROBING     | STOPPING  | ABANDONED |
-| stop           | STOPPING    | STOPPING    | STOPPING    | STOPPING    | STOPPING    | STOPPING  | ABANDONED |
-| time is up     |             |             |             |             |             | ABANDONED |           |
+|event       |PROBING    |WIDENING   |RUNNING    |GIVING_BACK|SHEDDING   |PAUSING |PAUSED  |STOPPING |ABANDONED|
+|------------|-----------|-----------|-----------|-----------|-----------|--------|--------|---------|---------|
+|accepted    |WIDENING   |           |           |           |           |        |        |         |         |
+|widened     |           |RUNNING    |           |           |           |        |        |         |         |
+|give back   |GIVING_BACK|GIVING_BACK|GIVING_BACK|           |GIVING_BACK|        |        |         |         |
+|given back  |           |           |           |PROBING    |           |        |        |         |         |
+|memory full |SHEDDING   |SHEDDING   |SHEDDING   |           |           |        |        |         |         |
+|shed        |           |           |           |           |RUNNING    |        |        |         |         |
+|pause       |PAUSING    |PAUSING    |PAUSING    |PAUSING    |PAUSING    |PAUSING |PAUSED  |STOPPING |ABANDONED|
+|at rest     |           |           |           |           |           |PAUSED  |        |         |         |
+|resume      |           |           |           |           |           |        |PROBING |         |         |
+|lost in use |PROBING    |RUNNING    |RUNNING    |PROBING    |RUNNING    |PAUSING |PAUSED  |STOPPING |ABANDONED|
+|lost in vain|PROBING    |PROBING    |PROBING    |PROBING    |PROBING    |PAUSING |PAUSED  |STOPPING |ABANDONED|
+|stop        |STOPPING   |STOPPING   |STOPPING   |STOPPING   |STOPPING   |STOPPING|STOPPING|STOPPING |ABANDONED|
+|time is up  |           |           |           |           |           |        |        |ABANDONED|         |
 
 *Probing*: the bridge consumes with a prefetch of 1, since it has not yet seen a message through. On a quorum queue each
 lost connection, and each crash, counts for all that the broker had set out, read or not; with one message it falls on
@@ -25,9 +28,12 @@ is sent nothing more. The queue never is without a consumer, since that would de
 `QueueFacts.replaced_by_cancel_first`. *Running*: it consumes with the whole prefetch. *Giving back*: the destination
 accepts nothing; the consumer is being cancelled and what is held requeued. *Shedding*: memory has been full for
 `MEMORY_FULL_S`; the consumer is being cancelled, and what still comes is read without its bodies and requeued, since a
-broker that cannot write for 30 s drops the connection. *Stopping*: what a healthy destination accepts is still
-forwarded, the rest requeued. *Abandoned*: time was up, and what is published was requeued too; what the destination
-still answers has nobody to hear it.
+broker that cannot write for 30 s drops the connection. *Pausing*: an operator wants a pause; as in a shutdown, what a
+healthy destination accepts is still forwarded, and the rest requeued. *Paused*: nothing is consumed, and nothing held,
+but for a queue that a cancel may delete: there the consumer stays, and what it delivers is held. An operator who
+resumes meanwhile has the pause end as soon as it is complete, so that what is held is never requeued for it.
+*Stopping*: what a healthy destination accepts is still forwarded, the rest requeued. *Abandoned*: time was up, and what
+is published was requeued too; what the destination still answers has nobody to hear it.
 
 What it does not do: decide what happens, which is `steering`'s.
 """
@@ -45,6 +51,8 @@ class State(Enum):
     RUNNING = "running"
     GIVING_BACK = "giving back"
     SHEDDING = "shedding"
+    PAUSING = "pausing"
+    PAUSED = "paused"
     STOPPING = "stopping"
     ABANDONED = "abandoned"
 
@@ -66,6 +74,9 @@ class StateEvent(Enum):
     GIVEN_BACK = "given back"
     MEMORY_FULL = "memory full"
     SHED = "shed"
+    PAUSE = "pause"
+    AT_REST = "at rest"
+    RESUME = "resume"
     LOST_IN_USE = "lost in use"
     LOST_IN_VAIN = "lost in vain"
     STOP = "stop"
@@ -74,7 +85,8 @@ class StateEvent(Enum):
 
 ACTIVE = (State.PROBING, State.WIDENING, State.RUNNING)
 """In these it consumes, or will."""
-_ENDING = {State.STOPPING: State.STOPPING, State.ABANDONED: State.ABANDONED}
+_TOLD = {state: state for state in (State.PAUSING, State.PAUSED, State.STOPPING, State.ABANDONED)}
+"""What an operator or an orchestrator has told the bridge outlives a connection."""
 
 TRANSITIONS: dict[StateEvent, dict[State, State]] = {
     StateEvent.ACCEPTED: {State.PROBING: State.WIDENING},
@@ -83,13 +95,16 @@ TRANSITIONS: dict[StateEvent, dict[State, State]] = {
     StateEvent.GIVEN_BACK: {State.GIVING_BACK: State.PROBING},
     StateEvent.MEMORY_FULL: dict.fromkeys(ACTIVE, State.SHEDDING),
     StateEvent.SHED: {State.SHEDDING: State.RUNNING},
+    StateEvent.PAUSE: {**dict.fromkeys((*ACTIVE, State.GIVING_BACK, State.SHEDDING), State.PAUSING), **_TOLD},
+    StateEvent.AT_REST: {State.PAUSING: State.PAUSED},
+    StateEvent.RESUME: {State.PAUSED: State.PROBING},
     StateEvent.LOST_IN_USE: {
         State.PROBING: State.PROBING,
         State.GIVING_BACK: State.PROBING,
         **dict.fromkeys((State.WIDENING, State.RUNNING, State.SHEDDING), State.RUNNING),
-        **_ENDING,
+        **_TOLD,
     },
-    StateEvent.LOST_IN_VAIN: {**dict.fromkeys((*ACTIVE, State.GIVING_BACK, State.SHEDDING), State.PROBING), **_ENDING},
+    StateEvent.LOST_IN_VAIN: {**dict.fromkeys((*ACTIVE, State.GIVING_BACK, State.SHEDDING), State.PROBING), **_TOLD},
     StateEvent.STOP: {**dict.fromkeys(State, State.STOPPING), State.ABANDONED: State.ABANDONED},
     StateEvent.TIME_IS_UP: {State.STOPPING: State.ABANDONED},
 }

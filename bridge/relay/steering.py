@@ -98,7 +98,7 @@ class Steering:
     ) -> None:
         """`unfinished` returns numbers that change while a delivery arrives."""
         self.window = window
-        self.state = State.PROBING
+        self.state = State.PAUSED if plan.start_paused else State.PROBING
         self.facts = QueueFacts(queue_type=plan.queue_type)
         self.last_found: QueueState | None = None
         """What the queue said of itself last."""
@@ -112,7 +112,8 @@ class Steering:
         self.publishes = True
         """Whether to publish what is held.
 
-        Not while it is unknown whether it still is ours (see `cancelled`), and not at the very end of a shutdown.
+        Not while it is unknown whether it still is ours (see `cancelled`), not in a pause that keeps its consumer, and
+        not at the very end of a shutdown.
         """
 
         self._kind_told = False
@@ -130,9 +131,12 @@ class Steering:
 
         self._shutdown_timeout_s = plan.shutdown_timeout_s
         self._stop_at_s = 0.0
+        """Until when a shutdown or a pause forwards."""
+        self._pause_wanted = plan.start_paused
+        """Whether an operator wants the bridge to be paused, whatever of it has been done."""
         self._ask_at_s = 0.0
         self._received_by_tick = -1
-        """How many had been received at the last tick of a shutdown."""
+        """How many had been received at the last tick of a shutdown or a pause."""
 
     # --- What can be asked -------------------------------------------------------------------------------
 
@@ -160,6 +164,11 @@ class Steering:
     def stopping(self) -> bool:
         """Whether a shutdown has begun."""
         return self.state in {State.STOPPING, State.ABANDONED}
+
+    @property
+    def pausing(self) -> bool:
+        """Whether an operator has paused the bridge; what is held may still be on its way."""
+        return self.state in {State.PAUSING, State.PAUSED}
 
     @property
     def abandoned(self) -> bool:
@@ -208,14 +217,16 @@ class Steering:
     def withholds(self) -> bool:
         """Whether acks and requeues wait for a cancel.
 
-        A consumer whose deliveries are not acked is sent no more than its prefetch. In a shutdown, a standby begins
-        where the cancelled consumer ends, and what it publishes may overtake what is not confirmed yet (4.3.6). A
-        message that is set out for a consumer that is gone ends up behind all others in a quorum queue of 4.3.
+        A consumer whose deliveries are not acked is sent no more than its prefetch. In a shutdown or a pause, a standby
+        begins where the cancelled consumer ends, and what it publishes may overtake what is not confirmed yet (4.3.6).
+        A message that is set out for a consumer that is gone ends up behind all others in a quorum queue of 4.3.
         """
         if self.consumer is not Consumer.ON:
             return False
         if self.state is State.STOPPING:
             return self._lingers and not self.facts.deletes_itself
+        if self.state is State.PAUSING:
+            return self._lingers and not self._kept_by_pause
         widens = self.state is State.WIDENING and self._has_room
         return widens or self._source.replaces or self._source.adds
 
@@ -227,10 +238,16 @@ class Steering:
 
     @property
     def _lingers(self) -> bool:
-        """Whether a shutdown still forwards: the destination is healthy, or its answers are to come."""
+        """Whether a shutdown or a pause still forwards: the destination is healthy, or its answers are to come."""
         window = self.window
         healthy = window.destination_ready and not window.trouble.lasts
         return healthy or window.books.published > 0
+
+    @property
+    def _kept_by_pause(self) -> bool:
+        """Whether a pause keeps the consumer, since a cancel might delete the queue."""
+        delivers = self.consumer in {Consumer.STARTING, Consumer.ON}
+        return delivers and self.facts.deleted_by_cancel and not self.stream
 
     @property
     def _spares_the_unreadable(self) -> bool:
@@ -240,7 +257,7 @@ class Steering:
     def wanted(self, now_s: float) -> Consume | None:
         """Return how to consume, when a consumer should be started now."""
         window, source = self.window, self._source
-        idle = source.opened and not source.asking and not self.stopping
+        idle = source.opened and not source.asking and not self.stopping and not self.pausing
         if not idle or not self._has_room or now_s < self._consume_at_s:
             return None
         if self.consumer is Consumer.OFF:
@@ -293,13 +310,13 @@ class Steering:
     def quiet_until_s(self) -> float:
         """Until when there is nothing to decide unless something comes; to be asked after `decide`. -inf for now.
 
-        Nothing is in flight, and the bridge either consumes or has no source. All else has times of its own.
+        Nothing is in flight, and the bridge either consumes, is paused or has no source. All else has times of its own.
         """
         window, source = self.window, self._source
         idle = not (window.in_flight or window.publishing or window.trouble.refusals or source.asking)
-        if not idle or self.state not in {State.PROBING, State.RUNNING}:
+        if not idle or self.state not in {State.PROBING, State.RUNNING, State.PAUSED}:
             return -inf
-        if not source.opened:
+        if not source.opened or (self.state is State.PAUSED and self.consumer is Consumer.OFF):
             return inf
         settled = window.destination_ready and not window.trouble.lasts and not source.replaces
         if not settled or self.consumer is not Consumer.ON:
@@ -427,6 +444,7 @@ class Steering:
         source.started()
         if self.consumer is Consumer.ON:
             lingers = self.state is State.STOPPING and (self._lingers or self.facts.deletes_itself)
+            lingers |= self.pausing and (self._lingers or self._kept_by_pause)
             if self.state not in ACTIVE and not lingers:
                 source.cancel()
 
@@ -481,6 +499,8 @@ class Steering:
     def stop(self, now_s: float) -> None:
         """Shut down: forward what a healthy destination accepts, stop consuming, requeue the rest."""
         self._stop_at_s = now_s + self._shutdown_timeout_s
+        self.publishes = self.publishes or (self.pausing and self.consumer is not Consumer.LOST)
+        self._received_by_tick = -1
         self.state = self.state.after(StateEvent.STOP)
         if self.facts.deletes_itself:
             self._ask_at_s = now_s
@@ -494,6 +514,59 @@ class Steering:
         if not self.stream:
             self.window.release_published("shutdown")
             self.window.release("shutdown")
+
+    # --- Pausing -----------------------------------------------------------------------------------------
+
+    def pause(self, now_s: float) -> None:
+        """Pause: forward what a healthy destination accepts, stop consuming, requeue the rest, until `resume`.
+
+        A queue that a cancel may delete keeps its consumer: there what is held stays held.
+        """
+        self._pause_wanted = True
+        if self.pausing or self.stopping:
+            return
+        self.state = self.state.after(StateEvent.PAUSE)
+        self._stop_at_s = now_s + self._shutdown_timeout_s
+        self._received_by_tick = -1
+        if self._kept_by_pause:
+            self.publishes = False
+        elif self.consumer is Consumer.ON and not self.withholds:
+            self._source.cancel()
+
+    def resume(self) -> None:
+        """End a pause, at once or as soon as it is complete."""
+        self._pause_wanted = False
+        if self.state is State.PAUSED:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Consume again, a single message first: the destination may be another by now."""
+        self.state = self.state.after(StateEvent.RESUME)
+        self.publishes = self.consumer is not Consumer.LOST or self._source.deleted
+        self._accepted_before = self.window.accepted
+
+    def _come_to_rest(self, now_s: float) -> None:
+        """Requeue what the destination has not accepted in time; note when nothing is left to do.
+
+        What a lost consumer has delivered may exist nowhere else any more: it is held until its generation ends.
+        """
+        window, consumer = self.window, self.consumer
+        draining = self._draining and now_s < self._stop_at_s
+        if consumer is not Consumer.LOST:
+            self._release("pause", draining=draining)
+        if self.stream and consumer is Consumer.OFF and window.books.held and not draining:
+            self._source.end("paused", "the bridge is paused, and what it holds of a stream cannot be requeued")
+        if consumer is Consumer.OFF:
+            left = window.in_flight
+        elif consumer is Consumer.ON and not self.publishes:
+            left = window.books.published + window.quarantining
+        else:
+            return
+        if left:
+            return
+        self.state = self.state.after(StateEvent.AT_REST)
+        if not self._pause_wanted:
+            self._go_on()
 
     # --- Before what is settled is written ---------------------------------------------------------------
 
@@ -511,6 +584,8 @@ class Steering:
             self._release(self._giving_back_for, draining=False)
         elif self.state is State.STOPPING:
             self._release("shutdown", draining=self._draining)
+        elif self.state is State.PAUSING:
+            self._come_to_rest(now_s)
         return True
 
     def _judge_probe(self, now_s: float) -> None:
@@ -535,7 +610,7 @@ class Steering:
 
     @property
     def _draining(self) -> bool:
-        """Whether a shutdown still forwards.
+        """Whether a shutdown or a pause still forwards.
 
         A quorum queue of RabbitMQ 3.10 puts what is requeued behind all others (measured), and counts it towards its
         delivery limit.
@@ -580,7 +655,11 @@ class Steering:
         """Let time pass."""
         if self.stopping:
             if self.state is State.STOPPING and self.consumer is Consumer.ON:
-                self._end_lingering(now_s)
+                self._end_lingering(now_s, keeps=self.facts.deletes_itself)
+            return
+        if self.pausing:
+            if self.state is State.PAUSING and self.consumer is Consumer.ON:
+                self._end_lingering(now_s, keeps=self._kept_by_pause)
             return
         if self._source.opened and self.window.books.held and self._held_for_too_long(now_s):
             if self.stream:
@@ -601,12 +680,13 @@ class Steering:
             hold_s = max(hold_s, PROBE_HOLD_S)
         return self.window.trouble.seconds(now_s) >= hold_s
 
-    def _end_lingering(self, now_s: float) -> None:
+    def _end_lingering(self, now_s: float, *, keeps: bool) -> None:
         """Cancel the consumer once all is forwarded and no delivery has come since the last tick, or at half-time.
 
-        A queue that the cancel deletes is emptied first, as far as time allows (see `queue_answered`).
+        A queue that the cancel deletes `keeps` its consumer: in a shutdown it is emptied first, as far as time allows
+        (see `queue_answered`).
         """
-        if self.facts.deletes_itself:
+        if keeps:
             if now_s >= self._stop_at_s - self._shutdown_timeout_s * LAST_CALL:
                 self.publishes = False
             return

@@ -71,6 +71,10 @@ class Watched(Protocol):
         """Whether the source is not read from."""
 
     @property
+    def publishes(self) -> bool:
+        """Whether what is held is to be published."""
+
+    @property
     def received(self) -> tuple[int, ...]:
         """How much has been received from the source, in numbers that change whenever more comes."""
 
@@ -125,7 +129,7 @@ class Watchdog:
             self._destination_in_vain.clear()
         if unsent_bytes != self._unsent_bytes:
             self._unsent_bytes, self._moved_s = unsent_bytes, now_s
-        idle = window.publishable and not window.publishing
+        idle = window.publishable and self._watched.publishes and not window.publishing
         ending = None
         on_its_way = now_s - self._moved_s < timeout_s and not window.confirm_overtaken
         if window.confirm_overdue(now_s) and not on_its_way:

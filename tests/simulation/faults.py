@@ -22,7 +22,7 @@ DESTINATION_FAULTS = (
     *("nacks", "confirms-swallowed", "routeless", "dead-key", "forbidden-key", "exchange-missing", "too-large"),
     *("poison", "internal-error"),
 )
-BRIDGE_FAULTS = ("bridge-stopped", "bridge-killed")
+BRIDGE_FAULTS = ("bridge-stopped", "bridge-killed", "bridge-paused")
 QUARANTINE_FAULTS = ("quarantine-refused", "quarantine-fails", "quarantine-spoilt")
 OTHER_FAULTS = ("other-takes", "other-returns", "purge", "expiry", "time-jump")
 
@@ -55,6 +55,7 @@ class Faults:
             "destination-connection-closed": lambda: self._destination(self._close_destination),
             "bridge-stopped": self._stop,
             "bridge-killed": self._kill,
+            "bridge-paused": self._pause,
             "quarantine-refused": self._refuse_quarantine,
             "quarantine-spoilt": self._spoil_quarantine,
             "other-takes": lambda: self._other(keep=True),
@@ -171,6 +172,14 @@ class Faults:
         if process.stopping:
             return False
         process.stop(self._schedule.now_s)
+        return True
+
+    def _pause(self) -> bool:
+        """Paused by an operator, or resumed: at any moment, also right after the other."""
+        process = self._schedule.rng.choice(self._schedule.processes)
+        if process.stopping:
+            return False
+        process.pause_or_resume(self._schedule.now_s)
         return True
 
     def _kill(self) -> bool:

@@ -190,6 +190,7 @@ class Process:
         self.gone = False
         self._consumers = 0
         self._paused = False
+        self._told_to_pause = False
         self._happened = self._happened_before = 0
         """How often something has happened that wakes the supervisor, by now and by the last tick."""
         self._quiet_until_s = 0.0
@@ -442,6 +443,21 @@ class Process:
         self._happened += 1
         self.relay.stop(now_s)
         self.pump(now_s)
+
+    def pause_or_resume(self, now_s: float) -> None:
+        """SIGUSR1, or SIGUSR2 where the last one was that."""
+        self._happened += 1
+        self._told_to_pause = not self._told_to_pause
+        if self._told_to_pause:
+            self.relay.pause(now_s)
+        else:
+            self.relay.resume()
+        self.pump(now_s)
+
+    @property
+    def told_to_pause(self) -> bool:
+        """Whether an operator has paused it."""
+        return self._told_to_pause
 
     def _leave(self, now_s: float) -> None:
         """All is settled or time is up: write the last words, say goodbye and be gone."""

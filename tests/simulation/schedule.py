@@ -389,6 +389,9 @@ class Schedule:
         self.destination.refusals = Refusals(
             poison=quarantine and before.poison, max_size=before.max_size if quarantine else 0
         )
+        for process in self.processes:
+            if process.told_to_pause:
+                process.pause_or_resume(self.now_s)
         while self.messages_left:
             self.publish()
 

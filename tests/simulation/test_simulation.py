@@ -141,6 +141,10 @@ def pause_for_ever(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Steering, "paused", property(lambda self: self.window.full))
 
 
+def never_go_on(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Steering, "_go_on", lambda _: None)
+
+
 @pytest.mark.parametrize(
     ("broken", "caught"),
     (
@@ -155,6 +159,7 @@ def pause_for_ever(patch: pytest.MonkeyPatch) -> None:
         (hold_in_any_order, "invariant 5"),
         (wait_for_ever, "stuck"),
         (pause_for_ever, "stuck"),
+        (never_go_on, "stuck"),
         (count_no_duplicates, "held possible"),
         (remember_nothing, "duplicates"),
         (identify_by_id_and_body, "invariant 1"),

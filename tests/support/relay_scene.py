@@ -57,15 +57,17 @@ class Bridge:
         consuming: bool = True,
         facts: QueueFacts = QUORUM,
         policy: HeaderPolicy = POLICY,
+        start_paused: bool = False,
     ) -> None:
         self.now_s = 1000.0
         self.books = Books()
         self.window = Window(limits or WindowLimits(), target, self.books, Memory(enabled=True), lambda: 0.5)
-        plan = Plan(quarantine_queue="sq.quarantine", policy=policy)
+        plan = Plan(quarantine_queue="sq.quarantine", policy=policy, start_paused=start_paused)
         self.relay = Relay(self.window, plan, lambda: 0.5)
         self.steering = self.relay.steering
         # As after a message that was seen through; `probing` begins as a new process does.
-        self.steering.state = State.PROBING if probing else State.RUNNING
+        if not start_paused:
+            self.steering.state = State.PROBING if probing else State.RUNNING
         self.facts = facts
         self.closes: list[Close] = []
         """What ended a generation by the broker's word."""
@@ -142,6 +144,14 @@ class Bridge:
     def stop(self) -> None:
         """SIGTERM."""
         self.relay.stop(self.now_s)
+
+    def pause(self) -> None:
+        """An operator pauses the bridge."""
+        self.relay.pause(self.now_s)
+
+    def resume(self) -> None:
+        """An operator resumes it."""
+        self.relay.resume()
 
     def time_is_up(self) -> None:
         """The shutdown timeout has passed."""
