@@ -3,6 +3,8 @@
 import signal
 import sys
 
+from bridge.early import EarlySignals
+
 
 def main() -> int:
     """Run the command line; return the exit code."""
@@ -10,6 +12,9 @@ def main() -> int:
     # is imports. Nothing is connected then, so `run` is as good as drained.
     status = 0 if sys.argv[1:2] == ["run"] else 128 + signal.SIGTERM
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(status))
+    early = EarlySignals()
+    if sys.argv[1:2] == ["run"]:
+        early.listen()
     try:
         from importlib.metadata import version  # noqa: PLC0415 - after the handler
 
@@ -24,7 +29,7 @@ def main() -> int:
         )
         return 78  # EX_CONFIG: trying again does not help
 
-    return cli.main()
+    return cli.main(early=early)
 
 
 if __name__ == "__main__":

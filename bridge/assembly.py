@@ -82,7 +82,14 @@ def assemble(
     source.accompany(counting.run)
     destination.accompany(Counting(settings.destination_queue, status.destination.backlog, every_s).run)
     return Supervisor(
-        settings, relay=relay, pump=pump, status=status, source=source, destination=destination, changed=changed
+        settings,
+        relay=relay,
+        pump=pump,
+        status=status,
+        source=source,
+        destination=destination,
+        changed=changed,
+        count_source=counting.ask,
     )
 
 
@@ -113,6 +120,7 @@ def plan(settings: Settings, limits: TimeLimits = DEFAULT) -> Plan:
         policy=policy,
         queue_type=settings.stated_source_type,
         shutdown_timeout_s=settings.shutdown_timeout,
+        start_paused=settings.start_paused,
         reconnect_min_s=settings.reconnect_min,
         reconnect_max_s=settings.reconnect_max,
         ask_every_s=limits.ask_every_s,

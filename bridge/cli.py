@@ -4,7 +4,8 @@ Exit codes: 0 after a drained SIGTERM or SIGINT, 64 (EX_USAGE) for a wrong comma
 configuration, 75 (EX_TEMPFAIL) where only what may pass by itself is in the way (`run` waits for it first) and where
 memory was used up, 130 at once after another signal a second later. An unreachable broker, a refused login or a
 missing queue is no reason to exit: see `/readyz`; `amqp-bridge check` exits 1 for one. `amqp-bridge status` exits 1 for
-a bridge that is not ready and 69 (EX_UNAVAILABLE) where none answers.
+a bridge that is not ready and 69 (EX_UNAVAILABLE) where none answers; `pause` and `resume` exit 69 where the bridge is
+no process that they may signal, and 75 where it has not done so in time.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from uvloop import new_event_loop
 
 from bridge.assembly import assemble
 from bridge.check.check import as_json, as_table, check, failed
+from bridge.early import PAUSE, RESUME, EarlySignals
 from bridge.errors import BridgeError, ConfigurationError, ExhaustedError, NotYetError
 from bridge.observe.document import about
 from bridge.observe.events import EventLog
@@ -36,6 +38,7 @@ from bridge.observe.terminal import NoStatusError, default_url, http_url, status
 from bridge.patience import Patience
 from bridge.settings.environment import load_settings, read_file, unknown_variables
 from bridge.settings.settings import Settings, effective, settings_help
+from bridge.steer import ORDERS, steer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -57,14 +60,18 @@ GC_THRESHOLD = 50_000
 """The young generation's: a message is some tuples that die young, and none of them is in a cycle."""
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
+STEERED_WITHIN_S = 60.0
+"""How long `pause` and `resume` wait until it is so."""
+
+
+def main(argv: list[str] | None = None, early: EarlySignals | None = None) -> int:
+    """Run the command line; return the exit code. `early` holds the signals that have come before."""
     parser = _parser()
     arguments = parser.parse_args(argv)
     if arguments.command is None:
         parser.print_help(sys.stderr)
         return EX_USAGE
-    if arguments.command == "status":
+    if arguments.command == "status" or arguments.command in ORDERS:
         return tell(arguments)
     patience = Patience()
     try:
@@ -83,11 +90,11 @@ def main(argv: list[str] | None = None) -> int:
         return check_settings(settings, in_json=arguments.json)
     if arguments.command == "config":
         return show(settings, file.keys() - os.environ.keys(), in_json=arguments.json)
-    return run(settings, events, patience)
+    return run(settings, events, patience, early or EarlySignals())
 
 
 def tell(arguments: argparse.Namespace) -> int:
-    """Show the status of a running bridge; return the exit code: 0 ready, 1 not ready, 69 unreachable."""
+    """Show the status of a running bridge, or tell it to pause or to resume; return the exit code."""
     try:
         file = read_file(arguments.env_file) if arguments.env_file else {}
         url = http_url(arguments.url or default_url(file | os.environ))
@@ -97,6 +104,8 @@ def tell(arguments: argparse.Namespace) -> int:
     # It holds nothing that would have to be put in order, so that a signal may end it as it ends other programs.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
+    if arguments.command in ORDERS:
+        return steer(arguments.command, url, timeout_s=STEERED_WITHIN_S, write=_say)
     try:
         return status(url, watch=arguments.watch, in_json=arguments.json, live=sys.stdout.isatty(), write=_say)
     except BrokenPipeError:  # what reads the lines has seen enough
@@ -188,17 +197,35 @@ def _add_status(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     parser.add_argument("--watch", action="store_true", help="until a signal; on a terminal redrawn every second")
     parser.add_argument("--json", action="store_true", help="for machines: the document of /status")
+    _add_where(parser)
+    for command, what in (
+        ("pause", "have a running bridge of this host forward what it holds and consume nothing more"),
+        ("resume", "have a paused bridge consume again"),
+    ):
+        number = signal.Signals(ORDERS[command].signal).name
+        _add_where(
+            commands.add_parser(
+                command,
+                help=what,
+                description=f"{what[0].upper()}{what[1:]}, by {number}. It waits until that is so, signals only a "
+                "process that it knows for certain, and needs none of the settings.",
+            )
+        )
+
+
+def _add_where(parser: argparse.ArgumentParser) -> None:
+    """Add where the bridge is asked."""
     parser.add_argument(
         "--url", help="where the bridge listens (default: BRIDGE_HTTP_HOST and BRIDGE_HTTP_PORT, on this host)"
     )
     parser.add_argument("--env-file", type=Path, metavar="FILE", help="read these two variables from a file")
 
 
-def run(settings: Settings, events: EventLog, patience: Patience) -> int:
+def run(settings: Settings, events: EventLog, patience: Patience, early: EarlySignals) -> int:
     """Forward until a signal; return the exit code."""
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(_serve(settings, events, patience))
+            runner.run(_serve(settings, events, patience, early))
     except NotYetError as error:
         log.critical("%s; gave up after %g s", error, settings.start_timeout)
         return EX_TEMPFAIL
@@ -251,12 +278,16 @@ async def _check(settings: Settings, received: list[int]) -> list[Finding]:
     return await checking
 
 
-async def _serve(settings: Settings, events: EventLog, patience: Patience) -> None:
+async def _serve(settings: Settings, events: EventLog, patience: Patience, early: EarlySignals) -> None:
     loop = asyncio.get_running_loop()
     supervisor = assemble(settings)
     signals = Signals(supervisor)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.received, number)
+    for number in (PAUSE, RESUME):
+        loop.add_signal_handler(number, signals.told, number)
+    if early.last is not None:
+        signals.told(early.last)
     loop.set_exception_handler(partial(_unhandled, supervisor))
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 100)
@@ -304,11 +335,19 @@ async def _endpoint(
 
 
 class Signals:
-    """SIGTERM and SIGINT: the first drains, another one ends the process at once."""
+    """SIGTERM and SIGINT: the first drains, another one ends the process at once. SIGUSR1 pauses, SIGUSR2 resumes."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         self._first_s = 0.0
+
+    def told(self, number: int) -> None:
+        """Pause or resume."""
+        log.info("%s received", signal.Signals(number).name)
+        if number == PAUSE:
+            self._supervisor.pause()
+        else:
+            self._supervisor.resume()
 
     def received(self, number: int) -> None:
         """Handle a signal. One that comes with the first, from a wrapper that signals its whole group, is the same."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -115,6 +115,11 @@ class Counting:
         self._news = News()
         self._is_stream = stream
         self._consumed = consumed
+        self._asked_for = asyncio.Event()
+
+    def ask(self) -> None:
+        """Ask at once, as soon as no answer is awaited."""
+        self._asked_for.set()
 
     async def run(self, session: Counted) -> None:
         """Count until cancelled, or until a bug ends it."""
@@ -132,6 +137,7 @@ class Counting:
                 is_stream = partial(bool, known)
             doubted = False
             while session.end is None:
+                self._asked_for.clear()
                 found, late = await self._answer(session, counter.count())
                 doubted_before, doubted = doubted, False
                 if found is not None and not late:
@@ -139,7 +145,7 @@ class Counting:
                     believed = self._backlog.answered(found, time.time(), stream=is_stream(), consumed=consumed)
                     doubted = not believed
                 soon = doubted and not doubted_before
-                await asyncio.sleep(min(self._every_s, ASK_AGAIN_S) if soon else self._every_s)
+                await self._rest(min(self._every_s, ASK_AGAIN_S) if soon else self._every_s)
         except Exception:
             # aiormq 7.2.4 may raise a bare Exception in what waits while the connection is lost. What else cannot be
             # done here is no reason to end a generation.
@@ -147,6 +153,12 @@ class Counting:
                 log.exception("a bug in the bridge ended the counting of queue %s", self._queue)
         finally:
             self._backlog.failed("not connected" if session.end is not None else "a bug in the bridge; see the log")
+
+    async def _rest(self, pause_s: float) -> None:
+        """Wait until the next question is due or asked for."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self._asked_for.wait()
 
     async def _answer(self, session: Counted, question: Coroutine[Any, Any, T]) -> tuple[T | None, bool]:
         """Return what is answered, None for a refusal, and whether it came late."""

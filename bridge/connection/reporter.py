@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from bridge.amqp.content import message_id
 from bridge.relay.consumer import Consumer
 from bridge.relay.queue import QueueFacts
+from bridge.relay.state import State
 
 if TYPE_CHECKING:
     from bridge.amqp.events import Delivery
@@ -36,6 +37,7 @@ class Reporter:
         self._source_queue = settings.source_queue
         self._quarantine_queue = settings.quarantine_queue_name
         self._consumer = Consumer.OFF
+        self._paused = False
         self._consuming = (0, 0)
         """The source generation that consumes, and its prefetch."""
         self._facts = QueueFacts(queue_type=settings.stated_source_type)
@@ -69,6 +71,13 @@ class Reporter:
 
     def _tell_source(self, generation: int) -> None:
         steering = self._relay.steering
+        if steering.state is State.PAUSED and not self._paused:
+            self._paused = True
+            log.info("paused: nothing is consumed until SIGUSR2 or %s", "`amqp-bridge resume`")
+        elif self._paused and not steering.pausing:
+            self._paused = False
+            if not steering.stopping:
+                log.info("resumed")
         if steering.consumer is Consumer.ON and generation and (generation, steering.prefetch) != self._consuming:
             self._consuming = generation, steering.prefetch
             log.info("consuming", extra={"queue": self._source_queue, "prefetch": steering.prefetch})

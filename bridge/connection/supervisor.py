@@ -23,6 +23,8 @@ from bridge.relay.consumer import Consumer
 from bridge.relay.steering import Action, AskQueue, Consume, EndGeneration, OpenQuarantine, Stop
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bridge.connection.keeper import Keeper
     from bridge.connection.tap import Pump
     from bridge.observe.status import Status
@@ -54,8 +56,9 @@ class Supervisor:
         source: Keeper,
         destination: Keeper,
         changed: asyncio.Event,
+        count_source: Callable[[], None],
     ) -> None:
-        """`changed` is set when there may be something to decide."""
+        """`changed` is set when there may be something to decide; `count_source` has the source's queue counted."""
         self.settings = settings
         self.relay = relay
         self.window = relay.window
@@ -70,6 +73,9 @@ class Supervisor:
         """What the source's broker has been asked, and is to answer."""
         self._quarantine_news = News()
         self._reporter = Reporter(self.relay, self.status, settings)
+        self._count_source = count_source
+        self._consumer_before = Consumer.OFF
+        """At the last look."""
         self._exhausted = ""
         """What there was no memory for, in a sentence."""
         self._left_in_flight = 0
@@ -90,6 +96,20 @@ class Supervisor:
         log.info("stopping: draining", extra={"published": self.books.published, "held": self.books.held})
         self.relay.stop(now_s)
         self._pump.run(now_s)
+        self._changed.set()
+
+    def pause(self) -> None:
+        """Forward what is held and consume nothing more, until `resume`."""
+        now_s = asyncio.get_running_loop().time()
+        self.relay.pause(now_s)
+        self._pump.run(now_s)
+        if self.relay.steering.consumer is Consumer.OFF:
+            self._count_source()
+        self._changed.set()
+
+    def resume(self) -> None:
+        """Consume again."""
+        self.relay.resume()
         self._changed.set()
 
     async def run(self) -> None:
@@ -163,6 +183,9 @@ class Supervisor:
             if tap is not None:
                 tap.tick(now_s)
         self._reporter.tell(self._source.told_generation)
+        before, self._consumer_before = self._consumer_before, self.relay.steering.consumer
+        if self._consumer_before is Consumer.OFF is not before and self.relay.steering.pausing:
+            self._count_source()
 
     def _pause_s(self, now_s: float) -> float:
         """Return for how long nothing is due, unless something comes: `wake` ends it, and so does the pump."""
@@ -277,6 +300,7 @@ class Supervisor:
             state=steering.state.value,
             prefetch=steering.prefetch,
             stopping=steering.stopping,
+            paused=steering.pausing,
             trouble=window.hindrance,
             trouble_s=window.trouble.seconds(asyncio.get_running_loop().time()),
             degraded=[f"destination: {text}" for text in window.degraded],

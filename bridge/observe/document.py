@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bridge.observe.events import EventLog
 from bridge.observe.history import drain_s, latencies, points, rates, since, trend
+from bridge.observe.identity import Identity, own_identity
 from bridge.observe.sentence import sentence
 from bridge.observe.text import hide, printable, without_message
 
@@ -57,6 +58,8 @@ class About:
     secrets: Callable[[], Iterable[str]] = _nothing
     """Asked for each document: a password file may have been read since the last."""
     events: EventLog = field(default_factory=EventLog)
+    process: Identity = field(default_factory=own_identity)
+    """For `amqp-bridge pause` and `resume`, which signal no other."""
 
 
 def about(settings: Settings, events: EventLog) -> About:
@@ -130,12 +133,14 @@ def _bridge(seen: Seen, about: About) -> Document:
         "now": timestamp(seen.now_s),
         "uptime_s": round(max(0.0, seen.now_s - about.started_s), 1),
         "answers": seen.answers,
+        "process": about.process._asdict(),
     }
 
 
 def _readiness(seen: Seen, _: About) -> Document:
     reasons = seen.status.hindrances if seen.answers else ["the event loop does not answer"]
-    return {"ready": not reasons, "reasons": reasons, "degraded": seen.status.degraded}
+    status = seen.status
+    return {"ready": not reasons, "paused": status.paused, "reasons": reasons, "degraded": status.reservations}
 
 
 def _source(seen: Seen, about: About) -> Document:
@@ -244,6 +249,7 @@ def _consumer(seen: Seen, about: About) -> Document:
         "consuming": status.consuming,
         "state": status.state,
         "stopping": status.stopping,
+        "paused": status.paused,
         "prefetch": about.prefetch,
         "prefetch_in_use": status.prefetch,
         "quarantine_queue": about.quarantine_queue or None,

@@ -173,12 +173,16 @@ class Endpoint:
         )
 
     def readyz(self) -> Answer:
-        """Return 200 while messages are or could be forwarded; what keeps single ones back is `degraded`."""
+        """Return 200 while messages are or could be forwarded, and while the bridge is paused as it was told to be.
+
+        What keeps single messages back is `degraded`, and so is what a paused bridge would meet if it were resumed.
+        """
         answers = self.refresh()
         status = self._last.status
         reasons = status.hindrances if answers else ["the event loop does not answer"]
         code = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
-        return _json(code, {"ready": not reasons, "reasons": reasons, "degraded": status.degraded if answers else []})
+        found = {"ready": not reasons, "paused": status.paused, "reasons": reasons}
+        return _json(code, found | {"degraded": status.reservations if answers else []})
 
     def document(self) -> Document:
         """Return the status document; the last copy where the loop is stuck."""

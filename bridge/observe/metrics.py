@@ -111,6 +111,7 @@ def _window(books: Books, status: Status, now_s: float) -> Iterator[Metric]:
     yield GaugeMetricFamily("bridge_bytes_in_flight", "Bytes of the deliveries in flight.", books.bytes_in_flight)
     oldest_s = 0.0 if status.oldest_received_s is None else now_s - status.oldest_received_s
     yield GaugeMetricFamily("bridge_oldest_in_flight_seconds", "Age of the oldest delivery in flight.", oldest_s)
+    yield GaugeMetricFamily("bridge_paused", "1 while an operator has paused the bridge.", status.paused)
     yield GaugeMetricFamily("bridge_publish_window", "How many may be published at once now.", status.publish_window)
     yield GaugeMetricFamily(
         "bridge_last_forward_timestamp_seconds", "Unix time of the last confirm; 0: none.", status.last_forward_s or 0

@@ -42,7 +42,7 @@ POLICY = "; ".join(
 )
 PAGE_HEADERS = {"Content-Security-Policy": POLICY, "Referrer-Policy": "no-referrer"}
 UNKNOWN = "\N{EN DASH}"
-WORDS = {"ok": "Ready", "degraded": "Ready, degraded", "down": "Not ready"}
+WORDS = {"ok": "Ready", "paused": "Paused", "degraded": "Ready, degraded", "down": "Not ready"}
 
 
 def page(document: Document) -> str:
@@ -90,6 +90,8 @@ def _state(document: Document) -> str:
     readiness = document["readiness"]
     if not readiness["ready"]:
         return "down"
+    if readiness["paused"]:
+        return "paused"
     return "degraded" if readiness["degraded"] else "ok"
 
 

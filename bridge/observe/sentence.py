@@ -16,7 +16,10 @@ def sentence(document: dict[str, Any]) -> str:
         return f"the event loop does not answer; everything else is as of {clock(bridge['now'], bridge['now'])}"
     if document["consumer"]["stopping"]:
         return f"stopping, {number(_in_flight(document))} messages in flight"
-    said = _hindered(document) if not readiness["ready"] else _flow(document)
+    if document["consumer"]["paused"]:
+        said = _paused(document)
+    else:
+        said = _hindered(document) if not readiness["ready"] else _flow(document)
     return "; ".join([said, *(f"degraded: {text}" for text in readiness["degraded"])])
 
 
@@ -53,6 +56,15 @@ def _flow(document: dict[str, Any]) -> str:
         parts.append("not getting fewer")
     if pace < STILL and (last := document["books"]["last_forward"]):
         parts.append(f"last forwarded at {clock(last, document['bridge']['now'])}")
+    return ", ".join(parts)
+
+
+def _paused(document: dict[str, Any]) -> str:
+    waiting = document["backlog"]["source"].get("messages_ready")
+    held = _in_flight(document)
+    parts = ["paused" if document["consumer"]["state"] == "paused" else "pausing"]
+    parts += [f"{number(held)} messages in flight"] if held else []
+    parts += [] if waiting is None else [f"{number(waiting)} waiting" if waiting else "none waiting"]
     return ", ".join(parts)
 
 

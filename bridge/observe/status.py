@@ -91,6 +91,8 @@ class Status:
     prefetch: int = 0
     """What is consumed with now; 0 while nothing is."""
     stopping: bool = False
+    paused: bool = False
+    """An operator has paused it; what it holds may still be on its way."""
     trouble: str = ""
     """What keeps every message from being forwarded although both sides are up, such as a refusing destination."""
     trouble_s: float = 0.0
@@ -109,7 +111,21 @@ class Status:
 
     @property
     def hindrances(self) -> list[str]:
-        """Reasons why nothing can be forwarded; empty when the bridge is ready."""
+        """Reasons why nothing can be forwarded; empty when the bridge is ready, or paused as it was told to be."""
+        if self.stopping:
+            return [*self._obstacles, "stopping"]
+        if self.paused:
+            return []
+        return self._obstacles or ([] if self.consuming else ["not consuming yet"])
+
+    @property
+    def reservations(self) -> list[str]:
+        """What does not hinder readiness: what is degraded, and what a paused bridge would meet if it were resumed."""
+        return [*self.degraded, *(self._obstacles if self.paused and not self.stopping else [])]
+
+    @property
+    def _obstacles(self) -> list[str]:
+        """What is wrong with either side, or with the queue, so that nothing can be forwarded."""
         found = [f"{side.name}: {side.reason}" for side in (self.source, self.destination) if not side.up]
         if self.destination.up and self.destination.blocked:
             why = self.destination.blocked_reason
@@ -120,8 +136,4 @@ class Status:
             found.append(f"source: {self.unreadable}")
         if self.stuck:
             found.append(self.stuck)
-        if self.stopping:
-            found.append("stopping")
-        elif not self.consuming and not found:
-            found.append("not consuming yet")
         return found

@@ -154,6 +154,8 @@ def word(document: Document) -> str:
     readiness = document["readiness"]
     if not readiness["ready"]:
         return "not ready"
+    if readiness["paused"]:
+        return "paused"
     return "degraded" if readiness["degraded"] else "ready"
 
 
@@ -227,7 +229,14 @@ def _live(url: str) -> int:
             time.sleep(EVERY_S)
 
 
-COLOURS = {"ready": "green", "degraded": "yellow", "not ready": "red", "warning": "yellow", "error": "red"}
+COLOURS = {
+    "ready": "green",
+    "paused": "yellow",
+    "degraded": "yellow",
+    "not ready": "red",
+    "warning": "yellow",
+    "error": "red",
+}
 
 
 def drawing(document: Document) -> RenderableType:

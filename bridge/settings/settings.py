@@ -211,6 +211,9 @@ class Settings(BaseSettings):
     shutdown_timeout: Annotated[float, parsers.duration(0, 3600)] = Field(
         20.0, description="How long to wait for confirms after SIGTERM.", json_schema_extra={"shown": "20s"}
     )
+    start_paused: Flag = Field(
+        default=False, description="Start paused: connect and consume nothing until SIGUSR2, or `amqp-bridge resume`."
+    )
     reconnect_min: Annotated[float, parsers.duration(0.001, 3600)] = Field(
         0.2,
         description="The longest first delay before reconnecting; the delays grow with the outage, with full jitter.",

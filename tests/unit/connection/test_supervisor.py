@@ -738,3 +738,46 @@ async def test_a_message_that_closes_the_destinations_channel_goes_to_the_quaran
             assert "quarantine in.quarantine not available" in caplog.text
             assert len(source.peers) == 1
             assert refusals
+
+
+@on_both_loops
+async def test_a_pause_forwards_what_is_held_and_a_resume_consumes_again(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "bridge")
+
+    def told() -> list[str]:
+        return [record.message for record in caplog.records if record.message.startswith(("paused", "resumed"))]
+
+    async with (
+        ScriptedBroker() as source,
+        ScriptedBroker() as destination,
+        bridge(source, destination, shutdown_timeout="5s", source_queue_type="quorum") as running,
+    ):
+        peer = await source.consumed()
+        peer.deliver(b"before")
+        await eventually(lambda: running.books.received == 1)
+        running.pause()
+        await eventually(lambda: told() == ["paused: nothing is consumed until SIGUSR2 or `amqp-bridge resume`"])
+        _, status = running.snapshot()
+        assert (status.state, status.paused, status.consuming, status.hindrances) == ("paused", True, False, [])
+        assert (running.books.forwarded, running.books.requeued) == (1, {})
+        running.resume()
+        await eventually(lambda: running.snapshot()[1].consuming)
+        await eventually(lambda: told()[1:] == ["resumed"])
+        peer.deliver(b"after")
+        await eventually(lambda: running.books.forwarded == 2)
+        assert running.status.source.generation == 1
+        assert running.snapshot()[1].hindrances == []
+
+
+@on_both_loops
+async def test_a_bridge_that_starts_paused_connects_and_consumes_nothing() -> None:
+    async with (
+        ScriptedBroker() as source,
+        ScriptedBroker() as destination,
+        bridge(source, destination, start_paused="true") as running,
+    ):
+        await eventually(lambda: running.status.source.up and running.status.destination.up)
+        _, status = running.snapshot()
+        assert (status.state, status.consuming, status.hindrances) == ("paused", False, [])
+        running.resume()
+        await eventually(lambda: running.snapshot()[1].consuming)

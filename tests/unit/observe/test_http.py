@@ -169,20 +169,34 @@ def test_the_books_balance_on_every_scrape_while_traffic_flows(service: Service)
 
 def test_readiness_gives_its_reasons(service: Service) -> None:
     ready = service.ask("/readyz")
-    assert (ready.status, ready.json()) == (200, {"ready": True, "reasons": [], "degraded": []})
+    assert (ready.status, ready.json()) == (200, {"ready": True, "paused": False, "reasons": [], "degraded": []})
     service.status.source.up, service.status.source.reason = False, "nothing listens there"
     service.status.destination.blocked = True
     hindered = service.ask("/readyz")
     assert hindered.status == 503
     assert hindered.headers["content-type"] == "application/json"
     reasons = ["source: nothing listens there", "destination: blocked by the broker"]
-    assert hindered.json() == {"ready": False, "reasons": reasons, "degraded": []}
+    assert hindered.json() == {"ready": False, "paused": False, "reasons": reasons, "degraded": []}
 
 
 def test_what_hinders_single_messages_is_told_and_does_not_hinder_readiness(service: Service) -> None:
     service.status.degraded = ["destination: has no route for 1 message; trying again"]
     ready = service.ask("/readyz")
-    assert (ready.status, ready.json()) == (200, {"ready": True, "reasons": [], "degraded": service.status.degraded})
+    degraded = service.status.degraded
+    said = {"ready": True, "paused": False, "reasons": [], "degraded": degraded}
+    assert (ready.status, ready.json()) == (200, said)
+
+
+def test_a_paused_bridge_is_ready_and_says_what_it_would_meet(service: Service) -> None:
+    service.status.paused, service.status.consuming = True, False
+    ready = service.ask("/readyz")
+    assert (ready.status, ready.json()) == (200, {"ready": True, "paused": True, "reasons": [], "degraded": []})
+    service.status.source.up, service.status.source.reason = False, "nothing listens there"
+    away = service.ask("/readyz")
+    assert (away.status, away.json()["degraded"]) == (200, ["source: nothing listens there"])
+    service.status.paused, service.status.stopping = False, True
+    stopping = service.ask("/readyz")
+    assert (stopping.status, stopping.json()["reasons"]) == (503, ["source: nothing listens there", "stopping"])
 
 
 def test_the_status_is_one_document_and_never_kept_by_a_cache(service: Service) -> None:

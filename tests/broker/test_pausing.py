@@ -1,0 +1,80 @@
+"""A pause under load: nothing is lost, doubled or requeued, and another bridge goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.broker.scene import scene
+from tests.rig.waiting import wait_until
+
+if TYPE_CHECKING:
+    from tests.broker.scene import Scene
+    from tests.rig.node import Node
+
+PAUSES = 100
+MESSAGES = 20_000
+
+
+def state(this: Scene) -> str:
+    return str(this.bridge.status()["consumer"]["state"])
+
+
+def pause(this: Scene) -> None:
+    os.kill(this.bridge.pid, signal.SIGUSR1)
+    wait_until(lambda: state(this) == "paused", "the bridge to be paused", interval_s=0.01)
+
+
+def resume(this: Scene) -> None:
+    os.kill(this.bridge.pid, signal.SIGUSR2)
+    wait_until(lambda: not this.bridge.status()["consumer"]["paused"], "the bridge to be resumed", interval_s=0.01)
+
+
+@pytest.mark.parametrize(
+    ("queue_type", "arguments"), (("classic", {}), ("quorum", {"x-delivery-limit": 20})), ids=("classic", "quorum")
+)
+def test_a_hundred_pauses_under_load_lose_double_and_requeue_nothing(
+    source: Node, destination: Node, queue_name: str, queue_type: str, arguments: dict[str, object]
+) -> None:
+    """So no delivery limit is used up, where RabbitMQ counts what is requeued (3.10) and where not."""
+    this = scene(source, destination, name=queue_name, queue_type=queue_type, arguments=arguments)
+    with this.bridge:
+        this.see_one_through()
+        for _ in range(PAUSES):
+            this.publish(MESSAGES // PAUSES)
+            pause(this)
+            assert this.metrics().total("bridge_messages_in_flight") == 0
+            resume(this)
+        done = this.wait_done()
+        assert done.total("bridge_messages_requeued_total") == 0
+        assert done.total("bridge_messages_received_total", redelivered="true") == 0
+        assert done.total("bridge_duplicates_possible_total") == 0
+        assert done.total("bridge_generations_ended_total") == 0
+        outcome = this.outcome()
+    assert outcome.is_faultless
+    assert outcome.doubled == 0
+
+
+def test_a_paused_bridge_leaves_what_is_published_and_the_command_counts_the_consumers(
+    source: Node, destination: Node, queue_name: str
+) -> None:
+    this = scene(source, destination, name=queue_name)
+    with this.bridge:
+        this.see_one_through()
+        url = f"http://127.0.0.1:{this.bridge.http_port}"
+        paused = subprocess.run(
+            (sys.executable, "-m", "bridge", "pause", "--url", url),
+            check=True, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert f"queue {this.queue_in} has 0 consumers left" in paused.stdout
+        this.publish(100)
+        assert this.metrics().total("bridge_messages_received_total") == 1
+        assert this.bridge.is_ready()
+        resume(this)
+        this.wait_done()
+        assert this.outcome().is_faultless
