@@ -43,6 +43,10 @@ if TYPE_CHECKING:
     from bridge.settings.settings import Settings
 
 
+PACED_S = 60.0
+"""What a rate forwards in so long may be held at most: well below every timeout."""
+
+
 def assemble(
     settings: Settings,
     limits: TimeLimits = DEFAULT,
@@ -104,6 +108,10 @@ def window_limits(settings: Settings, limits: TimeLimits = DEFAULT) -> WindowLim
         retry_max_s=limits.retry_max_s,
         delivery_limit=settings.delivery_limit,
         quarantine=bool(settings.quarantine_queue_name),
+        max_rate=settings.max_rate or 0.0,
+        max_bytes_per_s=settings.max_bytes_per_second or 0.0,
+        # A shutdown, too, forwards at this rate what is held, and its consumer may stay for half of its time.
+        paced_s=min(PACED_S, max(1.0, settings.shutdown_timeout / 2)),
     )
 
 

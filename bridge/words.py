@@ -12,6 +12,8 @@ RequeueReason = Literal["shutdown", "pause", "hold-timeout", "probe", "memory", 
 """Reason for which a delivery is requeued; those of the quarantine where there is none."""
 RetryReason = Literal["nack", "returned", "destination-lost"]
 """Reason for which a message is published again."""
+ThrottleReason = Literal["messages", "bytes"]
+"""Which rate holds messages back."""
 
 ConnectResult = Literal[
     "ok",

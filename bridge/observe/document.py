@@ -240,6 +240,7 @@ def _window(seen: Seen, about: About) -> Document:
         "max_bytes": about.max_in_flight_bytes,
         "oldest_s": None if oldest_s is None else round(oldest_s, 3),
         "publish_window": status.publish_window,
+        "throttled_s": {reason: round(seconds, 3) for reason, seconds in books.throttled_seconds.items()},
     }
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, get_args
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from bridge.words import ConnectResult, EndReason, QuarantineReason, RequeueReason, RetryReason
+from bridge.words import ConnectResult, EndReason, QuarantineReason, RequeueReason, RetryReason, ThrottleReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +25,7 @@ QUARANTINE_REASONS: tuple[QuarantineReason, ...] = get_args(QuarantineReason)
 REQUEUE_REASONS: tuple[RequeueReason, ...] = get_args(RequeueReason)
 AGE_UNKNOWN_REASONS = ("no-timestamp", "clock-ahead")
 RETRY_REASONS: tuple[RetryReason, ...] = get_args(RetryReason)
+THROTTLE_REASONS: tuple[ThrottleReason, ...] = get_args(ThrottleReason)
 CONNECT_RESULTS: tuple[ConnectResult, ...] = get_args(ConnectResult)
 END_REASONS: tuple[EndReason, ...] = get_args(EndReason)
 """Label values that are there from the start, so that a rate over the first one counts it."""
@@ -91,6 +92,8 @@ def _messages(books: Books) -> Iterator[Metric]:
         "bridge_messages_quarantined", "Moved to the quarantine.", "reason", books.quarantined, QUARANTINE_REASONS
     )
     yield _by("bridge_publish_retries", "Publishes to be tried again.", "reason", books.publish_retries, RETRY_REASONS)
+    text = "Seconds for which BRIDGE_MAX_RATE or BRIDGE_MAX_BYTES_PER_SECOND held messages back."
+    yield _by("bridge_throttled_seconds", text, "reason", books.throttled_seconds, THROTTLE_REASONS)
     yield _count(
         "bridge_duplicates_possible",
         "Publishes that the destination or the quarantine may hold twice.",
@@ -156,7 +159,7 @@ def _count(name: str, text: str, value: float) -> Metric:
     return CounterMetricFamily(name, text, value)
 
 
-def _by(name: str, text: str, label: str, counts: Mapping[Word, int], known: tuple[Word, ...]) -> Metric:
+def _by(name: str, text: str, label: str, counts: Mapping[Word, float], known: tuple[Word, ...]) -> Metric:
     family = CounterMetricFamily(name, text, labels=[label])
     for word, number in (dict.fromkeys(known, 0) | dict(counts)).items():
         family.add_metric([word], number)

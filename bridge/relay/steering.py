@@ -273,7 +273,7 @@ class Steering:
 
     @property
     def _whole_prefetch(self) -> int:
-        return min(self.window.limits.prefetch, self._source.fitting)
+        return min(self.window.prefetch, self._source.fitting)
 
     def _replaces(self, now_s: float) -> bool:
         """Whether the consumer is to be replaced by another."""
@@ -598,7 +598,7 @@ class Steering:
             count = window.last_accepted_count
             if self.consumer is Consumer.ON and count is not None and count < RETURNED_OFTEN:
                 self.state = self.state.after(StateEvent.ACCEPTED)
-                if self._source.prefetch >= window.limits.prefetch:
+                if self._source.prefetch >= window.prefetch:
                     self.state = self.state.after(StateEvent.WIDENED)
         elif self._source.refused and window.held_only and self._gives_probes_back:
             self._give_back("probe", now_s)

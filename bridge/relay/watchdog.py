@@ -129,7 +129,8 @@ class Watchdog:
             self._destination_in_vain.clear()
         if unsent_bytes != self._unsent_bytes:
             self._unsent_bytes, self._moved_s = unsent_bytes, now_s
-        idle = window.publishable and self._watched.publishes and not window.publishing
+        may = self._watched.publishes and not window.throttled(now_s)
+        idle = window.publishable and may and not window.publishing
         ending = None
         on_its_way = now_s - self._moved_s < timeout_s and not window.confirm_overtaken
         if window.confirm_overdue(now_s) and not on_its_way:

@@ -211,6 +211,16 @@ class Settings(BaseSettings):
     shutdown_timeout: Annotated[float, parsers.duration(0, 3600)] = Field(
         20.0, description="How long to wait for confirms after SIGTERM.", json_schema_extra={"shown": "20s"}
     )
+    max_rate: Annotated[int | None, parsers.whole(1, 1_000_000)] = Field(
+        None,
+        description="How many messages may be published per second at most, retries included.",
+        json_schema_extra={"shown": "no limit"},
+    )
+    max_bytes_per_second: Annotated[int | None, parsers.size(1000, 1 << 40)] = Field(
+        None,
+        description="How many bytes of messages may be published per second at most, with their headers and retries.",
+        json_schema_extra={"shown": "no limit"},
+    )
     start_paused: Flag = Field(
         default=False, description="Start paused: connect and consume nothing until SIGUSR2, or `amqp-bridge resume`."
     )

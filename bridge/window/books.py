@@ -14,7 +14,7 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from bridge.words import QuarantineReason, RequeueReason, RetryReason  # noqa: TC001 - a dataclass names its types
+from bridge.words import QuarantineReason, RequeueReason, RetryReason, ThrottleReason  # noqa: TC001 - a dataclass names its types
 
 Word = TypeVar("Word", bound=str)
 
@@ -71,6 +71,9 @@ class Books:
     duplicates_possible: int = 0
     """Publishes of which the destination, or the quarantine, may hold another copy, by this process's making."""
 
+    throttled_seconds: dict[ThrottleReason, float] = field(default_factory=dict)
+    """Seconds for which a rate held back what could have been published."""
+
     headers_left_out: int = 0
     """Headers of the bridge's own that were left out of a publish, since they did not fit into its frame."""
 
@@ -83,6 +86,10 @@ class Books:
     size_bits: list[int] = field(default_factory=lambda: [0] * (SIZE_BITS + 1))
     """`size_bits[n]`: messages received whose body length in bytes has a bit length of n."""
     size_bytes_total: int = 0
+
+    def throttled(self, reason: ThrottleReason, seconds: float) -> None:
+        """A rate has held messages back for so long."""
+        self.throttled_seconds[reason] = self.throttled_seconds.get(reason, 0.0) + seconds
 
     @property
     def acked(self) -> int:

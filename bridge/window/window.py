@@ -24,11 +24,11 @@ Invariants, cited by number in the tests:
 7. Contents are published as they were prepared (see `content`), byte for byte, but for headers of the bridge's own
    that do not fit the destination's frames (see `fitting`).
 
-Each rule that can stand alone has a file: `settlement` (how much one ack covers), `publishes` (which publish a
-confirm or a return is about), `blame` (whom a close of the channel is to be laid on), `pace` (how many may be
-published at once, and from when on), `parked` (when to try again what others pass), `memory` (which messages are
-the same), `age` (how old they are). What belongs to one life of a side's channel is in `generations`: an orphan is a
-publish made for another source generation than the present one.
+Each rule that can stand alone has a file: `settlement` (how much one ack covers), `publishes` (which publish a confirm
+or a return is about), `blame` (whom a close of the channel is to be laid on), `pace` (how many may be published at
+once, and from when on), `rate` (how many in a second), `parked` (when to try again what others pass), `memory` (which
+messages are the same), `age` (how old they are). What belongs to one life of a side's channel is in `generations`: an
+orphan is a publish made for another source generation than the present one.
 
 What it does not do: connect, consume, encode; that is `relay`'s.
 """
@@ -48,6 +48,7 @@ from bridge.window.generations import DestinationGeneration, SourceGeneration
 from bridge.window.offsets import Offsets
 from bridge.window.pace import RETRY_MAX_S, Trouble
 from bridge.window.parked import Parked
+from bridge.window.rate import Rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -76,6 +77,12 @@ class WindowLimits:
     """How long the quarantine is left alone that does not accept a message, without a reason of its own."""
     delivery_limit: int = 20
     quarantine: bool = True
+    max_rate: float = 0.0
+    """Messages per second; 0 for no limit."""
+    max_bytes_per_s: float = 0.0
+    """0 for no limit."""
+    paced_s: float = 60.0
+    """The prefetch is at most what these rates forward in so many seconds."""
 
 
 class Window:
@@ -87,6 +94,10 @@ class Window:
         """`target` is what is published to; `chance` returns a number from 0 to 1, for the jitter of backoffs."""
         self.limits, self.target, self.books, self.memory = limits, target, books, memory
         self.age = Age(books)
+
+        self._rate: Rate | None = None
+        if limits.max_rate or limits.max_bytes_per_s:
+            self._rate = Rate(limits.max_rate, limits.max_bytes_per_s, books)
 
         # What the destination has taught: it outlives the generations.
         self.trouble = Trouble(chance)
@@ -165,6 +176,16 @@ class Window:
     def publishable(self) -> bool:
         """Whether something is held that a healthy destination will take."""
         return bool(self._source.held) and self.destination_ready and not self.trouble.lasts
+
+    @property
+    def prefetch(self) -> int:
+        """How many messages to consume with at most: what is held for a rate is not held for long."""
+        most = self.limits.prefetch
+        return most if self._rate is None else int(min(most, self._rate.prefetch(self.limits.paced_s)))
+
+    def throttled(self, now_s: float) -> bool:
+        """Whether a rate lets nothing be published yet."""
+        return self._rate is not None and self._rate.throttles(now_s)
 
     @property
     def orphans(self) -> int:
@@ -439,6 +460,10 @@ class Window:
             return []
         if source.parked.everything_returned:
             return []  # until `tick` has put the oldest in front
+        if self._rate is not None:
+            room, max_bytes = self._rate.allow(room, max_bytes, now_s)
+            if not room:
+                return []
         # The window goes on with the deliveries as they came: by them it knows their redeliveries.
         batch, size = source.take(room, max_bytes)
         fitting = batch
@@ -447,9 +472,12 @@ class Window:
             if not pairs:
                 return self.take(max_bytes, now_s)  # all have been condemned, and others may be held
             batch, fitting = [delivery for delivery, _ in pairs], [fit for _, fit in pairs]
+            size = sum(len(fit.content) for fit in fitting)
         published.publish(batch, now_s, source)
         self.books.held -= len(batch)
         self.books.published += len(batch)
+        if self._rate is not None:
+            self._rate.took(len(batch), size, now_s)
         return fitting
 
     def _fit(self, delivery: Delivery, now_s: float) -> Delivery | None:

@@ -35,14 +35,12 @@ def resume(this: Scene) -> None:
     wait_until(lambda: not this.bridge.status()["consumer"]["paused"], "the bridge to be resumed", interval_s=0.01)
 
 
-@pytest.mark.parametrize(
-    ("queue_type", "arguments"), (("classic", {}), ("quorum", {"x-delivery-limit": 20})), ids=("classic", "quorum")
-)
+@pytest.mark.parametrize("queue_type", ("classic", "quorum"))
 def test_a_hundred_pauses_under_load_lose_double_and_requeue_nothing(
-    source: Node, destination: Node, queue_name: str, queue_type: str, arguments: dict[str, object]
+    source: Node, destination: Node, queue_name: str, queue_type: str
 ) -> None:
     """So no delivery limit is used up, where RabbitMQ counts what is requeued (3.10) and where not."""
-    this = scene(source, destination, name=queue_name, queue_type=queue_type, arguments=arguments)
+    this = scene(source, destination, name=queue_name, queue_type=queue_type)
     with this.bridge:
         this.see_one_through()
         for _ in range(PAUSES):

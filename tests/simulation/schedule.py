@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,8 @@ class Schedule:
             delivery_limit=delivery_limit,
             quarantine=rng.random() < 0.8,
         )
+        if rng.random() < 0.15:
+            limits = replace(limits, max_rate=rng.choice((5, 50, 1000)), max_bytes_per_s=rng.choice((0, 2000, 100_000)))
         self.setup = Setup(
             limits,
             Target(EXCHANGE) if own_keys else Target.queue(QUEUE),

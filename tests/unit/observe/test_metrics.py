@@ -32,6 +32,7 @@ INTERFACE: dict[str, dict[str, set[str]]] = {
     "bridge_messages_suppressed_total": {},
     "bridge_messages_quarantined_total": {"reason": set(metrics.QUARANTINE_REASONS)},
     "bridge_publish_retries_total": {"reason": set(metrics.RETRY_REASONS)},
+    "bridge_throttled_seconds_total": {"reason": set(metrics.THROTTLE_REASONS)},
     "bridge_duplicates_possible_total": {},
     "bridge_headers_left_out_total": {},
     "bridge_forwarded_bytes_total": {},

@@ -558,3 +558,20 @@ def test_a_close_of_the_connection_by_an_internal_error_counts_as_well() -> None
         bridge.wait(300.0)
         bridge.consume(ready=5)
     assert bridge.steering.hindrance == UNREADABLE
+
+
+def test_under_a_rate_it_widens_to_what_the_rate_forwards_in_its_time() -> None:
+    bridge = Bridge(WindowLimits(max_rate=5.0, paced_s=10.0), probing=True)
+    bridge.source(deliver(1, M))
+    bridge.to_destination()
+    bridge.destination(confirm(1))
+    assert bridge.consume("ct-2") == 50
+
+
+def test_a_rate_of_a_single_message_widens_to_that_one() -> None:
+    bridge = Bridge(WindowLimits(max_rate=0.1, paced_s=10.0), probing=True)
+    bridge.source(deliver(1, M))
+    bridge.to_destination()
+    bridge.destination(confirm(1))
+    assert bridge.state() is State.RUNNING
+    assert bridge.relay.decide(bridge.now_s) is None

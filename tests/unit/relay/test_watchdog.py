@@ -387,3 +387,23 @@ def test_it_says_when_a_queue_that_delivers_nothing_is_to_be_asked() -> None:
     scene.watchdog.answered(EMPTY_QUEUE, due_s)
     assert scene.watchdog.question_due_s == due_s + ASK_EVERY_S
     assert Scene(facts=STREAM).watchdog.question_due_s == inf
+
+
+def test_a_rate_that_lets_nothing_be_published_for_long_is_no_stall() -> None:
+    """A large message is being paid back; the destination is as it should be."""
+    scene = Scene(WindowLimits(max_bytes_per_s=1000.0))
+    scene.source(deliver(1, content(b"x" * 100_000)), deliver(2, M))
+    assert scene.to_destination()
+    scene.destination(confirm(1))
+    scene.watch(99.0)
+    assert scene.to_destination() == b""
+    assert scene.endings == []
+    scene.watch(2.0)
+    assert scene.to_destination().endswith(M)
+
+
+def test_a_destination_that_nothing_can_be_written_to_is_a_stall_under_a_rate_too() -> None:
+    scene = Scene(WindowLimits(max_rate=1.0))
+    scene.source(deliver(1, M))
+    scene.watch(TIMEOUT_S + 0.1)
+    assert scene.endings == ["stalled"]

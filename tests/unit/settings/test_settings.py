@@ -697,3 +697,28 @@ def test_bridge_env_works_with_every_line_uncommented() -> None:
     as_it_is = load_settings(_assignments(commented=False))
     changed = {"quarantine_queue"}  # set to nothing, it means none
     assert load_settings(everything).model_dump(exclude=changed) == as_it_is.model_dump(exclude=changed)
+
+
+@pytest.mark.parametrize(
+    ("variable", "wrong", "expected"),
+    (
+        ("MAX_RATE", "0", "1 to 1000000"),
+        ("MAX_RATE", "2.5", "1 to 1000000"),
+        ("MAX_RATE", "100/s", "1 to 1000000"),
+        ("MAX_BYTES_PER_SECOND", "999", "1000 to 1099511627776 bytes"),
+        ("MAX_BYTES_PER_SECOND", "1MB/s", "1000 to 1099511627776 bytes"),
+        ("START_PAUSED", "maybe", "true or false"),
+    ),
+)
+def test_a_wrong_rate_or_pause_is_named_with_what_is_expected(variable: str, wrong: str, expected: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        load(**{variable: wrong})
+    (problem,) = raised.value.problems
+    assert problem.startswith(f'BRIDGE_{variable}: "{wrong}" is ')
+    assert problem.endswith(f"expected {expected}")
+
+
+def test_a_rate_is_off_unless_it_is_set() -> None:
+    assert (load().max_rate, load().max_bytes_per_second, load().start_paused) == (None, None, False)
+    settings = load(MAX_RATE="20000", MAX_BYTES_PER_SECOND="1MiB", START_PAUSED="yes")
+    assert (settings.max_rate, settings.max_bytes_per_second, settings.start_paused) == (20_000, 1 << 20, True)
