@@ -34,6 +34,7 @@ from bridge.observe.document import about
 from bridge.observe.events import EventLog
 from bridge.observe.http import Endpoint
 from bridge.observe.log import configure_logging
+from bridge.observe.notify import Notifier
 from bridge.observe.terminal import NoStatusError, default_url, http_url, status
 from bridge.patience import Patience
 from bridge.settings.environment import load_settings, read_file, unknown_variables
@@ -41,7 +42,7 @@ from bridge.settings.settings import Settings, effective, settings_help
 from bridge.steer import ORDERS, steer
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from bridge.check.inspection import Finding
     from bridge.connection.supervisor import Supervisor
@@ -294,7 +295,8 @@ async def _serve(settings: Settings, events: EventLog, patience: Patience, early
     serving = await _endpoint(settings, supervisor, events, patience)
     if serving is None:
         return
-    with serving as endpoint:
+    with serving as endpoint, Notifier(os.environ, endpoint.document) as notifier:
+        signals.notify(notifier.stopping)
         log.info(
             "amqp-bridge %s started",
             version("amqp-bridge"),
@@ -334,12 +336,21 @@ async def _endpoint(
     return None
 
 
+def _nobody() -> None:
+    """Nobody wants to know."""
+
+
 class Signals:
     """SIGTERM and SIGINT: the first drains, another one ends the process at once. SIGUSR1 pauses, SIGUSR2 resumes."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         self._first_s = 0.0
+        self._stopping: Callable[[], None] = _nobody
+
+    def notify(self, stopping: Callable[[], None]) -> None:
+        """Call this when the first signal that ends the bridge comes."""
+        self._stopping = stopping
 
     def told(self, number: int) -> None:
         """Pause or resume."""
@@ -356,6 +367,7 @@ class Signals:
             log.info("%s received", signal.Signals(number).name)
             self._first_s = now_s
             self._supervisor.stop()
+            self._stopping()
         elif now_s - self._first_s >= SECOND_SIGNAL_AFTER_S:
             log.warning("second signal: ending at once; what is in flight will be redelivered by the source")
             logging.shutdown()

@@ -140,18 +140,36 @@ def test_each_variable_of_the_dashboard_chooses_in_every_query() -> None:
         assert query.count(chosen) == len(re.findall(r"(?:bridge|process)_[a-z_]+\{", query)), query
 
 
-def test_the_systemd_unit_is_sound(tmp_path: Path) -> None:
+UNITS = pytest.mark.parametrize("name", ("amqp-bridge.service", "amqp-bridge@.service"))
+
+
+@UNITS
+def test_the_systemd_unit_is_sound(tmp_path: Path, name: str) -> None:
     """With the program that it starts in another place, since it is not installed here."""
-    unit = tmp_path / "amqp-bridge.service"
-    text = (CONFIG / "amqp-bridge.service").read_text()
+    unit = tmp_path / name.replace("@", "@orders")
+    text = (CONFIG / name).read_text()
     assert "ExecStart=/opt/amqp-bridge/bin/amqp-bridge run\n" in text
     unit.write_text(text.replace("/opt/amqp-bridge/bin/amqp-bridge", "/bin/true"))
     result = tools.attempt("systemd-analyze", "verify", unit)
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_the_systemd_unit_waits_longer_than_the_bridge_drains() -> None:
-    (stop,) = re.findall(r"^TimeoutStopSec=(\d+)$", (CONFIG / "amqp-bridge.service").read_text(), re.MULTILINE)
+def test_the_units_differ_in_what_is_a_routes_own_alone() -> None:
+    one, many = ((CONFIG / name).read_text() for name in ("amqp-bridge.service", "amqp-bridge@.service"))
+    as_one = many.replace("/%i/", "/").replace("/%i.env", "/bridge.env").replace(" (%i)", "")
+    assert as_one.partition("[Unit]")[2] == one.partition("[Unit]")[2]
+
+
+@UNITS
+def test_the_systemd_unit_is_told_by_the_bridge_that_it_is_ready_and_lives(name: str) -> None:
+    lines = (CONFIG / name).read_text().splitlines()
+    for line in ("Type=notify", "NotifyAccess=main", "WatchdogSec=30", "StartLimitIntervalSec=0", "Restart=always"):
+        assert line in lines
+
+
+@UNITS
+def test_the_systemd_unit_waits_longer_than_the_bridge_drains(name: str) -> None:
+    (stop,) = re.findall(r"^TimeoutStopSec=(\d+)$", (CONFIG / name).read_text(), re.MULTILINE)
     assert int(stop) > Settings.model_fields["shutdown_timeout"].default
 
 
