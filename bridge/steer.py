@@ -54,8 +54,11 @@ class ElsewhereError(BridgeError):
 def steer(verb: str, url: str, *, timeout_s: float, write: Callable[[str], object]) -> int:
     """Tell the bridge at a URL to pause or to resume; return the exit code: 0 once it is so, 69, or 75 if not yet."""
     order = ORDERS[verb]
+    if not is_loopback(url):
+        _complain(_instead(order, f"{url} is not a loopback address, so the bridge may be elsewhere"))
+        return UNREACHABLE
     try:
-        _send(order, url, fetch(url))
+        _send(order, fetch(url))
         document = _wait(order, url, timeout_s)
         if document is None:
             _complain(f"told to {verb}, and has not done so within {timeout_s:g} s; `amqp-bridge status` says why")
@@ -74,19 +77,15 @@ def _complain(text: str) -> None:
 
 def is_loopback(url: str) -> bool:
     """Whether a URL leads to this host, whoever resolves names."""
-    host = urlsplit(url).hostname or ""
-    if host == "localhost":
-        return True
     try:
-        return ip_address(host).is_loopback
-    except ValueError:
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:  # no address, or a name
         return False
 
 
-def _send(order: Order, url: str, document: Document) -> None:
+def _send(order: Order, document: Document) -> None:
     """Signal the bridge that the document is of. Raises `ElsewhereError`, and then has sent nothing."""
-    if not is_loopback(url):
-        raise ElsewhereError(_instead(order, f"{url} is not a loopback address, so the bridge may be on another host"))
     process = document["bridge"].get("process") or {}
     pid, started_ticks, namespace = (process.get(field) for field in Identity._fields)
     if not (isinstance(pid, int) and pid > 0 and isinstance(started_ticks, int) and isinstance(namespace, str)):

@@ -171,11 +171,14 @@ def test_a_document_without_a_process_is_sent_nothing(
 def test_an_address_that_is_not_this_hosts_is_sent_nothing(
     told: list[int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Also where the document names a process that is here, too."""
-    monkeypatch.setattr("bridge.steer.fetch", lambda _: shown(OWN))
+    """Nor is it asked: what it says of itself could not be believed."""
+    asked: list[str] = []
+    monkeypatch.setattr("bridge.steer.fetch", asked.append)
     assert ordered("pause", "http://bridge.example:8080") == (69, "")
-    assert "is not a loopback address" in capsys.readouterr().err
-    assert told == []
+    said = capsys.readouterr().err
+    assert "is not a loopback address" in said
+    assert "docker kill --signal=SIGUSR1" in said
+    assert (asked, told) == ([], [])
 
 
 def test_a_process_that_this_user_may_not_signal_is_named(
@@ -212,6 +215,7 @@ def test_a_process_that_ends_meanwhile_is_named(
         ("http://127.0.0.1.example:8080", False),
         ("http://127.0.0.1@bridge.example:8080", False),
         ("http://", False),
+        ("http://[::1", False),
     ),
 )
 def test_what_is_a_loopback_address(url: str, *, here: bool) -> None:

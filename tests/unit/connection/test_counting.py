@@ -209,3 +209,20 @@ async def test_a_bug_in_counting_is_logged_and_ends_no_generation(
             peer.deliver(b"one")
             await eventually(lambda: running.books.forwarded == 1)
             assert running.status.source.generation == 1
+
+
+@on_both_loops
+async def test_a_source_that_is_paused_is_counted_at_once() -> None:
+    """Without the bridge's own consumer: `amqp-bridge pause` names those that are left."""
+    async with ScriptedBroker() as source, ScriptedBroker() as destination:
+        counted = Counted(source, says(7, 2))
+        async with bridge(source, destination, queue_poll="1h", source_queue_type="quorum") as running:
+            backlog = backlog_of(running, "source")
+            await source.consumed()
+            await eventually(lambda: backlog.consumers == 2)
+            counted.answer = says(7, 1)
+            running.pause()
+            await eventually(lambda: backlog.consumers == 1)
+            counted.answer = says(7, 0)
+            running.pause()
+            await eventually(lambda: backlog.consumers == 0)

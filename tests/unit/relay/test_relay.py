@@ -56,3 +56,14 @@ def test_before_the_first_connection_nothing_comes_and_nothing_is_written() -> N
     assert relay.source.data_to_send() == []
     assert not relay.destination.receive(frames.HEARTBEAT, 1.0)
     relay.source.lost(1.0)
+
+
+def test_a_pause_writes_its_cancel_at_once_where_nothing_is_on_its_way() -> None:
+    bridge = Bridge()
+    bridge.relay.destination.lost(bridge.now_s)
+    bridge.relay.pause(bridge.now_s)
+    assert bridge.to_source() == CANCEL
+    bridge.source(frames.CANCEL_OK)
+    bridge.relay.resume()
+    bridge.open_destination()
+    assert bridge.wanted_prefetch == 1
