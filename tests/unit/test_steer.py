@@ -145,7 +145,7 @@ NOBODY = 1 << 22
         OWN._replace(pid=0),
         OWN._replace(pid=-1),
     ),
-    ids=str,
+    ids=("start", "namespace", "no start", "no namespace", "nobody", "group", "everybody"),
 )
 def test_another_process_is_sent_nothing_and_the_command_is_named(
     serve: Serve, told: list[int], process: Identity, capsys: pytest.CaptureFixture[str]
