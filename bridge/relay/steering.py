@@ -456,6 +456,7 @@ class Steering:
         """
         if not by_us:
             self._source.cancelled_by_broker(now_s)
+            self.window.consumer_lost()
             self.publishes = False
             return
         self._source.cancelled(consumer_tag)

@@ -55,6 +55,11 @@ class SourceGeneration:
         """Deliveries for the quarantine, those on their way included."""
         return [*self.condemned, *self.quarantining.values()]
 
+    @property
+    def unpublished(self) -> list[Delivery]:
+        """Deliveries that the destination has not, as far as is known."""
+        return [*self.held, *self.parked.deliveries, *(delivery for delivery, _ in self.bound)]
+
     def expect(self, first_tag: int, number: int) -> None:
         """Note that so many deliveries have come. Raises `MalformedFrameError` for a gap before them."""
         if first_tag != self._next_tag:

@@ -74,8 +74,8 @@ class Memory:
         self._expires_s: float | None = None
         self._ticked_s = 0.0
         """When time was last let pass."""
-        self._generations = 0
-        """Source generations that have ended."""
+        self._losses = 0
+        """How often the source may have lost acks."""
         self._complete = True
         """Whether every publish of this process that may be redelivered is remembered."""
         self._forgot = False
@@ -148,13 +148,15 @@ class Memory:
             _add(self._given_back, key)
             self._uncover(key)
 
-    def source_lost(self, unforwarded: Iterable[Delivery]) -> None:
-        """The source generation ended: its last acks may have been lost.
+    def acks_lost(self, unforwarded: Iterable[Delivery]) -> None:
+        """The source generation ended, or the broker cancelled its consumer: its last acks may have been lost.
 
-        `unforwarded` are the deliveries that were held. They, and what was requeued, will be redelivered
-        for certain; the like of them that was acked perhaps. A redelivery could then be either, so none is covered.
+        Since 4.3 a consumer timeout requeues what a consumer holds, ignores the acks on the way, and may set all out
+        again on the same channel. `unforwarded` are the deliveries that the destination has not for certain. They,
+        and what was requeued, will be redelivered; the like of them that was acked perhaps. A redelivery could then be
+        either, so none is covered.
         """
-        self._generations += 1
+        self._losses += 1
         self._expires_s = None
         self._forgot = False
         if self._overflowed_s is not None and self._heard_s - self._overflowed_s < ACKED_S:
@@ -197,7 +199,7 @@ class Memory:
     def vouches_for(self, delivery: Delivery) -> bool:
         """Whether a redelivery that is not remembered is known not to be this process's own publish."""
         knows = self.enabled and self._complete and not self._forgot
-        return not self._generations or (knows and has_identity(delivery.content))
+        return not self._losses or (knows and has_identity(delivery.content))
 
     def expire(self, now_s: float, *, taking: bool = True) -> None:
         """Forget what is too old. No time counts while the destination takes nothing: nothing is redelivered then."""

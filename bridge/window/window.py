@@ -357,11 +357,14 @@ class Window:
         books.stale_held += books.held
         books.stale_published += books.published
         books.held = books.published = books.bytes_in_flight = 0
-        lost = self._source
-        books.duplicates_possible += len(lost.quarantining)
-        unforwarded = [*lost.held, *lost.parked.deliveries, *(d for d, _ in lost.bound)]
+        books.duplicates_possible += len(self._source.quarantining)
+        self.memory.acks_lost(self._source.unpublished)
         self._source = self._source_generation()
-        self.memory.source_lost(unforwarded)
+
+    def consumer_lost(self) -> None:
+        """The broker cancelled the consumer: it may have requeued what was delivered, acks on the way or not."""
+        published = () if self._orphaned else tuple(self._destination.publishes)
+        self.memory.acks_lost((*self._source.unpublished, *published))
 
     def release(self, reason: RequeueReason) -> None:
         """Give back whatever is not published, and what still comes: the consumer is being cancelled.

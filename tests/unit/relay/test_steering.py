@@ -13,7 +13,7 @@ from bridge.relay.steering import AskQueue, Consume, EndGeneration, OpenQuaranti
 from bridge.relay.watchdog import ASK_EVERY_S
 from bridge.window.window import WindowLimits
 from tests.support import frames
-from tests.support.frames import confirm, deliver
+from tests.support.frames import PERSISTENT, confirm, content, deliver
 from tests.support.relay_scene import EMPTY_QUEUE, STREAM, Bridge, M, ack, cancel, condemned, publish
 
 # --- Consuming -----------------------------------------------------------------------------------------------
@@ -241,6 +241,18 @@ def test_a_source_that_ends_for_another_reason_leaves_the_quarantine_as_it_was()
     assert ending.reason == "cancel-timeout"
     condemned(bridge, 1)
     assert bridge.relay.quarantine.wanted(bridge.now_s)
+
+
+def test_what_was_acked_in_vain_comes_again_before_the_queue_has_answered_and_is_not_published_twice() -> None:
+    bridge = Bridge()
+    message = content(b"m", PERSISTENT | {"message_id": b"m-1"})
+    bridge.source(deliver(1, message))
+    assert bridge.to_destination()
+    bridge.destination(confirm(1))
+    assert bridge.to_source() == ack(1, multiple=True)
+    bridge.source(frames.CANCEL, deliver(2, message, redelivered=1))
+    assert bridge.books.suppressed == 1
+    assert bridge.to_source() == ack(2, multiple=False)
 
 
 @pytest.mark.parametrize("drained", (True, False))

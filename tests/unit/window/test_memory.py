@@ -45,7 +45,7 @@ SIZES = pytest.mark.parametrize("size", (0, KEPT_BYTES), ids=("kept whole", "kep
 def test_what_was_acked_shortly_before_the_loss_covers_one_redelivery_each(memory: Memory, size: int) -> None:
     acked(memory, message("a", size), message("b", size))
     acked(memory, message("c", size))
-    memory.source_lost([])
+    memory.acks_lost([])
     assert len(memory) == 3
     for name in "abc":
         assert memory.recall(message(name, size))
@@ -65,7 +65,7 @@ def test_what_was_acked_long_before_the_loss_is_not_remembered(memory: Memory, s
     hear(memory, 0.0, 0.5)
     acked(memory, message("young", size))
     hear(memory, 1.0, ACKED_S)
-    memory.source_lost([])
+    memory.acks_lost([])
     assert not memory.recall(message("old", size))
     assert memory.recall(message("young", size))
 
@@ -76,16 +76,16 @@ def test_acks_do_not_age_while_nothing_is_heard(memory: Memory) -> None:
     acked(memory, message("a"))
     memory.heard(200.0)
     acked(memory, message("b"))
-    memory.source_lost([])
+    memory.acks_lost([])
     assert memory.recall(message("a"))
     assert memory.recall(message("b"))
 
 
 def test_an_ack_counts_for_its_own_generation_only(memory: Memory) -> None:
     acked(memory, message("a"))
-    memory.source_lost([])
+    memory.acks_lost([])
     assert memory.recall(message("a"))
-    memory.source_lost([])
+    memory.acks_lost([])
     assert not memory.recall(message("a"))
 
 
@@ -109,7 +109,7 @@ def test_messages_without_an_id_are_never_remembered(memory: Memory, size: int) 
     memory.remember(nameless)
     assert len(memory) == 0
     acked(memory, nameless)
-    memory.source_lost([])
+    memory.acks_lost([])
     assert len(memory) == 0
     assert not memory.vouches_for(nameless)
 
@@ -119,7 +119,7 @@ def test_switched_off_it_remembers_nothing_and_vouches_for_nothing_after_a_loss(
     acked(memory, message("a"))
     memory.remember(message("a"))
     assert memory.vouches_for(message("a"))
-    memory.source_lost([])
+    memory.acks_lost([])
     assert not memory.recall(message("a"))
     assert not memory.vouches_for(message("a"))
 
@@ -138,13 +138,13 @@ def test_it_forgets_a_while_after_consuming_began_again(memory: Memory) -> None:
 
 
 def test_what_was_forgotten_before_it_came_again_is_not_vouched_for_until_the_next_loss(memory: Memory) -> None:
-    memory.source_lost([])
+    memory.acks_lost([])
     memory.remember(message("a"))
     memory.consuming(0.0)
     assert memory.vouches_for(message("b")), "all that may come again is known"
     memory.expire(REMEMBERED_S)
     assert not memory.vouches_for(message("a"))
-    memory.source_lost([])
+    memory.acks_lost([])
     memory.consuming(REMEMBERED_S)
     assert memory.vouches_for(message("a")), "another generation, and nothing was forgotten in it"
 
@@ -162,7 +162,7 @@ def test_time_does_not_count_while_nothing_is_taken(memory: Memory) -> None:
 def test_what_came_round_again_and_was_not_forwarded_is_not_taken_for_its_first_copy(memory: Memory) -> None:
     """As a retry does. Which of them a redelivery is cannot be told; the worst case is a duplicate, not vouched for."""
     acked(memory, message("a"), message("a"), message("b"))
-    memory.source_lost([message("a"), message("c")])
+    memory.acks_lost([message("a"), message("c")])
     assert not memory.recall(message("a"))
     assert not memory.vouches_for(message("a"))
     assert memory.recall(message("b"))
@@ -171,32 +171,32 @@ def test_what_came_round_again_and_was_not_forwarded_is_not_taken_for_its_first_
 def test_what_was_given_back_is_not_taken_for_its_first_copy_until_it_was_forwarded(memory: Memory) -> None:
     acked(memory, message("a"), message("b"))
     memory.given_back(message("a"))
-    memory.source_lost([])
+    memory.acks_lost([])
     assert not memory.recall(message("a"))
     assert memory.recall(message("b"))
     again = message("a")._replace(redelivered=1)
     acked(memory, again)
-    memory.source_lost([])
+    memory.acks_lost([])
     assert memory.recall(again), "it is back, and was forwarded"
 
 
 def test_forwarding_another_message_of_the_same_id_does_not_stand_for_the_requeued_one(memory: Memory) -> None:
     memory.given_back(message("a"))
     acked(memory, message("a"))
-    memory.source_lost([])
+    memory.acks_lost([])
     assert not memory.recall(message("a")), "what was given back is still to come"
 
 
 def test_more_acks_than_can_be_remembered_are_not_vouched_for(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REMEMBERED_MESSAGES", 1)
     acked(memory, message("a"), message("b"))
-    memory.source_lost([])
+    memory.acks_lost([])
     assert not memory.vouches_for(message("a"))
 
 
 def test_after_a_message_was_requeued_its_like_is_no_longer_suppressed(memory: Memory) -> None:
     acked(memory, message("a"))
-    memory.source_lost([])
+    memory.acks_lost([])
     memory.given_back(message("a"))
     memory.given_back(delivery(1, b"", PERSISTENT))
     assert not memory.recall(message("a"))
@@ -205,10 +205,10 @@ def test_after_a_message_was_requeued_its_like_is_no_longer_suppressed(memory: M
 
 def test_a_suppressed_redelivery_may_come_again(memory: Memory) -> None:
     acked(memory, message("a"))
-    memory.source_lost([])
+    memory.acks_lost([])
     assert memory.recall(message("a"))
     memory.suppressed(message("a"))
-    memory.source_lost([])
+    memory.acks_lost([])
     assert memory.recall(message("a"))
 
 
@@ -223,7 +223,7 @@ def test_what_is_kept_is_bounded_in_bytes_too(memory: Memory, monkeypatch: pytes
     for number in range(9):
         acked(memory, message(f"k-{number}", KEPT_BYTES))
     assert [len(keys) for _, _, keys, _ in memory._acked] == [1, 1, 1]
-    memory.source_lost([])
+    memory.acks_lost([])
     assert len(memory) == 3
     assert memory.recall(message("k-8", KEPT_BYTES))
     assert not memory.vouches_for(message("k-0", KEPT_BYTES))
@@ -239,7 +239,7 @@ def test_the_identity_of_a_redelivery_is_worked_out_once(memory: Memory, monkeyp
 
     acked(memory, message("suppressed"), message("other"))
     memory.given_back(message("elsewhere"))
-    memory.source_lost([])
+    memory.acks_lost([])
     monkeypatch.setattr(module, "identity", counted)
     names = ("suppressed", "forwarded", "returned", "orphan", "unforwarded", "quarantined")
     redelivered = {name: message(name)._replace(redelivered=1) for name in names}
@@ -249,7 +249,7 @@ def test_the_identity_of_a_redelivery_is_worked_out_once(memory: Memory, monkeyp
     acked(memory, redelivered["forwarded"])
     memory.given_back(redelivered["returned"])
     memory.quarantined(redelivered["quarantined"])
-    memory.source_lost([redelivered["unforwarded"]])
+    memory.acks_lost([redelivered["unforwarded"]])
     memory.remember(redelivered["orphan"])
     assert sorted(worked_out) == sorted(d.content for d in redelivered.values())
     assert not memory._known
@@ -271,7 +271,7 @@ def test_redeliveries_are_noted_with_the_others_of_their_batch(memory: Memory) -
     again = message("b")._replace(redelivered=1)
     assert not memory.recall(again)
     acked(memory, message("a"), again, delivery(1, b"", PERSISTENT, redelivered=1), message("c"))
-    memory.source_lost([])
+    memory.acks_lost([])
     assert all(memory.recall(message(name)) for name in "abc")
 
 
@@ -279,7 +279,7 @@ def test_another_message_under_the_same_id_is_not_taken_for_it(memory: Memory) -
     """A killed classic queue flags every ready message as redelivered, a retry by an application among them."""
     first = message("a", headers=table({"x-retry": b"I" + bytes(4)}))
     acked(memory, first)
-    memory.source_lost([])
+    memory.acks_lost([])
     for field in (table({"x-retry": b"I" + bytes(3) + b"\1"}), table({})):
         assert not memory.recall(message("a", headers=field))
     assert not memory.recall(first._replace(route=b"\x02ex\x05other"))
@@ -296,7 +296,7 @@ def test_large_messages_without_an_id_leave_nothing_behind(memory: Memory) -> No
 def test_a_loss_gives_more_time(memory: Memory) -> None:
     memory.remember(message("a"))
     memory.consuming(0.0)
-    memory.source_lost([])
+    memory.acks_lost([])
     memory.expire(REMEMBERED_S)
     assert memory.recall(message("a"))
 
@@ -308,7 +308,7 @@ def test_recent_acks_are_bounded_and_what_falls_out_is_not_vouched_for(
     acked(memory, message("a"), message("b"))
     hear(memory, 0.0, 1.0)
     acked(memory, message("c"), message("d"))
-    memory.source_lost([])
+    memory.acks_lost([])
     assert not memory.recall(message("a"))
     assert memory.recall(message("c"))
     assert not memory.vouches_for(message("a"))
@@ -319,7 +319,7 @@ def test_what_falls_out_when_it_is_old_is_no_loss(memory: Memory, monkeypatch: p
     acked(memory, message("a"))
     hear(memory, 0.0, ACKED_S)
     acked(memory, message("b"))
-    memory.source_lost([])
+    memory.acks_lost([])
     assert memory.vouches_for(message("a"))
 
 
@@ -328,13 +328,13 @@ def test_an_overflow_long_before_the_loss_is_no_loss(memory: Memory, monkeypatch
     acked(memory, message("a"))
     acked(memory, message("b"))
     hear(memory, 0.0, ACKED_S)
-    memory.source_lost([])
+    memory.acks_lost([])
     assert memory.vouches_for(message("a"))
 
 
 def test_what_is_remembered_is_bounded_the_oldest_goes_first(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REMEMBERED_MESSAGES", 2)
-    memory.source_lost([])
+    memory.acks_lost([])
     for name in "aba":
         memory.remember(message(name))
     assert memory.vouches_for(message("z"))
@@ -347,7 +347,7 @@ def test_what_is_remembered_is_bounded_the_oldest_goes_first(memory: Memory, mon
 
 def test_after_it_forgot_it_vouches_again(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REMEMBERED_MESSAGES", 0)
-    memory.source_lost([])
+    memory.acks_lost([])
     memory.remember(message("a"))
     assert not memory.vouches_for(message("a"))
     memory.consuming(0.0)

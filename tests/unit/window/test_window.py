@@ -345,6 +345,37 @@ def test_a_suppressed_redelivery_is_known_again_when_its_ack_was_lost_too() -> N
     assert (scene.books.forwarded, scene.books.suppressed) == (1, 3)
 
 
+def test_what_was_acked_is_known_again_on_the_same_channel_once_the_broker_has_cancelled_the_consumer() -> None:
+    """A consumer timeout of 4.3 ignores the acks on the way; a consumer that was just starting gets all again."""
+    scene = Scene()
+    scene.receive_each(identified(1, "a"))
+    scene.take()
+    scene.confirm(1)
+    assert scene.acks() == [(1, True)]
+    scene.window.consumer_lost()
+    scene.receive_each(identified(2, "a", redelivered=1), identified(3, "b", redelivered=1))
+    assert scene.acks() == [(2, False)]
+    assert (scene.books.suppressed, scene.books.held) == (1, 1)
+    assert scene.books.duplicates_possible == 0
+
+
+@pytest.mark.parametrize("fate", ("held", "published"))
+def test_what_came_round_again_before_the_broker_cancelled_the_consumer_is_not_taken_for_its_first_copy(
+    fate: str,
+) -> None:
+    scene = Scene()
+    scene.receive_each(identified(1, "a"))
+    scene.take()
+    scene.confirm(1)
+    scene.receive_each(identified(2, "a"))
+    if fate == "published":
+        scene.take()
+    scene.window.consumer_lost()
+    scene.receive_each(identified(3, "a", redelivered=1))
+    assert scene.books.suppressed == 0
+    assert scene.books.duplicates_possible == 1
+
+
 @pytest.mark.parametrize(("target", "copies"), ((QUEUE, 0), (OWN_KEYS, 2), (Target("out", "key"), 2)))
 def test_a_nack_of_an_exchange_may_stand_for_copies_that_other_queues_took(target: Target, copies: int) -> None:
     scene = Scene(target=target)
