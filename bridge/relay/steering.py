@@ -41,6 +41,10 @@ PROBE_HOLD_S = 1500.0
 UNREADABLE_AFTER = 3
 """Closes with an internal error in a row, nothing delivered, after which the head of the queue is called unreadable."""
 INTERNAL_ERROR = 541
+UNREADABLE = (
+    "the broker closes the channel or the connection (541) at the message at the head of the queue, which it cannot "
+    "read: take it out of the queue at the broker"
+)
 LAST_CALL = 0.1
 """Share of the shutdown timeout, at its end, in which nothing more is published: only confirms are waited for."""
 ASK_AGAIN_S = 1.0
@@ -185,8 +189,9 @@ class Steering:
         """What keeps the source from delivering although its channel is open, for an operator."""
         if self._unreadable < UNREADABLE_AFTER:
             return ""
-        text = "the broker closes the channel (541) at the message at the head of the queue, which it cannot read"
-        return f"{text}; consuming has stopped before its delivery limit" if self._spares_the_unreadable else text
+        if self._spares_the_unreadable:
+            return f"{UNREADABLE}; consuming has stopped before its delivery limit"
+        return UNREADABLE
 
     @property
     def received(self) -> tuple[int, ...]:

@@ -22,7 +22,17 @@ TROUBLESHOOTING = TEXT.partition("\n## Troubleshooting\n")[2].partition("\n## ")
 SPANS = re.findall(r"`([^`\n]+)`", TROUBLESHOOTING)
 RULES = (ROOT / "config" / "prometheus-rules.yml").read_text()
 TREES = {path: ast.parse(path.read_text()) for path in sorted((ROOT / "bridge").rglob("*.py"))}
-HINDRANCES = {"hindrance", "hindrances", "rejected", "unrouted", "stuck", "_refused", "refused", "without_route"}
+HINDRANCES = {
+    "hindrance",
+    "hindrances",
+    "_obstacles",
+    "rejected",
+    "unrouted",
+    "stuck",
+    "_refused",
+    "refused",
+    "without_route",
+}
 """Functions that return reasons of `/readyz` and `/healthz`, or take one."""
 
 
@@ -40,6 +50,24 @@ def pattern(node: ast.expr) -> str:
 def says_something(found: str) -> bool:
     """Whether there is more in a pattern than values."""
     return len(re.sub(r"\.\+|\W", "", found)) > len("source")
+
+
+def constants(tree: ast.Module) -> dict[str, ast.expr]:
+    """The values of a module's constants by name."""
+    assigned = (node for node in tree.body if isinstance(node, ast.Assign))
+    return {target.id: node.value for node in assigned for target in node.targets if isinstance(target, ast.Name)}
+
+
+def texts(node: ast.expr | None, named: dict[str, ast.expr]) -> Iterator[str]:
+    """The texts that an expression may be, as patterns."""
+    match node:
+        case ast.Constant() | ast.JoinedStr():
+            yield pattern(node)
+        case ast.Name(id=name) if name in named:
+            yield from texts(named[name], named)
+        case ast.IfExp(body=body, orelse=orelse):
+            yield from texts(body, named)
+            yield from texts(orelse, named)
 
 
 def log_lines() -> Iterator[str]:
@@ -60,11 +88,12 @@ def reasons() -> Iterator[str]:
     """The reasons of `/readyz` and `/healthz`, as patterns."""
     yield re.escape(SideStatus("source").reason)
     for tree in TREES.values():
+        named = constants(tree)
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef) and node.name in HINDRANCES:
                 for inner in ast.walk(node):
-                    if isinstance(inner, ast.Return) and isinstance(inner.value, (ast.Constant, ast.JoinedStr)):
-                        yield pattern(inner.value)
+                    if isinstance(inner, ast.Return):
+                        yield from texts(inner.value, named)
                     if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute):
                         yield from (pattern(a) for a in inner.args if inner.func.attr == "append")
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in HINDRANCES:

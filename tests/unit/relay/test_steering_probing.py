@@ -10,7 +10,7 @@ from bridge.relay.consumer import Consumer
 from bridge.relay.plan import IN_VAIN_S
 from bridge.relay.queue import QueueFacts, QueueState
 from bridge.relay.state import State
-from bridge.relay.steering import RETURNED_OFTEN, UNREADABLE_AFTER, Consume, EndGeneration, OpenQuarantine
+from bridge.relay.steering import RETURNED_OFTEN, UNREADABLE, UNREADABLE_AFTER, Consume, EndGeneration, OpenQuarantine
 from bridge.window.window import WindowLimits
 from tests.support import frames
 from tests.support.frames import PERSISTENT, close, confirm, content, deliver, returned
@@ -454,8 +454,6 @@ def test_behind_a_message_that_waits_for_a_quarantine_that_is_left_alone_another
 
 
 # --- A head of the queue that the broker cannot read ---------------------------------------------------------
-
-UNREADABLE = "the broker closes the channel (541) at the message at the head of the queue, which it cannot read"
 
 
 def close_internally(bridge: Bridge, times: int) -> None:
