@@ -26,7 +26,8 @@ Invariants, cited by number in the tests:
 
 Each rule that can stand alone has a file: `settlement` (how much one ack covers), `publishes` (which publish a confirm
 or a return is about), `blame` (whom a close of the channel is to be laid on), `pace` (how many may be published at
-once, and from when on), `rate` (how many in a second), `parked` (when to try again what others pass), `memory` (which
+once, and from when on), `rate` (how many in a second), `quota` (how many
+before the destination's queue is counted again), `parked` (when to try again what others pass), `memory` (which
 messages are the same), `age` (how old they are). What belongs to one life of a side's channel is in `generations`: an
 orphan is a publish made for another source generation than the present one.
 
@@ -48,6 +49,7 @@ from bridge.window.generations import DestinationGeneration, SourceGeneration
 from bridge.window.offsets import Offsets
 from bridge.window.pace import RETRY_MAX_S, Trouble
 from bridge.window.parked import Parked
+from bridge.window.quota import Quota
 from bridge.window.rate import Rate
 
 if TYPE_CHECKING:
@@ -83,6 +85,10 @@ class WindowLimits:
     """0 for no limit."""
     paced_s: float = 60.0
     """The prefetch is at most what these rates forward in so many seconds."""
+    destination_counted: bool = False
+    """Whether nothing is published before the destination's queue has been counted."""
+    destination_max_ready: int = 0
+    """How many messages may wait in it; 0 for any number."""
 
 
 class Window:
@@ -98,6 +104,9 @@ class Window:
         self._rate: Rate | None = None
         if limits.max_rate or limits.max_bytes_per_s:
             self._rate = Rate(limits.max_rate, limits.max_bytes_per_s, books)
+        self.quota = Quota(limits.destination_max_ready or inf) if limits.destination_counted else None
+        """What may be published before the destination's queue is counted again; None for no limit."""
+        self._limited = self._rate is not None or self.quota is not None
 
         # What the destination has taught: it outlives the generations.
         self.trouble = Trouble(chance)
@@ -184,8 +193,9 @@ class Window:
         return most if self._rate is None else int(min(most, self._rate.prefetch(self.limits.paced_s)))
 
     def throttled(self, now_s: float) -> bool:
-        """Whether a rate lets nothing be published yet."""
-        return self._rate is not None and self._rate.throttles(now_s)
+        """Whether a rate or a quota lets nothing be published yet."""
+        by_rate = self._rate is not None and self._rate.throttles(now_s)
+        return by_rate or (self.quota is not None and not self.quota.left)
 
     @property
     def orphans(self) -> int:
@@ -196,6 +206,11 @@ class Window:
     def publishing(self) -> bool:
         """Whether publishes wait for their confirms, orphans included."""
         return bool(self._destination.publishes)
+
+    @property
+    def unconfirmed(self) -> int:
+        """How many publishes wait for their confirms, orphans included."""
+        return self._destination.publishes.waiting
 
     @property
     def in_flight(self) -> int:
@@ -463,8 +478,8 @@ class Window:
             return []
         if source.parked.everything_returned:
             return []  # until `tick` has put the oldest in front
-        if self._rate is not None:
-            room, max_bytes = self._rate.allow(room, max_bytes, now_s)
+        if self._limited:
+            room, max_bytes = self._allow(room, max_bytes, now_s)
             if not room:
                 return []
         # The window goes on with the deliveries as they came: by them it knows their redeliveries.
@@ -479,9 +494,21 @@ class Window:
         published.publish(batch, now_s, source)
         self.books.held -= len(batch)
         self.books.published += len(batch)
-        if self._rate is not None:
-            self._rate.took(len(batch), size, now_s)
+        if self._limited:
+            self._took(len(batch), size, now_s)
         return fitting
+
+    def _allow(self, room: int, max_bytes: int, now_s: float) -> tuple[int, int]:
+        """Return how much of this quota and rate allow."""
+        if self.quota is not None:
+            room = int(min(room, self.quota.left))
+        return (room, max_bytes) if self._rate is None or not room else self._rate.allow(room, max_bytes, now_s)
+
+    def _took(self, messages: int, size_bytes: int, now_s: float) -> None:
+        if self.quota is not None:
+            self.quota.took(messages)
+        if self._rate is not None:
+            self._rate.took(messages, size_bytes, now_s)
 
     def _fit(self, delivery: Delivery, now_s: float) -> Delivery | None:
         """Leave out as many of the bridge's headers as it takes to fit; return None where it cannot fit: condemned."""
