@@ -1,11 +1,12 @@
-"""The wire, sans-I/O: cut the frames of AMQP 0-9-1 out of a byte stream, and say what they mean.
+"""The cutter, sans-I/O: cuts the frames of AMQP 0-9-1 out of a byte stream, and says what they mean.
 
 A `Cutter` is fed the chunks of one connection in order. What belongs to the data plane comes out as events,
 in stream order: deliveries, confirms, returns, and the notices that decide a generation's fate. All other
 bytes are the control plane's and come out as they went in, frame by frame.
 
 A chunk ends anywhere, and a message can span thousands of chunks: no byte is copied more than a fixed number
-of times, so the work is linear. How a frame is made up is in `frames`, and what a content is in `content`.
+of times, so the work is linear. How a frame is made up is in `frames`, what a method says in `methods`, what a
+content is in `content`, and how one is collected whose frames come one by one in `partial`.
 """
 
 from __future__ import annotations
@@ -16,30 +17,14 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from bridge.amqp.content import FRAME_OVERHEAD, PERSISTENT, PROPERTIES_AT, UNSEEN_MASK, ContentPreparer
-from bridge.amqp.events import (
-    Blocked,
-    Close,
-    Confirm,
-    ConsumerCancelled,
-    Deliveries,
-    Delivery,
-    Dropped,
-    Event,
-    Return,
-    Unblocked,
-)
+from bridge.amqp.events import Confirm, Deliveries, Delivery, Dropped, Event
 from bridge.amqp.frames import (
     BASIC_ACK,
-    BASIC_CANCEL,
     BASIC_CANCEL_OK,
     BASIC_DELIVER,
     BASIC_NACK,
     BASIC_RETURN,
     BODY,
-    CHANNEL_CLOSE,
-    CONNECTION_BLOCKED,
-    CONNECTION_CLOSE,
-    CONNECTION_UNBLOCKED,
     DATA_CHANNEL,
     DATA_CHANNELS,
     FRAME_END,
@@ -47,6 +32,8 @@ from bridge.amqp.frames import (
     HEARTBEAT,
     METHOD,
 )
+from bridge.amqp.methods import basic_return, cancel_ok, checked_route, notice
+from bridge.amqp.partial import PartialContent
 from bridge.amqp.pieces import LARGE_BYTES
 from bridge.errors import MalformedFrameError
 
@@ -57,7 +44,6 @@ if TYPE_CHECKING:
 # cutting of a message 6 to 9 %.
 _frame_head = Struct(">BHI")
 _method_id = Struct(">I")
-_close = Struct(">H")
 _confirm = Struct(">QB")
 _content_head = Struct(">BHI4xQH")
 
@@ -71,97 +57,19 @@ _MESSAGE_ENDS_SHORT = 21
 """Bytes of a header frame up to its properties: what must be there before a look at them."""
 
 
-class _Assembly:
-    """A content of which some frames have not come yet."""
-
-    __slots__ = (
-        *("add_piece", "body_left", "body_size", "buffer", "channel"),
-        *("delivery_count", "dropped", "frames", "header", "method", "unfit_bytes"),
-    )
-
-    def __init__(self, channel: int, method: bytes, *, dropped: bool) -> None:
-        self.channel = channel
-        self.method = method
-        self.header = b""
-        self.body_size = 0
-        self.body_left = 0
-        self.dropped = dropped
-        self.frames: list[bytes] = []
-        self.add_piece: Callable[[bytes], object] = _ignore if dropped else self.frames.append
-        """Takes what has come next of the body's frames."""
-        self.buffer: BytesIO | None = None
-        """Header and body so far, of a large content."""
-        self.delivery_count = 0
-        """As the header of a large content has it."""
-        self.unfit_bytes = 0
-        """Size of a body that memory has no room for."""
-
-    @property
-    def complete(self) -> bool:
-        return bool(self.header) and self.body_left == 0
-
-    @property
-    def is_return(self) -> bool:
-        return bool(_method_id.unpack_from(self.method, 7)[0] == BASIC_RETURN)
-
-    def begin(self, header: bytes) -> None:
-        """Its header frame has come."""
-        self.header = header
-        _, _, _, self.body_size, _ = _content_head.unpack_from(header)
-        self.body_left = self.body_size
-
-    def collect(self, header: bytes, delivery_count: int) -> None:
-        """Collect a large content in one buffer, which grows in its place: joined in the end, it would be there twice.
-
-        CPython's `BytesIO` hands its buffer over uncopied, and the C library moves one of this size by its pages.
-        """
-        self.delivery_count = delivery_count
-        self.buffer = BytesIO()
-        self.buffer.write(header)
-        self.add_piece = self._grow
-
-    def _grow(self, piece: bytes) -> None:
-        assert self.buffer is not None  # noqa: S101 - `collect` has made it
-        try:
-            self.buffer.write(piece)
-        except MemoryError:
-            # The rest goes by unread, and what comes after it on this connection is cut as ever.
-            self.buffer = None
-            self.dropped, self.unfit_bytes = True, self.body_size
-            self.ignore_body()
-
-    def take_collected(self) -> bytes:
-        """Hand over the large content.
-
-        The assembly lets go of it: it refers to itself by its method, and lives on until the collector comes round.
-        """
-        assert self.buffer is not None  # noqa: S101 - `collect` has made it
-        content = self.buffer.getvalue()
-        self.buffer = None
-        self.ignore_body()
-        return content
-
-    def ignore_body(self) -> None:
-        """Keep no more than the header."""
-        self.add_piece = _ignore
-
-    def add_body(self, frame: bytes, size: int) -> None:
-        """A body frame with so many bytes of payload has begun; `frame` is what has come of it."""
-        self.body_left -= size
-        if self.body_left < 0:
-            message = f"a body with {-self.body_left} bytes more than its header announced"
-            raise MalformedFrameError(message)
-        self.add_piece(frame)
-
-
-def _ignore(_: bytes) -> None:
-    """Take a piece that nobody needs."""
-
-
 class Cutter:
     """Cuts one connection's incoming bytes. `feed` raises `MalformedFrameError`; the cutter is spent then."""
 
-    def __init__(self, preparer: ContentPreparer) -> None:
+    def __init__(
+        self,
+        preparer: ContentPreparer,
+        *,
+        header_max_bytes: int = HEADER_MAX_BYTES,
+        new_buffer: Callable[[], BytesIO] = BytesIO,
+    ) -> None:
+        """`new_buffer` makes what a large content is collected in."""
+        self._header_max_bytes = header_max_bytes
+        self._new_buffer = new_buffer
         self._control: list[bytes] = []
         """Frames for the control plane, in order."""
         self._frame_max = 0
@@ -172,7 +80,7 @@ class Cutter:
         self._tail: list[bytes] = []
         self._tail_size = 0
         self._needed = 0
-        self._assembly: _Assembly | None = None
+        self._partial: PartialContent | None = None
         self._dropping = False
         self._body_rest = 0
         """Bytes to come of a body frame that is let through in pieces, its end octet included."""
@@ -186,8 +94,8 @@ class Cutter:
     @property
     def unfinished(self) -> tuple[int, int, int]:
         """What is still to come of a frame or content that has begun, in numbers that change while it comes."""
-        assembly = self._assembly
-        return self._tail_size, self._body_rest, assembly.body_left if assembly is not None else 0
+        partial = self._partial
+        return self._tail_size, self._body_rest, partial.body_left if partial is not None else 0
 
     def agree(self, frame_max: int) -> None:
         """The connection has agreed on this largest frame, in bytes; 0 for no limit."""
@@ -241,7 +149,7 @@ class Cutter:
 
         end = len(data)
         while position < end:
-            if self._assembly is None and self._head:
+            if self._partial is None and self._head:
                 position = self._cut_whole(data, position, now_s, events)
             if end - position < FRAME_OVERHEAD:
                 break
@@ -249,10 +157,10 @@ class Cutter:
             stop = position + FRAME_OVERHEAD + size
             self._check(kind, size)
             if stop > end:
-                assembly = self._assembly
-                if kind != BODY or assembly is None or assembly.channel != channel:
+                partial = self._partial
+                if kind != BODY or partial is None or partial.channel != channel:
                     break
-                assembly.add_body(data[position:], size)
+                partial.add_body(data[position:], size)
                 self._body_rest = stop - end
                 return events
             if data[stop - 1] != FRAME_END:
@@ -272,7 +180,7 @@ class Cutter:
         return events
 
     def _check(self, kind: int, size: int) -> None:
-        most = max(self._frame_max, HEADER_MAX_BYTES) if kind == HEADER else self._frame_max
+        most = max(self._frame_max, self._header_max_bytes) if kind == HEADER else self._frame_max
         if kind not in {METHOD, HEADER, BODY, HEARTBEAT} or (self._frame_max and size > most):
             message = f"a frame of type {kind} and {size} bytes, where at most {most} are read"
             raise MalformedFrameError(message)
@@ -356,117 +264,91 @@ class Cutter:
 
     def _continue_body(self, data: bytes, now_s: float, events: list[Event]) -> int:
         """Take the next piece of the body frame that the last chunk began; return where it ends."""
-        assembly = self._assembly
-        assert assembly is not None  # noqa: S101 - a body's rest without its assembly is a bug of this class
+        partial = self._partial
+        assert partial is not None  # noqa: S101 - a body's rest without its content is a bug of this class
         piece = data[: self._body_rest]
-        assembly.add_piece(piece)
+        partial.add_piece(piece)
         self._body_rest -= len(piece)
         if self._body_rest == 0:
             if piece[-1] != FRAME_END:
                 message = "a body frame without its end octet"
                 raise MalformedFrameError(message)
-            if assembly.complete:
-                self._finish(assembly, now_s, events)
+            if partial.complete:
+                self._finish(partial, now_s, events)
         return len(piece)
 
     def _frame(self, kind: int, channel: int, frame: bytes, now_s: float, events: list[Event]) -> None:
-        assembly = self._assembly
-        if assembly is not None and channel == assembly.channel:
-            if kind == HEADER and not assembly.header:
-                assembly.begin(frame)
-                if assembly.body_size >= LARGE_BYTES and not assembly.dropped:
-                    self._begin_large(assembly)
-            elif kind == BODY and assembly.header:
-                assembly.add_body(frame, len(frame) - FRAME_OVERHEAD)
+        partial = self._partial
+        if partial is not None and channel == partial.channel:
+            if kind == HEADER and not partial.header:
+                partial.begin(frame)
+                if partial.body_size >= LARGE_BYTES and not partial.dropped:
+                    self._begin_large(partial)
+            elif kind == BODY and partial.header:
+                partial.add_body(frame, len(frame) - FRAME_OVERHEAD)
             else:
                 message = f"a frame of type {kind} in the middle of a message on channel {channel}"
                 raise MalformedFrameError(message)
-            if assembly.complete:
-                self._finish(assembly, now_s, events)
+            if partial.complete:
+                self._finish(partial, now_s, events)
         elif kind == METHOD:
             self._method(channel, frame, events)
         else:
             self._control.append(frame)
 
-    def _begin_large(self, assembly: _Assembly) -> None:
-        if assembly.is_return:
-            assembly.ignore_body()  # see `likeness`: nobody looks at it
+    def _begin_large(self, partial: PartialContent) -> None:
+        if partial.is_return:
+            partial.ignore_body()  # see `likeness`: nobody looks at it
             return
-        header, delivery_count = assembly.header, 0
+        header, delivery_count = partial.header, 0
         if (prepared := self._preparer.prepare(header)) is not None:
             header, delivery_count = prepared
-        assembly.collect(header, delivery_count)
+        partial.collect(header, delivery_count, self._new_buffer())
 
     def _method(self, channel: int, frame: bytes, events: list[Event]) -> None:
         (method,) = _method_id.unpack_from(frame, 7)
         if channel in DATA_CHANNELS:
             if method in {BASIC_DELIVER, BASIC_RETURN}:
-                if self._assembly is not None:
+                if self._partial is not None:
                     message = "a message on one channel in the middle of another's: the bridge reads one at a time"
                     raise MalformedFrameError(message)
                 dropped = self._dropping and channel == DATA_CHANNEL and method == BASIC_DELIVER
-                self._assembly = _Assembly(channel, frame, dropped=dropped)
+                self._partial = PartialContent(channel, frame, dropped=dropped)
                 return
             if method in {BASIC_ACK, BASIC_NACK}:
                 publish_seqno, bits = _confirm.unpack_from(frame, 11)
                 events.append(Confirm(channel, publish_seqno, bool(bits & 1), method == BASIC_ACK))
                 return
             if method == BASIC_CANCEL_OK:
-                events.append(ConsumerCancelled(by_us=True, consumer_tag=_short_string(frame, 11)))
+                events.append(cancel_ok(frame))
                 return
-        if method == BASIC_CANCEL:
-            events.append(ConsumerCancelled(by_us=False, consumer_tag=_short_string(frame, 11)))
-        elif method in {CHANNEL_CLOSE, CONNECTION_CLOSE}:
-            (code,) = _close.unpack_from(frame, 11)
-            events.append(Close(channel, code, _short_string(frame, 13)))
-        elif method == CONNECTION_BLOCKED:
-            events.append(Blocked(_short_string(frame, 11)))
-        elif method == CONNECTION_UNBLOCKED:
-            events.append(Unblocked())
+        if (event := notice(channel, method, frame)) is not None:
+            events.append(event)
         self._control.append(frame)
 
-    def _finish(self, assembly: _Assembly, now_s: float, events: list[Event]) -> None:
-        self._assembly = None
-        method, header = assembly.method, assembly.header
-        if assembly.is_return:
-            (code,) = _close.unpack_from(method, 11)
-            text = _short_string(method, 13)
-            route = _checked_route(method[14 + method[13] : -1])
-            content = b"".join((header, *assembly.frames))
-            events.append(Return(assembly.channel, code, text, route, content, assembly.body_size))
+    def _finish(self, partial: PartialContent, now_s: float, events: list[Event]) -> None:
+        self._partial = None
+        method, header = partial.method, partial.header
+        if partial.is_return:
+            content = b"".join((header, *partial.frames))
+            events.append(basic_return(partial.channel, method, content, partial.body_size))
             return
         tag_at = 12 + method[11]
         delivery_tag, redelivered = _confirm.unpack_from(method, tag_at)
-        if assembly.dropped:
-            events.append(Dropped(delivery_tag, redelivered, assembly.unfit_bytes))
+        if partial.dropped:
+            events.append(Dropped(delivery_tag, redelivered, partial.unfit_bytes))
             return
-        route = _checked_route(method[tag_at + 9 : -1])
+        route = checked_route(method[tag_at + 9 : -1])
         if not self._dropping:
             self._head = method[:tag_at]
             self._method_size = len(method)
-        if assembly.buffer is not None:
-            content, delivery_count = assembly.take_collected(), assembly.delivery_count
+        if partial.buffer is not None:
+            content, delivery_count = partial.take_collected(), partial.delivery_count
         else:
             delivery_count = 0
             if (prepared := self._preparer.prepare(header)) is not None:
                 header, delivery_count = prepared
-            content = b"".join((header, *assembly.frames))
+            content = b"".join((header, *partial.frames))
         count = delivery_count if redelivered else 0
-        delivery = Delivery(delivery_tag, redelivered, count, route, content, assembly.body_size, now_s)
+        delivery = Delivery(delivery_tag, redelivered, count, route, content, partial.body_size, now_s)
         events.append(Deliveries([delivery], redelivered != 0))
-
-
-def _short_string(frame: bytes, at: int) -> str:
-    stop = at + 1 + frame[at]
-    if stop >= len(frame):
-        message = f"a short string of {frame[at]} bytes where its frame ends"
-        raise MalformedFrameError(message)
-    return frame[at + 1 : stop].decode("utf-8", "replace")
-
-
-def _checked_route(value: bytes) -> bytes:
-    key_at = 1 + value[0]
-    if key_at + 1 + value[key_at] != len(value):
-        message = f"an exchange and a routing key that do not fill their {len(value)} bytes"
-        raise MalformedFrameError(message)
-    return value

@@ -44,7 +44,7 @@ def has_identity(content: bytes) -> bool:
     return bool(flags & MESSAGE_ID)
 
 
-def identity(route: bytes, content: bytes) -> bytes | None:
+def identity(route: bytes, content: bytes, block_bytes: int = BLOCK_BYTES) -> bytes | None:
     """Return what tells a message from others within this process, or None for one without a `message_id`.
 
     It is a digest of the route, all properties, all headers but those that a quorum queue adds, in any order, and the
@@ -75,16 +75,16 @@ def identity(route: bytes, content: bytes) -> bytes | None:
             fields = b"".join(raw)
     properties = content[PROPERTIES_AT:start] + content[stop:end]
     head = _head.pack(flags, len(properties))
-    body = _hash.pack(body_hash(content, end + 1))
+    body = _hash.pack(body_hash(content, end + 1, block_bytes))
     return blake2b(b"".join((head, route, properties, fields, body))).digest()[:IDENTITY_BYTES]
 
 
-def body_hash(content: bytes, at: int) -> int:
+def body_hash(content: bytes, at: int, block_bytes: int = BLOCK_BYTES) -> int:
     """Return a hash of the body whose frames begin there, keyed and the same in this process however it is cut.
 
     A body of one frame, as most are, is hashed as it stands.
     """
-    if len(content) - at <= BLOCK_BYTES:
+    if len(content) - at <= block_bytes:
         whole = content[at + 7 : -1]
         if not whole or len(whole) == int.from_bytes(content[at + 3 : at + 7], "big"):
             return hash(whole)
@@ -92,8 +92,8 @@ def body_hash(content: bytes, at: int) -> int:
     block: list[memoryview] = []
     for payload in body_payloads(content):
         rest = payload
-        while size + len(rest) > BLOCK_BYTES:
-            room = BLOCK_BYTES - size
+        while size + len(rest) > block_bytes:
+            room = block_bytes - size
             state = hash((state, hash(b"".join((*block, rest[:room])))))
             block, size, rest = [], 0, rest[room:]
         block.append(rest)

@@ -19,43 +19,64 @@ Messages without a `message_id` are never remembered.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bridge.amqp.identity import IDENTITY_BYTES, has_identity, identity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from bridge.amqp.events import Delivery
 
-ACKED_MESSAGES = 40_000
 ACKED_S = 10.0
-"""How much of what was acked is kept in case that the source's broker forgets the acks.
-
-Measured: a classic queue of RabbitMQ 3.10 under full load, SIGKILLed, forgets the last 15,000 to 17,000 acks; its
-journal holds 32,768 entries before it is written (`queue_index_max_journal_entries`), and is written at once
-when the queue has nothing else to do.
-"""
+"""An ack that was written so many seconds ago, pauses shortened (see `PAUSE_S`), is not forgotten any more."""
 PAUSE_S = 1.0
 """What a pause between deliveries adds to the age of the acks before it. A connection may be dead for minutes before
 that is noticed, and no ack of that time has arrived; while memory is full, its end is not even read.
 """
-ACKED_BYTES = 16 << 20
-"""The memory that this may take: of messages of `KEPT_BYTES`, 18,000."""
 KEPT_BYTES = 640
 """Contents larger than this on average are kept as identities, for memory's sake: to keep one whole costs no time."""
 DELIVERY_BYTES, KEY_BYTES = 300, 60 + IDENTITY_BYTES
 """What a delivery takes besides its content, and what an identity takes: Python's objects around the bytes."""
-REMEMBERED_MESSAGES = 65_536
 REMEMBERED_S = 300.0
 """Redeliveries come right after consuming began again; after this they are not ours to suppress."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryLimits:
+    """How much is kept."""
+
+    acked_messages: int = 40_000
+    """Of the acked, in case the source's broker forgets the acks of the last `ACKED_S`.
+
+    Measured: a classic queue of RabbitMQ 3.10 under full load, SIGKILLed, forgets the last 15,000 to 17,000 acks; its
+    journal holds 32,768 entries before it is written (`queue_index_max_journal_entries`), and is written at once when
+    the queue has nothing else to do.
+    """
+    acked_bytes: int = 16 << 20
+    """The memory that these may take: of messages of `KEPT_BYTES`, 18,000."""
+    remembered_messages: int = 65_536
+    """Of those that may be redelivered."""
+
+
+LIMITS = MemoryLimits()
 
 
 class Memory:
     """Recent acks of this source generation, and what may be redelivered from the generations before."""
 
-    def __init__(self, *, enabled: bool) -> None:
+    def __init__(
+        self,
+        *,
+        enabled: bool,
+        limits: MemoryLimits = LIMITS,
+        identify: Callable[[bytes, bytes], bytes | None] = identity,
+    ) -> None:
+        """`identify` takes route and content and returns what tells a message from others, None for nothing."""
         self.enabled = enabled
+        self._limits = limits
+        self._identify = identify
         self._acked: deque[tuple[float, list[Delivery], list[bytes], int]] = deque()
         """(seconds heard, deliveries or their identities, bytes that these take) by batch."""
         self._acked_bytes = 0
@@ -107,7 +128,7 @@ class Memory:
         if size_bytes <= KEPT_BYTES * number:
             self._note(deliveries, [], size_bytes + DELIVERY_BYTES * number)
         else:
-            self._note_keys(identity(d.route, d.content) for d in deliveries)
+            self._note_keys(self._identify(d.route, d.content) for d in deliveries)
 
     def suppressed(self, delivery: Delivery) -> None:
         """Note a redelivery as acked and not forwarded: this ack may be forgotten like the one before it."""
@@ -124,10 +145,11 @@ class Memory:
     def _note(self, deliveries: list[Delivery], keys: list[bytes], size_bytes: int) -> None:
         if not size_bytes:
             return
+        limits = self._limits
         self._acked.append((self._heard_s, deliveries, keys, size_bytes))
         self._acked_messages += len(deliveries) + len(keys)
         self._acked_bytes += size_bytes
-        while self._acked_messages > ACKED_MESSAGES or self._acked_bytes > ACKED_BYTES:
+        while self._acked_messages > limits.acked_messages or self._acked_bytes > limits.acked_bytes:
             dropped_s, deliveries, keys, size_bytes = self._acked.popleft()
             self._acked_messages -= len(deliveries) + len(keys)
             self._acked_bytes -= size_bytes
@@ -139,13 +161,13 @@ class Memory:
         known = self._known.pop(delivery.delivery_tag, None)
         if known is not None and known[0] is delivery:
             return known[1]
-        return identity(delivery.route, delivery.content)
+        return self._identify(delivery.route, delivery.content)
 
     def given_back(self, delivery: Delivery) -> None:
         """Note a delivery that returns to the queue and was not forwarded for certain: nothing covers its like now."""
         key = self._take_key(delivery) if self.enabled else None
         if key is not None:
-            _add(self._given_back, key)
+            self._add(self._given_back, key)
             self._uncover(key)
 
     def acks_lost(self, unforwarded: Iterable[Delivery]) -> None:
@@ -164,8 +186,8 @@ class Memory:
         for acked_s, deliveries, keys, _ in self._acked:
             if self._heard_s - acked_s >= ACKED_S:
                 continue
-            for key in (*keys, *(identity(d.route, d.content) for d in deliveries)):
-                if key is not None and not _add(self._remembered, key):
+            for key in (*keys, *(self._identify(d.route, d.content) for d in deliveries)):
+                if key is not None and not self._add(self._remembered, key):
                     self._complete = False
         self._acked.clear()
         self._acked_messages = self._acked_bytes = 0
@@ -181,18 +203,26 @@ class Memory:
     def remember(self, delivery: Delivery) -> None:
         """Remember that the destination confirmed this message, where it has an identity to know it by."""
         key = self._take_key(delivery) if self.enabled else None
-        if key is not None and not _add(self._remembered, key):
+        if key is not None and not self._add(self._remembered, key):
             self._complete = False
 
     def _uncover(self, key: bytes | None) -> None:
         if key is not None and self._remembered.pop(key, 0):
             self._complete = False
 
+    def _add(self, counts: dict[bytes, int], key: bytes) -> bool:
+        """Count one more; return whether there was room for all: otherwise the oldest is forgotten."""
+        counts[key] = counts.pop(key, 0) + 1
+        if len(counts) <= self._limits.remembered_messages:
+            return True
+        del counts[next(iter(counts))]
+        return False
+
     def recall(self, delivery: Delivery) -> bool:
         """Use up the copy at the destination that covers this redelivery; return whether there is one."""
         if not self._remembered:
             return False
-        key = identity(delivery.route, delivery.content)
+        key = self._identify(delivery.route, delivery.content)
         self._known[delivery.delivery_tag] = delivery, key
         return _use_up(self._remembered, key)
 
@@ -211,15 +241,6 @@ class Memory:
             self._remembered.clear()
             self._complete = True
             self._expires_s = None
-
-
-def _add(counts: dict[bytes, int], key: bytes) -> bool:
-    """Count one more; return whether there was room for all: else the oldest is forgotten."""
-    counts[key] = counts.pop(key, 0) + 1
-    if len(counts) <= REMEMBERED_MESSAGES:
-        return True
-    del counts[next(iter(counts))]
-    return False
 
 
 def _use_up(counts: dict[bytes, int], key: bytes | None) -> bool:

@@ -31,21 +31,31 @@ from bridge.amqp.likeness import Traits, Unchanged, required, traits, unchanged
 from bridge.errors import MalformedFrameError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from bridge.amqp.events import Delivery, Return
     from bridge.amqp.target import Target
     from bridge.window.books import Histogram
 
 
-COMPARED = 1000
-"""So many different messages with the same key, id and body are compared with a return; of more, all are candidates. A
-thousand returns before their confirms then take 0.2 s."""
-
 Key = tuple[bytes, bytes]
 """Routing key, where each message keeps its own, and content: publishes that agree in it are alike."""
 Fate = Literal["taken", "returned", "doubtful"]
 """What the confirm of a publish means, as far as returns tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How a return is compared with what was published (see `likeness`)."""
+
+    unchanged: Callable[[bytes], Unchanged | None] = unchanged
+    traits: Callable[[bytes], Traits] = traits
+    most: int = 1000
+    """So many different messages with the same key, id and body are compared with a return; of more, all are
+    candidates. A thousand returns before their confirms then take 0.2 s."""
+
+
+LIKENESS = Comparison()
 
 
 @dataclass(slots=True)
@@ -141,10 +151,11 @@ class Publishes:
     Its length counts places: one that is confirmed out of turn keeps its place until those before it are confirmed.
     """
 
-    def __init__(self, confirm_seconds: Histogram, target: Target) -> None:
+    def __init__(self, confirm_seconds: Histogram, target: Target, comparison: Comparison = LIKENESS) -> None:
         """Publishes go to the `target`; confirms are timed in `confirm_seconds`."""
         self._confirm_seconds = confirm_seconds
         self._target = target
+        self._comparison = comparison
         self._places: deque[Delivery | None] = deque()
         """From `_first_seqno` on; None where a confirm came out of turn."""
         self._first_seqno = 1
@@ -186,7 +197,7 @@ class Publishes:
 
     def successor(self) -> Publishes:
         """Return an empty one to the same target."""
-        return Publishes(self._confirm_seconds, self._target)
+        return Publishes(self._confirm_seconds, self._target, self._comparison)
 
     def orphaned_for(self, source: object) -> bool:
         """Whether what waits was published for another source generation than this one."""
@@ -294,17 +305,18 @@ class Publishes:
         Raises `MalformedFrameError` when nothing is published that it can be about.
         """
         self._index()
+        compare = self._comparison
         key = self._target.distinguishing_key(event.route)
         candidates = [
             found
-            for what in {unchanged(event.content), None}  # None: of those that cannot be read, anything may be
+            for what in {compare.unchanged(event.content), None}  # None: of those that cannot be read, anything may be
             if (found := self._candidates.get((key, what))) is not None
         ]
         if candidates and all(found.doubtful for found in candidates):
             return
         alike = [a for found in candidates for a in found.alike.values() if a.may_be_returned]
-        if 1 < len(alike) <= COMPARED:
-            returned = traits(event.content)
+        if 1 < len(alike) <= compare.most:
+            returned = compare.traits(event.content)
             alike = [a for a in alike if a.may_have_become(returned)] or alike
         if not alike:
             alike = [a for a in self._alike.values() if a.may_be_returned]
@@ -345,7 +357,7 @@ class Publishes:
             key = self._key(delivery)
             alike = self._alike.get(key)
             if alike is None:
-                alike = self._alike[key] = Alike(key, unchanged(delivery.content))
+                alike = self._alike[key] = Alike(key, self._comparison.unchanged(delivery.content))
             alike.add(delivery.delivery_tag)
             self._candidates.setdefault((key[0], alike.unchanged), Candidates()).add(alike)
 

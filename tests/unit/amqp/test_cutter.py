@@ -84,9 +84,9 @@ class Sample:
         return self.add(deliver(delivery_tag, message, redelivered=redelivered, routing_key=key), delivery)
 
 
-def feed(chunks: Iterable[bytes], frame_max: int = 0) -> tuple[list[object], bytes]:
+def feed(chunks: Iterable[bytes], frame_max: int = 0, cutter: Cutter | None = None) -> tuple[list[object], bytes]:
     """Events, runs of deliveries taken apart, and the control plane's bytes."""
-    cutter = Cutter(ContentPreparer(HeaderPolicy()))
+    cutter = cutter or Cutter(ContentPreparer(HeaderPolicy()))
     cutter.agree(frame_max)
     events: list[object] = []
     for chunk in chunks:
@@ -360,12 +360,10 @@ class Narrow(BytesIO):
         return super().write(data)
 
 
-def test_a_large_content_that_memory_has_no_room_for_is_dropped_and_what_follows_is_not(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("bridge.amqp.cutter.BytesIO", Narrow)
+def test_a_large_content_that_memory_has_no_room_for_is_dropped_and_what_follows_is_not() -> None:
+    cutter = Cutter(ContentPreparer(HeaderPolicy()), new_buffer=Narrow)
     stream = deliver(1, content(LARGE, step=130_000), redelivered=1) + deliver(2, content(b"next"))
-    events, _ = feed(chunked(stream, CHUNK_BYTES))
+    events, _ = feed(chunked(stream, CHUNK_BYTES), cutter=cutter)
     assert events == [Dropped(1, 1, LARGE_BYTES), Delivery(2, 0, 0, ROUTE, content(b"next"), 4, NOW_S)]
 
 
@@ -555,14 +553,16 @@ def test_a_content_header_larger_than_agreed_is_read(size: int) -> None:
     assert feed(chunked(sample.stream, size), frame_max=4096) == (sample.events, b"")
 
 
-def test_a_content_header_is_bounded_too_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.amqp.cutter.HEADER_MAX_BYTES", 8192)
+def test_a_content_header_is_bounded_too_before_it_is_read() -> None:
+    def bounded() -> Cutter:
+        return Cutter(ContentPreparer(HeaderPolicy()), header_max_bytes=8192)
+
     stream = deliver(1, content(b"", large(8200)))
     cut = stream.index(b"ddd")
     with pytest.raises(MalformedFrameError, match="at most 8192"):
-        feed((stream[:cut],), frame_max=4096)
-    assert feed((stream,), frame_max=9000)[0], "where more was agreed, more is read"
-    assert feed((stream,), frame_max=0)[0], "or where no limit was"
+        feed((stream[:cut],), 4096, bounded())
+    assert feed((stream,), 9000, bounded())[0], "where more was agreed, more is read"
+    assert feed((stream,), 0, bounded())[0], "or where no limit was"
 
 
 @settings(max_examples=300)

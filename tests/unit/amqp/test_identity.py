@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.amqp import identity as module
 from bridge.amqp.content import ContentPreparer, HeaderPolicy, raw_fields
-from bridge.amqp.identity import IDENTITY_BYTES, has_identity, identity
+from bridge.amqp.identity import BLOCK_BYTES, IDENTITY_BYTES, has_identity, identity
 from bridge.errors import MalformedFrameError
 from tests.support import frames
 from tests.support.frames import PERSISTENT, Properties, table, text
@@ -37,9 +36,15 @@ PROPERTIES: Properties = {
 COUNTS = {"x-delivery-count": b"l" + pack(">q", 4), "x-acquired-count": b"l" + pack(">q", 5)}
 
 
-def known(properties: Properties | None = None, body: bytes = b"the body", *, step: int = 1 << 20) -> bytes | None:
+def known(
+    properties: Properties | None = None,
+    body: bytes = b"the body",
+    *,
+    step: int = 1 << 20,
+    block_bytes: int = BLOCK_BYTES,
+) -> bytes | None:
     """The identity of a message with all properties but those that are changed."""
-    return identity(ROUTE, frames.content(body, PROPERTIES | (properties or {}), step=step))
+    return identity(ROUTE, frames.content(body, PROPERTIES | (properties or {}), step=step), block_bytes)
 
 
 def with_fields(fields: dict[str, bytes]) -> bytes | None:
@@ -69,11 +74,8 @@ def test_a_table_that_is_there_only_by_what_the_queue_added_does_not_matter() ->
 
 @pytest.mark.parametrize("block", (1, 4, 5, 8, 1 << 20))
 @pytest.mark.parametrize("body", (b"", b"x", b"the body", bytes(range(256))))
-def test_how_the_body_is_cut_into_frames_does_not_matter(
-    body: bytes, block: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "BLOCK_BYTES", block)
-    assert len({known(body=body, step=step) for step in (1, 3, 4, 7, 100, 1 << 20)}) == 1
+def test_how_the_body_is_cut_into_frames_does_not_matter(body: bytes, block: int) -> None:
+    assert len({known(body=body, step=step, block_bytes=block) for step in (1, 3, 4, 7, 100, 1 << 20)}) == 1
 
 
 def test_a_digest_is_small_whatever_the_message_holds() -> None:
@@ -119,10 +121,9 @@ def test_the_route_matters() -> None:
 
 
 @pytest.mark.parametrize("block", (4, 1 << 20))
-def test_the_body_matters(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BLOCK_BYTES", block)
+def test_the_body_matters(block: int) -> None:
     bodies = (b"", b"one", b"two", b"onetwo", b"one" * 9, b"one" * 8 + b"two", b"two" + b"one" * 8)
-    assert len({known(body=body) for body in bodies}) == len(bodies)
+    assert len({known(body=body, block_bytes=block) for body in bodies}) == len(bodies)
 
 
 def test_a_property_is_not_taken_for_another() -> None:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bridge.amqp.identity import identity
-from bridge.window import memory as module
-from bridge.window.memory import ACKED_S, KEPT_BYTES, REMEMBERED_S, Memory
+from bridge.window.memory import ACKED_S, DELIVERY_BYTES, KEPT_BYTES, KEY_BYTES, REMEMBERED_S, Memory, MemoryLimits
 from tests.support.frames import PERSISTENT, Properties, delivery, table
 
 if TYPE_CHECKING:
@@ -36,6 +35,10 @@ def hear(memory: Memory, from_s: float, to_s: float) -> None:
 @pytest.fixture
 def memory() -> Memory:
     return Memory(enabled=True)
+
+
+def limited(**limits: int) -> Memory:
+    return Memory(enabled=True, limits=MemoryLimits(**limits))
 
 
 SIZES = pytest.mark.parametrize("size", (0, KEPT_BYTES), ids=("kept whole", "kept as hashes"))
@@ -187,8 +190,8 @@ def test_forwarding_another_message_of_the_same_id_does_not_stand_for_the_requeu
     assert not memory.recall(message("a")), "what was given back is still to come"
 
 
-def test_more_acks_than_can_be_remembered_are_not_vouched_for(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "REMEMBERED_MESSAGES", 1)
+def test_more_acks_than_can_be_remembered_are_not_vouched_for() -> None:
+    memory = limited(remembered_messages=1)
     acked(memory, message("a"), message("b"))
     memory.acks_lost([])
     assert not memory.vouches_for(message("a"))
@@ -212,14 +215,16 @@ def test_a_suppressed_redelivery_may_come_again(memory: Memory) -> None:
     assert memory.recall(message("a"))
 
 
-def test_what_is_kept_is_bounded_in_bytes_too(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Messages that are kept whole, and identities; what falls out is not vouched for."""
+def test_messages_that_are_kept_whole_are_bounded_in_bytes_too() -> None:
     whole = message("w", KEPT_BYTES // 2)
-    monkeypatch.setattr(module, "ACKED_BYTES", 2 * (module.DELIVERY_BYTES + len(whole.content)))
+    memory = limited(acked_bytes=2 * (DELIVERY_BYTES + len(whole.content)))
     for name in ("w", "x", "y"):
         acked(memory, message(name, KEPT_BYTES // 2))
     assert [len(deliveries) for _, deliveries, _, _ in memory._acked] == [1, 1]
-    monkeypatch.setattr(module, "ACKED_BYTES", 3 * module.KEY_BYTES)
+
+
+def test_identities_are_bounded_in_bytes_too_and_what_falls_out_is_not_vouched_for() -> None:
+    memory = limited(acked_bytes=3 * KEY_BYTES)
     for number in range(9):
         acked(memory, message(f"k-{number}", KEPT_BYTES))
     assert [len(keys) for _, _, keys, _ in memory._acked] == [1, 1, 1]
@@ -229,7 +234,7 @@ def test_what_is_kept_is_bounded_in_bytes_too(memory: Memory, monkeypatch: pytes
     assert not memory.vouches_for(message("k-0", KEPT_BYTES))
 
 
-def test_the_identity_of_a_redelivery_is_worked_out_once(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_identity_of_a_redelivery_is_worked_out_once() -> None:
     """Until it is forwarded, given back, suppressed or remembered for the next generation."""
     worked_out: list[bytes] = []
 
@@ -237,10 +242,11 @@ def test_the_identity_of_a_redelivery_is_worked_out_once(memory: Memory, monkeyp
         worked_out.append(content)
         return identity(route, content)
 
+    memory = Memory(enabled=True, identify=counted)
     acked(memory, message("suppressed"), message("other"))
     memory.given_back(message("elsewhere"))
     memory.acks_lost([])
-    monkeypatch.setattr(module, "identity", counted)
+    worked_out.clear()
     names = ("suppressed", "forwarded", "returned", "orphan", "unforwarded", "quarantined")
     redelivered = {name: message(name)._replace(redelivered=1) for name in names}
     assert [memory.recall(d) for d in redelivered.values()] == [True, False, False, False, False, False]
@@ -301,10 +307,8 @@ def test_a_loss_gives_more_time(memory: Memory) -> None:
     assert memory.recall(message("a"))
 
 
-def test_recent_acks_are_bounded_and_what_falls_out_is_not_vouched_for(
-    memory: Memory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "ACKED_MESSAGES", 3)
+def test_recent_acks_are_bounded_and_what_falls_out_is_not_vouched_for() -> None:
+    memory = limited(acked_messages=3)
     acked(memory, message("a"), message("b"))
     hear(memory, 0.0, 1.0)
     acked(memory, message("c"), message("d"))
@@ -314,8 +318,8 @@ def test_recent_acks_are_bounded_and_what_falls_out_is_not_vouched_for(
     assert not memory.vouches_for(message("a"))
 
 
-def test_what_falls_out_when_it_is_old_is_no_loss(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ACKED_MESSAGES", 1)
+def test_what_falls_out_when_it_is_old_is_no_loss() -> None:
+    memory = limited(acked_messages=1)
     acked(memory, message("a"))
     hear(memory, 0.0, ACKED_S)
     acked(memory, message("b"))
@@ -323,8 +327,8 @@ def test_what_falls_out_when_it_is_old_is_no_loss(memory: Memory, monkeypatch: p
     assert memory.vouches_for(message("a"))
 
 
-def test_an_overflow_long_before_the_loss_is_no_loss(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ACKED_MESSAGES", 1)
+def test_an_overflow_long_before_the_loss_is_no_loss() -> None:
+    memory = limited(acked_messages=1)
     acked(memory, message("a"))
     acked(memory, message("b"))
     hear(memory, 0.0, ACKED_S)
@@ -332,8 +336,8 @@ def test_an_overflow_long_before_the_loss_is_no_loss(memory: Memory, monkeypatch
     assert memory.vouches_for(message("a"))
 
 
-def test_what_is_remembered_is_bounded_the_oldest_goes_first(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "REMEMBERED_MESSAGES", 2)
+def test_what_is_remembered_is_bounded_the_oldest_goes_first() -> None:
+    memory = limited(remembered_messages=2)
     memory.acks_lost([])
     for name in "aba":
         memory.remember(message(name))
@@ -345,8 +349,8 @@ def test_what_is_remembered_is_bounded_the_oldest_goes_first(memory: Memory, mon
     assert not memory.vouches_for(message("z"))
 
 
-def test_after_it_forgot_it_vouches_again(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "REMEMBERED_MESSAGES", 0)
+def test_after_it_forgot_it_vouches_again() -> None:
+    memory = limited(remembered_messages=0)
     memory.acks_lost([])
     memory.remember(message("a"))
     assert not memory.vouches_for(message("a"))

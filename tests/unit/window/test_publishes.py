@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from bridge.amqp.events import Delivery, Return
 from bridge.amqp.likeness import traits, unchanged
 from bridge.errors import MalformedFrameError
-from bridge.window import publishes as module
 from bridge.window.books import Histogram
-from bridge.window.publishes import Publishes
+from bridge.window.publishes import LIKENESS, Comparison, Publishes
 from tests.support.frames import PERSISTENT, Properties, content, delivery, frame, table, text
 from tests.support.targets import OWN_KEYS, QUEUE
 
 if TYPE_CHECKING:
+    from bridge.amqp.likeness import Traits, Unchanged
     from bridge.amqp.target import Target
 
 SOURCE = object()
@@ -28,9 +28,9 @@ SOURCE = object()
 class Scene:
     """Publishes of a generation that just began, and shorthands by delivery tag."""
 
-    def __init__(self, *delivery_tags: int, target: Target = QUEUE) -> None:
+    def __init__(self, *delivery_tags: int, target: Target = QUEUE, comparison: Comparison = LIKENESS) -> None:
         self.seconds = Histogram()
-        self.publishes = Publishes(self.seconds, target)
+        self.publishes = Publishes(self.seconds, target, comparison)
         if delivery_tags:
             self.publishes.publish([delivery(tag) for tag in delivery_tags], 0.0, SOURCE)
 
@@ -371,16 +371,15 @@ def test_what_cannot_be_read_may_be_what_came_back() -> None:
     assert scene.fates() == ["taken", "returned"]
 
 
-def test_what_is_in_doubt_already_is_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_in_doubt_already_is_not_looked_at_again() -> None:
     """Until another of them is published."""
     compared: list[bytes] = []
 
-    def noted(content: bytes) -> object:
+    def noted(content: bytes) -> Traits:
         compared.append(content)
         return traits(content)
 
-    monkeypatch.setattr(module, "traits", noted)
-    scene = Scene()
+    scene = Scene(comparison=Comparison(traits=noted))
     several = [delivery(tag, b"same", headers(x=str(tag))) for tag in (1, 2, 3)]
     scene.publish(*several[:2])
     scene.returned(b"same", headers(x="rewritten"))
@@ -392,24 +391,22 @@ def test_what_is_in_doubt_already_is_not_looked_at_again(monkeypatch: pytest.Mon
     assert scene.fates() == ["doubtful"] * 3
 
 
-def test_of_too_many_with_one_id_and_body_all_are_in_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "COMPARED", 2)
-    scene = Scene()
+def test_of_too_many_with_one_id_and_body_all_are_in_doubt() -> None:
+    scene = Scene(comparison=Comparison(most=2))
     scene.publish(*(delivery(tag, b"same", headers(x=str(tag))) for tag in (1, 2, 3)))
     scene.returned(b"same", headers(x="2"))
     assert scene.fates() == ["doubtful"] * 3
 
 
-def test_each_publish_is_looked_at_once_however_many_are_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_publish_is_looked_at_once_however_many_are_returned() -> None:
     """Thousands may be returned before their confirms: a search among all each time stops the bridge for seconds."""
     looked_at: list[bytes] = []
 
-    def noted(content: bytes) -> object:
+    def noted(content: bytes) -> Unchanged | None:
         looked_at.append(content)
         return unchanged(content)
 
-    monkeypatch.setattr(module, "unchanged", noted)
-    scene = Scene(*range(101, 200))
+    scene = Scene(*range(101, 200), comparison=Comparison(unchanged=noted))
     scene.confirm(10, multiple=True)
     for tag in range(111, 200):
         scene.returned(b"%d" % tag)
