@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from bridge.amqp.content import HeaderPolicy
 from bridge.connection.channels import Channels
 from bridge.connection.counting import Counting
+from bridge.connection.dial import Dialer
 from bridge.connection.keeper import Keeper
 from bridge.connection.limits import DEFAULT
 from bridge.connection.session import DestinationSession, SourceSession
@@ -52,6 +53,7 @@ def assemble(
     limits: TimeLimits = DEFAULT,
     chance: Callable[[], float] = random.random,
     new_backoff: Callable[[float, float, Callable[[], float]], Backoff] = Backoff,
+    dialer: Dialer | None = None,
 ) -> Supervisor:
     """Return a bridge that is not connected yet; `chance` returns a number from 0 to 1."""
     books, status = Books(), Status()
@@ -60,6 +62,7 @@ def assemble(
     relay = Relay(window, plan(settings, limits), chance)
     changed = asyncio.Event()
     pump = Pump(relay, changed.set)
+    dialer = dialer or Dialer()
     source, destination = (
         Keeper(
             books=books,
@@ -67,7 +70,7 @@ def assemble(
             side=side,
             status=side_status,
             backoff=new_backoff(settings.reconnect_min, settings.reconnect_max, chance),
-            make=partial(session, relay, pump, settings, limits, channels=Channels()),
+            make=partial(session, relay, pump, settings, limits, channels=Channels(), dialer=dialer),
             stable_s=limits.stable_s,
         )
         for side, side_status, session in (

@@ -21,7 +21,7 @@ from aiohappyeyeballs import start_connection
 from bridge.connection.offloop import off_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from aiohappyeyeballs import AddrInfoType
 
@@ -33,24 +33,10 @@ MAX_REMEMBERED = 100
 _FAILED = re.compile(r"\[Errno (\d+)\] Connect call failed \('([^']+)'[^)]*\)")
 """What asyncio and uvloop say of an address: a number, where an operator needs words."""
 
-_led_nowhere: dict[object, None] = {}
-"""The latest last. The process's, since a session lives for one attempt; for the event loop's thread alone."""
-
 
 def resolve(host: str, port: int) -> Sequence[AddrInfoType]:
     """Return the host's addresses, the preferred one first. Blocks. Raises `OSError`."""
     return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-
-
-async def look_up(host: str, port: int) -> Sequence[AddrInfoType]:
-    """Return the host's addresses in the order in which to try them. Raises `OSError`."""
-    try:
-        # What is an address already asks no name server, so it cannot hang and needs no thread.
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    except socket.gaierror:
-        found = await off_loop(f"look-up of {host}:{port}", partial(resolve, host, port))
-    order = list(_led_nowhere)
-    return sorted(found, key=lambda info: order.index(info[4]) + 1 if info[4] in _led_nowhere else 0)
 
 
 async def connect(addresses: Sequence[AddrInfoType]) -> socket.socket:
@@ -62,9 +48,28 @@ async def connect(addresses: Sequence[AddrInfoType]) -> socket.socket:
         raise OSError(error.errno or 0, text.rpartition("Multiple exceptions: ")[2]) from error
 
 
-def led_nowhere(address: object) -> None:
-    """Try the address, as `getpeername` writes it, after all others from now on."""
-    _led_nowhere.pop(address, None)
-    _led_nowhere[address] = None
-    if len(_led_nowhere) > MAX_REMEMBERED:
-        del _led_nowhere[next(iter(_led_nowhere))]
+class Dialer:
+    """Looks hosts up, and remembers which of their addresses led nowhere. It outlives the connections."""
+
+    def __init__(self, resolve: Callable[[str, int], Sequence[AddrInfoType]] = resolve) -> None:
+        """`resolve` asks the name server; it may block."""
+        self._resolve = resolve
+        self._led_nowhere: dict[object, None] = {}
+        """The latest last."""
+
+    async def look_up(self, host: str, port: int) -> Sequence[AddrInfoType]:
+        """Return the host's addresses in the order in which to try them. Raises `OSError`."""
+        try:
+            # What is an address already asks no name server, so it cannot hang and needs no thread.
+            return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        except socket.gaierror:
+            found = await off_loop(f"look-up of {host}:{port}", partial(self._resolve, host, port))
+        order = list(self._led_nowhere)
+        return sorted(found, key=lambda info: order.index(info[4]) + 1 if info[4] in self._led_nowhere else 0)
+
+    def led_nowhere(self, address: object) -> None:
+        """Try the address, as `getpeername` writes it, after all others from now on."""
+        self._led_nowhere.pop(address, None)
+        self._led_nowhere[address] = None
+        if len(self._led_nowhere) > MAX_REMEMBERED:
+            del self._led_nowhere[next(iter(self._led_nowhere))]

@@ -27,7 +27,7 @@ from bridge.connection.diagnosis import (
     explained,
     other_protocol,
 )
-from bridge.connection.dial import led_nowhere, look_up
+from bridge.connection.dial import Dialer
 from bridge.connection.limits import DEFAULT
 from bridge.connection.offloop import off_loop
 from bridge.connection.tap import Tap, TapFactory
@@ -75,8 +75,12 @@ class TappedConnection(aio_pika.Connection):
 class Link:
     """A connection to one URL of a side, and the reason of its end."""
 
-    def __init__(self, settings: Settings, side: SideSettings, limits: TimeLimits = DEFAULT) -> None:
+    def __init__(
+        self, settings: Settings, side: SideSettings, limits: TimeLimits = DEFAULT, *, dialer: Dialer | None = None
+    ) -> None:
+        """`dialer` knows which addresses have led nowhere before."""
         self._settings = settings
+        self._dialer = dialer or Dialer()
         self._side = side
         self._limits = limits
         self._connection: TappedConnection | None = None
@@ -151,7 +155,7 @@ class Link:
         if self.tap is not None:
             self.tap.abort()
         if self._factory is not None and self._factory.address is not None and not self._useful:
-            led_nowhere(self._factory.address)
+            self._dialer.led_nowhere(self._factory.address)
 
     # --- Connecting --------------------------------------------------------------------------------------
 
@@ -216,7 +220,7 @@ class Link:
 
     async def _look_up(self, host: str, port: int) -> Sequence[AddrInfoType]:
         with self._waiting_for(f"the look-up of {host}", "does the name server answer?"):
-            return await look_up(host, port)
+            return await self._dialer.look_up(host, port)
 
     # --- What goes wrong ---------------------------------------------------------------------------------
 

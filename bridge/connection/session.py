@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel, AbstractQueue
 
     from bridge.amqp.events import Close
+    from bridge.connection.dial import Dialer
     from bridge.connection.limits import TimeLimits
     from bridge.connection.tap import Receiver
     from bridge.relay.destination import Destination
@@ -58,9 +59,10 @@ class Session(Link):
         limits: TimeLimits = DEFAULT,
         *,
         channels: Channels | None = None,
+        dialer: Dialer | None = None,
     ) -> None:
-        """`channels` is what earlier sessions of the side have learned."""
-        super().__init__(settings, side, limits)
+        """`channels` and `dialer` know what earlier sessions have learned."""
+        super().__init__(settings, side, limits, dialer=dialer)
         self._relay = relay
         self._pump = pump
         self._channels = channels or Channels()
@@ -132,7 +134,7 @@ class SourceSession(Session):
     _channel: AbstractChannel
     _queue_object: AbstractQueue
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a session is made of
         self,
         relay: Relay,
         pump: Pump,
@@ -140,8 +142,9 @@ class SourceSession(Session):
         limits: TimeLimits = DEFAULT,
         *,
         channels: Channels | None = None,
+        dialer: Dialer | None = None,
     ) -> None:
-        super().__init__(relay, pump, settings, settings.source, limits, channels=channels)
+        super().__init__(relay, pump, settings, settings.source, limits, channels=channels, dialer=dialer)
         self._consumers = 0
         self._quarantine: AbstractChannel | None = None
 
@@ -254,7 +257,7 @@ class DestinationSession(Session):
     _port: Destination
     _channel: AbstractChannel
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a session is made of
         self,
         relay: Relay,
         pump: Pump,
@@ -262,8 +265,9 @@ class DestinationSession(Session):
         limits: TimeLimits = DEFAULT,
         *,
         channels: Channels | None = None,
+        dialer: Dialer | None = None,
     ) -> None:
-        super().__init__(relay, pump, settings, settings.destination, limits, channels=channels)
+        super().__init__(relay, pump, settings, settings.destination, limits, channels=channels, dialer=dialer)
 
     async def open(self, index: int) -> None:
         """Connect and verify queue or exchange; a generation begins. Raises `BridgeError`."""

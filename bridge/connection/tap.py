@@ -266,7 +266,8 @@ class _Reader(asyncio.StreamReader):
 class TapFactory(TransportFactory):
     """aiormq's hook: opens the socket with a tap on it."""
 
-    def __init__(self, make: Callable[[asyncio.StreamReader], Tap], look_up: LookUp = dial.look_up) -> None:
+    def __init__(self, make: Callable[[asyncio.StreamReader], Tap], look_up: LookUp) -> None:
+        """`look_up` returns a host's addresses in the order in which to try them."""
         self._make = make
         self._look_up = look_up
         self._reader: _Reader | None = None

@@ -16,6 +16,7 @@ import threading
 import time
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
@@ -43,10 +44,6 @@ if sys.platform != "win32":
 
 log = logging.getLogger(__name__)
 
-LOOP_TIMEOUT_S = 1.0
-"""How long the event loop may take to answer before it counts as stuck."""
-CLIENT_TIMEOUT_S = 5.0
-"""How long a client may be silent."""
 MAX_CLIENTS = 16
 """Connections at a time. One more ends the oldest: who only occupies connections cannot keep the probes out."""
 PASSING_ERRNOS = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, socket.EAI_AGAIN}
@@ -61,6 +58,21 @@ SCARCE_PAUSE_S = 0.2
 Snapshot = tuple["Books", "Status"]
 
 
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """How long the server waits, in seconds."""
+
+    loop_s: float = 1.0
+    """For the event loop; it counts as stuck when it takes longer to answer."""
+    client_s: float = 5.0
+    """For a client that is silent."""
+    sample_every_s: float = EVERY_S
+    """Between two samples of the history."""
+
+
+LIMITS = HttpLimits()
+
+
 class Answer(NamedTuple):
     """What a client is sent."""
 
@@ -73,13 +85,15 @@ class Answer(NamedTuple):
 class Endpoint:
     """The HTTP server; a context manager."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - where to listen, and what about
         self,
         host: str,
         port: int,
         snapshot: Callable[[], Snapshot],
         loop: asyncio.AbstractEventLoop,
         about: About | None = None,
+        *,
+        limits: HttpLimits = LIMITS,
     ) -> None:
         """`snapshot` runs on `loop`'s thread. Raises `NotYetError` while the port is taken.
 
@@ -88,6 +102,7 @@ class Endpoint:
         self._snapshot = snapshot
         self._loop = loop
         self._about = about or About()
+        self.limits = limits
         self._history = History()
         self._sampling: asyncio.TimerHandle | None = None
         self._last = self._see()
@@ -128,9 +143,9 @@ class Endpoint:
         return Seen(books, status, self._history.until(now))
 
     def _sample(self) -> None:
-        """Keep a sample every `EVERY_S`; on the loop's thread."""
+        """Keep a sample now, and from now on; on the loop's thread."""
         self._history.add(self._see().samples[-1])
-        self._sampling = self._loop.call_later(EVERY_S, self._sample)
+        self._sampling = self._loop.call_later(self.limits.sample_every_s, self._sample)
 
     def refresh(self) -> bool:
         """Have the loop make a new copy; False when it does not answer."""
@@ -147,7 +162,7 @@ class Endpoint:
         except RuntimeError:  # the loop is closed
             return False
         try:
-            self._last = done.result(LOOP_TIMEOUT_S)
+            self._last = done.result(self.limits.loop_s)
         except TimeoutError:
             return False
         return True
@@ -167,7 +182,7 @@ class Endpoint:
         A fault at a broker or in a message is for `readyz`. Kubernetes would kill the process, which then forgets what
         it has learned, and a quorum queue would count a return of all that it held.
         """
-        stuck = "" if self.refresh() else f"the event loop has not answered for {LOOP_TIMEOUT_S:g} s"
+        stuck = "" if self.refresh() else f"the event loop has not answered for {self.limits.loop_s:g} s"
         return _json(
             HTTPStatus.SERVICE_UNAVAILABLE if stuck else HTTPStatus.OK, {"healthy": not stuck, "reason": stuck}
         )
@@ -303,12 +318,16 @@ def _end(client: socket.socket) -> None:
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
-    timeout = CLIENT_TIMEOUT_S
     protocol_version = "HTTP/1.1"
     server_version = "amqp-bridge"
     sys_version = ""
     error_content_type = "text/plain; charset=utf-8"
     error_message_format = "%(code)d %(message)s\n"
+
+    def setup(self) -> None:
+        """Begin with a client; called by socketserver."""
+        super().setup()
+        self.connection.settimeout(self.server.endpoint.limits.client_s)
 
     def do_GET(self) -> None:
         """Answer; HEAD too."""

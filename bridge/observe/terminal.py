@@ -91,14 +91,22 @@ def _printable(value: Any) -> Any:  # noqa: ANN401 - what JSON holds
             return value
 
 
-def status(url: str, *, watch: bool, in_json: bool, write: Callable[[str], object], live: bool) -> int:
+def status(  # noqa: PLR0913 - each a choice of the command line, but for `sleep`
+    url: str,
+    *,
+    watch: bool,
+    in_json: bool,
+    write: Callable[[str], object],
+    live: bool,
+    sleep: Callable[[float], None] = time.sleep,
+) -> int:
     """Show the status; return the exit code of the last answer. `live` redraws, which needs rich."""
     show = _json if in_json else _plain
     if not watch:
         return _once(url, show, write)
     if live and not in_json:
         try:
-            return _live(url)
+            return _live(url, sleep)
         except ModuleNotFoundError as error:
             if error.name != "rich":
                 raise
@@ -107,7 +115,7 @@ def status(url: str, *, watch: bool, in_json: bool, write: Callable[[str], objec
             )
     while True:
         _once(url, _json_line if in_json else _line, write)
-        time.sleep(EVERY_S)
+        sleep(EVERY_S)
 
 
 def _once(url: str, show: Callable[[Document], str], write: Callable[[str], object]) -> int:
@@ -215,7 +223,7 @@ def _seconds(value: float | None) -> str:
 # --- With rich -------------------------------------------------------------------------------------------
 
 
-def _live(url: str) -> int:
+def _live(url: str, sleep: Callable[[float], None]) -> int:
     """Redraw until the signal that ends it."""
     from rich.live import Live  # noqa: PLC0415 - an extra of the package
 
@@ -226,7 +234,7 @@ def _live(url: str) -> int:
             except NoStatusError as error:
                 drawn = unreachable(str(error))
             view.update(drawn, refresh=True)
-            time.sleep(EVERY_S)
+            sleep(EVERY_S)
 
 
 COLOURS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,7 @@ from bridge.window.generations import SourceGeneration
 from bridge.window.memory import Memory
 from bridge.window.publishes import Publishes
 from bridge.window.window import Window
+from tests.simulation import process
 from tests.simulation.report import Report, ScheduleError
 from tests.simulation.schedule import ALL_FAULTS, Schedule
 
@@ -134,7 +136,7 @@ def identify_by_id_and_body(patch: pytest.MonkeyPatch) -> None:
     def identity(_: bytes, content: bytes) -> bytes | None:
         return b"".join((message_id(content).encode(), *body_payloads(content))) if message_id(content) else None
 
-    patch.setattr("bridge.window.memory.identity", identity)
+    patch.setattr(process, "Memory", partial(Memory, identify=identity))
 
 
 def pause_for_ever(patch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pamqp.common import FieldTable
     from pamqp.frame import FrameTypes
 
+    from bridge.connection.dial import Dialer
     from bridge.connection.limits import TimeLimits
     from bridge.connection.supervisor import Supervisor
 
@@ -254,6 +255,7 @@ async def bridge(
     destination: ScriptedBroker,
     limits: TimeLimits = DEFAULT,
     new_backoff: Callable[[float, float, Callable[[], float]], Backoff] = Backoff,
+    dialer: Dialer | None = None,
     /,
     **settings: object,
 ) -> AsyncIterator[Supervisor]:
@@ -270,7 +272,7 @@ async def bridge(
         "BRIDGE_RECONNECT_MIN": "0.01",
         "BRIDGE_RECONNECT_MAX": "0.02",
     } | {f"BRIDGE_{name.upper()}": str(value) for name, value in settings.items()}
-    supervisor = assemble(load_settings(environ), limits, new_backoff=new_backoff)
+    supervisor = assemble(load_settings(environ), limits, new_backoff=new_backoff, dialer=dialer)
     task = asyncio.ensure_future(supervisor.run())
     try:
         yield supervisor

@@ -7,10 +7,14 @@ swap. The tests walk the syntax trees; a local name for another object's list co
 from __future__ import annotations
 
 import ast
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.test_architecture import TREES, modules
+from tests.unit.test_architecture import PACKAGE, TREES, modules
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MUTATORS = {
     *("add", "append", "appendleft", "clear", "difference_update", "discard", "extend", "extendleft", "insert"),
@@ -179,3 +183,89 @@ def test_every_cache_is_one() -> None:
 )
 def test_a_query_that_changes_something_is_seen(definition: str) -> None:
     assert changing_queries(ast.parse(f"class Window:\n    {definition}"))
+
+
+# --- Tests ----------------------------------------------------------------------------------------------------
+
+TESTS = PACKAGE.parent / "tests"
+REPLACED_ALLOWED = {
+    "bridge.window.window.fit_content": "a mutant of the simulation, which breaks the bridge on purpose"
+}
+"""What of a module of the bridge a test may replace, and why. A class's method may be: that is how a bug is seeded."""
+replacements_in = pytest.mark.parametrize(
+    "path",
+    [path for path in sorted(TESTS.rglob("*.py")) if ".setattr(" in path.read_text()],
+    ids=lambda path: path.stem,
+)
+
+
+def is_module(name: str) -> bool:
+    return PACKAGE.joinpath(*name.split(".")[1:]).with_suffix(".py").is_file() if name.startswith("bridge.") else False
+
+
+def imported(tree: ast.AST) -> dict[str, str]:
+    """Full names of what is imported, by the names that it has here."""
+    return {
+        alias.asname or alias.name: f"{node.module}.{alias.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+
+def replaced(tree: ast.AST) -> set[str]:
+    """Full names of what `monkeypatch.setattr` puts something else in the place of, of the bridge's alone."""
+    names = imported(tree)
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Attribute(attr="setattr"), args=[ast.Constant(value=str() as name), _]):
+                found.add(name)
+            case ast.Call(func=ast.Attribute(attr="setattr"), args=[owner, ast.Constant(value=str() as name), _]):
+                root, _, rest = ast.unparse(owner).partition(".")
+                found.add(".".join(filter(None, (names.get(root, root), rest, name))))
+    return {name for name in found if name.startswith("bridge.")}
+
+
+def is_constant(name: str) -> bool:
+    """Whether it is a name in a module, or is written as constants are, wherever it stands."""
+    owner, _, last = name.rpartition(".")
+    return is_module(owner) or last.lstrip("_").isupper()
+
+
+@replacements_in
+def test_no_test_replaces_a_constant_or_a_function_of_the_bridge(path: Path) -> None:
+    """Limits, clocks and chance are arguments: what is tested is then what runs."""
+    names = {name for name in replaced(ast.parse(path.read_text())) if is_constant(name)} - REPLACED_ALLOWED.keys()
+    assert not names, f"{path.relative_to(TESTS)} replaces {names}: make them arguments with defaults"
+
+
+def test_every_replacement_that_is_allowed_is_needed() -> None:
+    found = {name for path in TESTS.rglob("*.py") for name in replaced(ast.parse(path.read_text()))}
+    assert found >= REPLACED_ALLOWED.keys()
+
+
+@pytest.mark.parametrize(
+    "statements",
+    (
+        "from bridge.window import memory as module\nmonkeypatch.setattr(module, 'ACKED_MESSAGES', 3)",
+        "from bridge.window import memory\nmonkeypatch.setattr(memory, 'identity', None)",
+        "from bridge.amqp.content import ContentPreparer\npatch.setattr(ContentPreparer, 'CACHE_SIZE', 1)",
+        "monkeypatch.setattr('bridge.amqp.cutter.HEADER_MAX_BYTES', 1)",
+        "monkeypatch.setattr('bridge.observe.http.EVERY_S', 1)",
+    ),
+)
+def test_a_replaced_constant_is_seen(statements: str) -> None:
+    assert any(map(is_constant, replaced(ast.parse(statements))))
+
+
+@pytest.mark.parametrize(
+    "statements",
+    (
+        "import time\nmonkeypatch.setattr(time, 'monotonic', None)",
+        "from bridge.window.memory import Memory\nmonkeypatch.setattr(Memory, 'recall', None)",
+        "monkeypatch.setattr('bridge.observe.backlog.Backlog.answered', None)",
+    ),
+)
+def test_a_seeded_bug_is_none(statements: str) -> None:
+    assert not any(map(is_constant, replaced(ast.parse(statements))))

@@ -17,6 +17,7 @@ from bridge.connection import dial
 from bridge.connection.limits import DEFAULT, TimeLimits
 from bridge.connection.session import SourceSession
 from bridge.errors import ConnectError
+from bridge.relay.backoff import Backoff
 from bridge.settings.environment import load_settings
 from bridge.settings.sides import Credentials
 from tests.rig.bridge_process import BridgeProcess
@@ -55,25 +56,17 @@ def mute(host: str, port: int) -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[AddrInfoType]]:
-    """The hosts that there are, by name."""
-    known: dict[str, list[AddrInfoType]] = {}
-
-    def resolve(host: str, port: int) -> Sequence[AddrInfoType]:  # noqa: ARG001 - the addresses have theirs
-        return known[host]
-
-    monkeypatch.setattr(dial, "resolve", resolve)
-    monkeypatch.setattr(dial, "_led_nowhere", {})
-    return known
+def dialer(*known: AddrInfoType) -> dial.Dialer:
+    """One for which every host has these addresses."""
+    return dial.Dialer(lambda *_: known)
 
 
-def session_to(url: str, limits: TimeLimits = DEFAULT, **more: str) -> SourceSession:
+def session_to(url: str, limits: TimeLimits = DEFAULT, dialer: dial.Dialer | None = None, **more: str) -> SourceSession:
     environ = {"BRIDGE_SOURCE_URL": url, "BRIDGE_SOURCE_QUEUE": "in", "BRIDGE_DESTINATION_QUEUE": "out"}
     environ |= {f"BRIDGE_SOURCE_{name.upper()}": text for name, text in more.items()}
     settings = load_settings(environ)
     supervisor = assemble(settings)
-    return SourceSession(supervisor.relay, supervisor._pump, settings, limits)
+    return SourceSession(supervisor.relay, supervisor._pump, settings, limits, dialer=dialer)
 
 
 def named(broker: ScriptedBroker) -> tuple[str, int]:
@@ -113,56 +106,51 @@ async def test_a_given_up_attempt_leaves_no_socket_open() -> None:
 
 
 @on_both_loops
-async def test_an_address_needs_no_name_server(names: dict[str, list[AddrInfoType]]) -> None:
-    assert not names
+async def test_an_address_needs_no_name_server() -> None:
     for host in ("127.0.0.1", "::1"):
-        ((_, _, _, _, address),) = await dial.look_up(host, 5672)
+        ((_, _, _, _, address),) = await dialer().look_up(host, 5672)
         assert address[:2] == (host, 5672)
 
 
 @on_both_loops
-async def test_a_session_connects_to_the_address_that_answers(names: dict[str, list[AddrInfoType]]) -> None:
+async def test_a_session_connects_to_the_address_that_answers() -> None:
     async with ScriptedBroker() as broker:
         url, port = named(broker)
-        names[NAMED] = addresses("127.0.0.2", "127.0.0.1", port=port)
         with deaf("127.0.0.2", port):
-            opened = session_to(url)
+            opened = session_to(url, dialer=dialer(*addresses("127.0.0.2", "127.0.0.1", port=port)))
             await opened.open(0)
             await opened.close()
 
 
 @on_both_loops
-async def test_an_address_that_takes_connections_and_says_nothing_is_tried_last_the_next_time(
-    names: dict[str, list[AddrInfoType]],
-) -> None:
+async def test_an_address_that_takes_connections_and_says_nothing_is_tried_last_the_next_time() -> None:
     async with ScriptedBroker() as broker:
         url, port = named(broker)
-        names[NAMED] = addresses("127.0.0.2", "127.0.0.1", port=port)
+        remembering = dialer(*addresses("127.0.0.2", "127.0.0.1", port=port))
         with mute("127.0.0.2", port):
-            first = session_to(url, TimeLimits(connect_s=0.1))
+            first = session_to(url, TimeLimits(connect_s=0.1), remembering)
             with pytest.raises(ConnectError, match="did not answer"):
                 await first.open(0)
             await first.close()
-            second = session_to(url)
+            second = session_to(url, dialer=remembering)
             await second.open(0)
             await second.close()
 
 
 @on_both_loops
-async def test_what_leads_nowhere_is_forgotten_in_the_end(names: dict[str, list[AddrInfoType]]) -> None:
-    names[NAMED] = addresses("127.0.0.1", "127.0.0.2", port=1)
-    dial.led_nowhere(("127.0.0.1", 1))
-    assert await dial.look_up(NAMED, 1) == names[NAMED][::-1]
+async def test_what_leads_nowhere_is_forgotten_in_the_end() -> None:
+    known = addresses("127.0.0.1", "127.0.0.2", port=1)
+    remembering = dialer(*known)
+    remembering.led_nowhere(("127.0.0.1", 1))
+    assert await remembering.look_up(NAMED, 1) == known[::-1]
     for number in range(dial.MAX_REMEMBERED):
-        dial.led_nowhere(("127.0.0.3", number))
-    assert await dial.look_up(NAMED, 1) == names[NAMED]
+        remembering.led_nowhere(("127.0.0.3", number))
+    assert await remembering.look_up(NAMED, 1) == known
 
 
 @pytest.mark.parametrize("side", ("source", "destination"))
 @on_both_loops
-async def test_a_look_up_that_hangs_says_so_and_does_not_keep_the_other_side_from_connecting(
-    side: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_look_up_that_hangs_says_so_and_does_not_keep_the_other_side_from_connecting(side: str) -> None:
     """However often it was tried; the bridge stops all the same, and leaves no task (see `scripted.bridge`)."""
     end = threading.Event()
     async with ScriptedBroker() as source, ScriptedBroker() as destination:
@@ -173,8 +161,7 @@ async def test_a_look_up_that_hangs_says_so_and_does_not_keep_the_other_side_fro
             end.wait()
             return addresses("127.0.0.1", port=port)
 
-        monkeypatch.setattr(dial, "resolve", hang)
-        async with bridge(source, destination, TimeLimits(connect_s=0.05)) as running:
+        async with bridge(source, destination, TimeLimits(connect_s=0.05), Backoff, dial.Dialer(hang)) as running:
             status = running.status.source if side == "source" else running.status.destination
             await eventually(lambda: status.connect_attempts.get("timeout", 0) >= 6)
             await eventually(lambda: f"the look-up of {NAMED} took longer than 0.05 s" in status.reason)

@@ -23,6 +23,7 @@ from bridge.amqp.content import ContentPreparer, HeaderPolicy
 from bridge.amqp.cutter import Cutter
 from bridge.amqp.events import Blocked, Close, Confirm, Deliveries, Event, Unblocked
 from bridge.amqp.frames import HEARTBEAT_FRAME
+from bridge.connection.dial import Dialer
 from bridge.connection.link import TappedConnection
 from bridge.connection.tap import HEARTBEAT_FEED_S, Pump, Tap, TapFactory
 from tests.support import frames
@@ -67,7 +68,7 @@ class RecordingFactory(TapFactory):
     """Keeps what aiormq asks of the hook and what it writes."""
 
     def __init__(self, side: RecordingSide, feed_s: float) -> None:
-        super().__init__(lambda reader: make_tap(reader, side, feed_s))
+        super().__init__(lambda reader: make_tap(reader, side, feed_s), Dialer().look_up)
         self.asked: list[tuple[URL, set[str]]] = []
         self.writes: list[bytes] = []
 

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import pytest
 
 from bridge.errors import ConfigurationError, NotYetError
-from bridge.observe import http as endpoint_module
-from bridge.observe.http import MAX_CLIENTS, Endpoint, most_clients
+from bridge.observe.http import LIMITS, MAX_CLIENTS, Endpoint, HttpLimits, most_clients
 from bridge.observe.status import Status
 from bridge.window.books import Books
 from tests.rig.waiting import wait_until
@@ -46,7 +45,7 @@ class Answer(NamedTuple):
 class Service:
     """An event loop on a thread of its own with books, a status and the endpoint."""
 
-    def __init__(self, host: str = "127.0.0.1") -> None:
+    def __init__(self, host: str = "127.0.0.1", limits: HttpLimits = LIMITS) -> None:
         self.books = Books()
         self.status = Status(consuming=True)
         for side in (self.status.source, self.status.destination):
@@ -56,7 +55,7 @@ class Service:
         """The threads on which a copy was made."""
         self._thread = threading.Thread(target=self.loop.run_forever)
         self.host = host
-        self.endpoint = Endpoint(host, 0, self.snapshot, self.loop)
+        self.endpoint = Endpoint(host, 0, self.snapshot, self.loop, limits=limits)
 
     def snapshot(self) -> tuple[Books, Status]:
         """Return a copy, and note on which thread it was made."""
@@ -110,6 +109,13 @@ class Service:
 @pytest.fixture
 def service() -> Iterator[Service]:
     with Service() as running:
+        yield running
+
+
+@pytest.fixture
+def impatient() -> Iterator[Service]:
+    """One that soon gives up a loop that hangs and a client that is silent."""
+    with Service(limits=HttpLimits(loop_s=0.1, client_s=0.05)) as running:
         yield running
 
 
@@ -214,10 +220,9 @@ def test_the_status_of_a_bridge_that_is_not_ready_is_answered_all_the_same(servi
     assert (answer.status, answer.json()["readiness"]["reasons"]) == (200, ["source: the broker went away"])
 
 
-def test_samples_are_taken_by_the_loop_and_not_by_scrapes(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint_module, "EVERY_S", 0.001)
-    service.loop.call_soon_threadsafe(service.endpoint._sample)
-    wait_until(lambda: len(service.endpoint._history._samples) >= 3, "some samples")
+def test_samples_are_taken_by_the_loop_and_not_by_scrapes() -> None:
+    with Service(limits=HttpLimits(sample_every_s=0.001)) as service:
+        wait_until(lambda: len(service.endpoint._history._samples) >= 3, "some samples")
 
 
 def test_a_stopped_endpoint_takes_no_more_samples() -> None:
@@ -239,10 +244,8 @@ def test_health_is_not_readiness(service: Service) -> None:
     assert (ready.status, ready.json()["reasons"][-1]) == (503, "source: no progress for 60 s")
 
 
-def test_a_loop_that_hangs_is_seen_and_the_last_books_are_still_shown(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(endpoint_module, "LOOP_TIMEOUT_S", 0.1)
+def test_a_loop_that_hangs_is_seen_and_the_last_books_are_still_shown(impatient: Service) -> None:
+    service = impatient
     service.books.forwarded = 5
     service.ask("/metrics")
     end = service.hang()
@@ -372,9 +375,8 @@ def test_without_descriptors_the_oldest_client_makes_room(service: Service, monk
         assert idle.recv(1) == b"", "it was sent away"
 
 
-def test_a_silent_client_is_sent_away(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint_module._Handler, "timeout", 0.05)
-    with service.connect() as client:
+def test_a_silent_client_is_sent_away(impatient: Service) -> None:
+    with impatient.connect() as client:
         client.sendall(b"GET /met")
         assert client.recv(1) == b""
 

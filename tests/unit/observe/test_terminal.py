@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 from typing import TYPE_CHECKING
@@ -10,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 from rich.console import Console
 
-from bridge.observe import terminal
 from bridge.observe.document import About, document
 from bridge.observe.terminal import (
+    SPARKS,
     NoStatusError,
     default_url,
     drawing,
@@ -207,14 +208,14 @@ def test_without_an_answer_the_live_view_says_so() -> None:
 def test_a_line_of_blocks_has_a_gap_where_nothing_is_known() -> None:
     assert sparkline([0.0, 50.0, None, 100.0]) == "▁▅ █"
     assert sparkline([]) == ""
-    assert len(sparkline([1.0] * 500)) == terminal.SPARKS
+    assert len(sparkline([1.0] * 500)) == SPARKS
 
 
 class Enough(Exception):  # noqa: N818 - it is no error
     """Ends a watch."""
 
 
-def watched(url: str, monkeypatch: pytest.MonkeyPatch, *, in_json: bool = False, live: bool = False) -> list[str]:
+def watched(url: str, *, in_json: bool = False, live: bool = False) -> list[str]:
     """What a watch writes in three rounds."""
     written: list[str] = []
     rounds = 0
@@ -225,42 +226,48 @@ def watched(url: str, monkeypatch: pytest.MonkeyPatch, *, in_json: bool = False,
         if rounds == 3:
             raise Enough
 
-    monkeypatch.setattr("bridge.observe.terminal.time.sleep", sleep)
     with pytest.raises(Enough):
-        status(url, watch=True, in_json=in_json, write=written.append, live=live)
+        status(url, watch=True, in_json=in_json, write=written.append, live=live, sleep=sleep)
     return written
 
 
-def test_watched_off_a_terminal_it_is_a_line_each_time(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watched_off_a_terminal_it_is_a_line_each_time(serve: Serve) -> None:
     line = "12:00:00 ready: forwarding nothing, 12,300 waiting\n"
-    assert watched(serve(made()), monkeypatch) == [line] * 3
+    assert watched(serve(made())) == [line] * 3
 
 
-def test_watched_as_json_it_is_an_object_a_line(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    written = watched(serve(made()), monkeypatch, in_json=True, live=True)
+def test_watched_as_json_it_is_an_object_a_line(serve: Serve) -> None:
+    written = watched(serve(made()), in_json=True, live=True)
     assert [json.loads(text)["version"] for text in written] == [1, 1, 1]
     assert all(text.count("\n") == 1 for text in written)
 
 
-def test_a_watch_outlives_an_outage_of_the_bridge(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert watched("http://127.0.0.1:1", monkeypatch) == []
+def test_a_watch_outlives_an_outage_of_the_bridge(capsys: pytest.CaptureFixture[str]) -> None:
+    assert watched("http://127.0.0.1:1") == []
     assert capsys.readouterr().err.count("no status from") == 3
+
+
+class WithoutRich:
+    """As where it is not installed."""
+
+    @staticmethod
+    def find_spec(name: str, *_: object) -> None:
+        """Refuse it, and leave everything else to others."""
+        if name.partition(".")[0] == "rich":
+            raise ModuleNotFoundError("No module named 'rich'", name="rich")
 
 
 def test_without_rich_a_watch_says_which_extra_to_install_and_goes_on_in_plain_lines(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def missing(_: str) -> int:
-        raise ModuleNotFoundError("No module named 'rich'", name="rich")
-
-    monkeypatch.setattr(terminal, "_live", missing)
-    assert len(watched(serve(made()), monkeypatch, live=True)) == 3
+    for name in [name for name in sys.modules if name.partition(".")[0] == "rich"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [WithoutRich, *sys.meta_path])
+    assert len(watched(serve(made()), live=True)) == 3
     assert "pip install 'amqp-bridge[terminal]'" in capsys.readouterr().err
 
 
 def test_live_it_redraws(serve: Serve, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
-    assert watched(serve(made()), monkeypatch, live=True) == []
+    assert watched(serve(made()), live=True) == []
     assert "12,300 waiting" in capsys.readouterr().out
