@@ -11,13 +11,14 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from bridge.early import PAUSE, RESUME
 from bridge.errors import BridgeError
-from bridge.observe.identity import Identity, identity_of
+from bridge.observe.process import Process, process_of
 from bridge.observe.sentence import number
 from bridge.observe.terminal import NoStatusError, fetch
 
@@ -51,19 +52,34 @@ class ElsewhereError(BridgeError):
     """The bridge is not a process that this one can know for certain; says why, and what to do instead."""
 
 
-def steer(verb: str, url: str, *, timeout_s: float, write: Callable[[str], object]) -> int:
-    """Tell the bridge at a URL to pause or to resume; return the exit code: 0 once it is so, 69, or 75 if not yet."""
+def steer(  # noqa: PLR0913 - an order, and how to wait for it
+    verb: str,
+    url: str,
+    *,
+    timeout_s: float,
+    write: Callable[[str], object],
+    ask: Callable[[str], Document] = fetch,
+    counted_within_s: float = COUNTED_WITHIN_S,
+) -> int:
+    """Tell the bridge at a URL to pause or to resume; return the exit code: 0 once it is so, 69, or 75 if not yet.
+
+    `ask` returns the status document from a URL.
+    """
     order = ORDERS[verb]
     if not is_loopback(url):
         _complain(_instead(order, f"{url} is not a loopback address, so the bridge may be elsewhere"))
         return UNREACHABLE
     try:
-        _send(order, fetch(url))
-        document = _wait(order, url, timeout_s)
+        _send(order, ask(url))
+        document = _wait(order, partial(ask, url), timeout_s)
         if document is None:
             _complain(f"told to {verb}, and has not done so within {timeout_s:g} s; `amqp-bridge status` says why")
             return LATER
-        said = f"resumed: {document['sentence']}" if verb == "resume" else _left(url, document)
+        said = (
+            f"resumed: {document['sentence']}"
+            if verb == "resume"
+            else _left(partial(ask, url), document, counted_within_s)
+        )
     except (NoStatusError, ElsewhereError) as error:
         _complain(str(error))
         return UNREACHABLE
@@ -87,17 +103,17 @@ def is_loopback(url: str) -> bool:
 def _send(order: Order, document: Document) -> None:
     """Signal the bridge that the document is of. Raises `ElsewhereError`, and then has sent nothing."""
     process = document["bridge"].get("process") or {}
-    pid, started_ticks, namespace = (process.get(field) for field in Identity._fields)
+    pid, started_ticks, namespace = (process.get(field) for field in Process._fields)
     if not (isinstance(pid, int) and pid > 0 and isinstance(started_ticks, int) and isinstance(namespace, str)):
         raise ElsewhereError(_instead(order, "the bridge does not say for certain which process it is"))
-    told = Identity(pid, started_ticks, namespace)
+    told = Process(pid, started_ticks, namespace)
     try:
         descriptor = os.pidfd_open(told.pid)
     except (AttributeError, OSError):
         raise ElsewhereError(_instead(order, "the bridge is no process of this pid namespace")) from None
     try:
         # The descriptor stays that of the process that is looked at now, whoever gets its number later.
-        if identity_of(told.pid) != told:
+        if process_of(told.pid) != told:
             raise ElsewhereError(_instead(order, "the bridge is no process of this pid namespace"))
         signal.pidfd_send_signal(descriptor, order.signal)
     except PermissionError:
@@ -120,11 +136,11 @@ def _instead(order: Order, reason: str) -> str:
     )
 
 
-def _wait(order: Order, url: str, timeout_s: float) -> Document | None:
+def _wait(order: Order, ask: Callable[[], Document], timeout_s: float) -> Document | None:
     """Return the first document that shows it done; None when time is up."""
     until_s = time.monotonic() + timeout_s
     while True:
-        document = fetch(url)
+        document = ask()
         if order.done(document):
             return document
         if document["consumer"]["stopping"]:
@@ -134,17 +150,17 @@ def _wait(order: Order, url: str, timeout_s: float) -> Document | None:
         time.sleep(EVERY_S)
 
 
-def _left(url: str, document: Document) -> str:
+def _left(ask: Callable[[], Document], document: Document, counted_within_s: float) -> str:
     """Say what is left of a paused bridge's queue, once it has been asked since: the bridge's own consumer is gone."""
     queue, paused_at = document["source"]["queue"], document["bridge"]["now"]
-    until_s = time.monotonic() + COUNTED_WITHIN_S
+    until_s = time.monotonic() + counted_within_s
     while True:
         backlog = document["backlog"]["source"]
         counted = backlog["consumers"] is not None and backlog["asked"] >= paused_at
         if counted or time.monotonic() >= until_s:
             break
         time.sleep(EVERY_S)
-        document = fetch(url)
+        document = ask()
     if not counted:
         reason = backlog["unknown"] or "it has not been asked since"
         return f"paused; how many consumers queue {queue} has left is unknown: {reason}"

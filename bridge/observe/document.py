@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bridge.observe.events import EventLog
 from bridge.observe.history import drain_s, latencies, points, rates, since, trend
-from bridge.observe.identity import Identity, own_identity
+from bridge.observe.process import Process, own_process
 from bridge.observe.sentence import sentence
 from bridge.observe.text import hide, printable, without_message
 
@@ -58,7 +58,7 @@ class About:
     secrets: Callable[[], Iterable[str]] = _nothing
     """Asked for each document: a password file may have been read since the last."""
     events: EventLog = field(default_factory=EventLog)
-    process: Identity = field(default_factory=own_identity)
+    process: Process = field(default_factory=own_process)
     """For `amqp-bridge pause` and `resume`, which signal no other."""
 
 

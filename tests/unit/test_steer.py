@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bridge.observe.document import About, document
-from bridge.observe.identity import Identity, identity_of, own_identity
+from bridge.observe.process import Process, own_process, process_of
 from bridge.relay.queue import QueueState
 from bridge.steer import is_loopback, steer
 from tests.rig.bridge_process import BridgeProcess, StartBridge
@@ -70,7 +70,7 @@ def told() -> Iterator[list[int]]:
         signal.signal(number, handler)
 
 
-def shown(process: Identity, state: str = "running", consumers: int | None = None, **more: bool) -> Document:
+def shown(process: Process, state: str = "running", consumers: int | None = None, **more: bool) -> Document:
     """The document of a bridge that says it is this process."""
     status = ready()
     status.state, status.paused = state, state in {"pausing", "paused"}
@@ -81,9 +81,9 @@ def shown(process: Identity, state: str = "running", consumers: int | None = Non
     return document(seen(status=status), About(source_queue="orders", process=process))
 
 
-def ordered(verb: str, url: str, timeout_s: float = 5.0) -> tuple[int, str]:
+def ordered(verb: str, url: str, timeout_s: float = 5.0, counted_within_s: float = 5.0) -> tuple[int, str]:
     written: list[str] = []
-    code = steer(verb, url, timeout_s=timeout_s, write=written.append)
+    code = steer(verb, url, timeout_s=timeout_s, write=written.append, counted_within_s=counted_within_s)
     return code, "".join(written)
 
 
@@ -91,7 +91,7 @@ def test_a_pause_signals_waits_until_it_is_so_and_names_the_consumers_left(serve
     states = iter(("running", "pausing", "pausing"))
 
     def answer() -> Document:
-        return shown(own_identity(), next(states, "paused"), consumers=2)
+        return shown(own_process(), next(states, "paused"), consumers=2)
 
     assert ordered("pause", serve(answer)) == (0, "paused; queue orders has 2 consumers left and 7 messages waiting\n")
     assert told == [signal.SIGUSR1]
@@ -99,16 +99,13 @@ def test_a_pause_signals_waits_until_it_is_so_and_names_the_consumers_left(serve
 
 def test_a_resume_signals_and_waits_until_it_is_so(serve: Serve, told: list[int]) -> None:
     states = iter(("paused", "paused"))
-    code, text = ordered("resume", serve(lambda: shown(own_identity(), next(states, "probing"))))
+    code, text = ordered("resume", serve(lambda: shown(own_process(), next(states, "probing"))))
     assert (code, text.partition(":")[0]) == (0, "resumed")
     assert told == [signal.SIGUSR2]
 
 
-def test_consumers_that_nobody_counted_are_unknown(
-    serve: Serve, told: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("bridge.steer.COUNTED_WITHIN_S", 0.0)
-    code, text = ordered("pause", serve(lambda: shown(own_identity(), "paused")))
+def test_consumers_that_nobody_counted_are_unknown(serve: Serve, told: list[int]) -> None:
+    code, text = ordered("pause", serve(lambda: shown(own_process(), "paused")), counted_within_s=0.0)
     assert (code, text) == (0, "paused; how many consumers queue orders has left is unknown: not asked yet\n")
     assert told == [signal.SIGUSR1]
 
@@ -116,7 +113,7 @@ def test_consumers_that_nobody_counted_are_unknown(
 def test_a_bridge_that_has_not_done_it_in_time_is_75(
     serve: Serve, told: list[int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert ordered("pause", serve(lambda: shown(own_identity(), "pausing")), timeout_s=0.0) == (75, "")
+    assert ordered("pause", serve(lambda: shown(own_process(), "pausing")), timeout_s=0.0) == (75, "")
     assert "has not done so within 0 s" in capsys.readouterr().err
     assert told
 
@@ -124,12 +121,12 @@ def test_a_bridge_that_has_not_done_it_in_time_is_75(
 def test_a_bridge_that_stops_cannot_be_paused(
     serve: Serve, told: list[int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert ordered("pause", serve(lambda: shown(own_identity(), "stopping", stopping=True))) == (69, "")
+    assert ordered("pause", serve(lambda: shown(own_process(), "stopping", stopping=True))) == (69, "")
     assert "it cannot pause" in capsys.readouterr().err
     assert told
 
 
-OWN = own_identity()
+OWN = own_process()
 NOBODY = 1 << 22
 """Above the largest pid that Linux gives by default on a machine of 64 bits."""
 
@@ -148,7 +145,7 @@ NOBODY = 1 << 22
     ids=("start", "namespace", "no start", "no namespace", "nobody", "group", "everybody"),
 )
 def test_another_process_is_sent_nothing_and_the_command_is_named(
-    serve: Serve, told: list[int], process: Identity, capsys: pytest.CaptureFixture[str]
+    serve: Serve, told: list[int], process: Process, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert ordered("pause", serve(lambda: shown(process))) == (69, "")
     said = capsys.readouterr().err
@@ -168,13 +165,15 @@ def test_a_document_without_a_process_is_sent_nothing(
     assert told == []
 
 
-def test_an_address_that_is_not_this_hosts_is_sent_nothing(
-    told: list[int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_address_that_is_not_this_hosts_is_sent_nothing(told: list[int], capsys: pytest.CaptureFixture[str]) -> None:
     """Nor is it asked: what it says of itself could not be believed."""
     asked: list[str] = []
-    monkeypatch.setattr("bridge.steer.fetch", asked.append)
-    assert ordered("pause", "http://bridge.example:8080") == (69, "")
+
+    def ask(url: str) -> Document:
+        asked.append(url)
+        return {}
+
+    assert steer("pause", "http://bridge.example:8080", timeout_s=5.0, write=asked.append, ask=ask) == 69
     said = capsys.readouterr().err
     assert "is not a loopback address" in said
     assert "docker kill --signal=SIGUSR1" in said
@@ -237,7 +236,7 @@ def test_a_bridge_is_paused_and_resumed_although_no_broker_is_there(
 ) -> None:
     bridge = start_bridge(settings_for(silent_broker))
     url = f"http://127.0.0.1:{bridge.http_port}"
-    assert identity_of(bridge.pid) == tuple(bridge.status()["bridge"]["process"].values())
+    assert process_of(bridge.pid) == tuple(bridge.status()["bridge"]["process"].values())
     assert command("pause", url)[0] == 0
     assert bridge.status()["consumer"]["state"] == "paused"
     assert json.loads(bridge.get("/readyz")[1])["paused"] is True

@@ -10,11 +10,12 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+PROC = Path("/proc")
 START_TIME = 19
 """Place of a process's start in `/proc/PID/stat`, counted from the field after the name (proc(5): field 22)."""
 
 
-class Identity(NamedTuple):
+class Process(NamedTuple):
     """One process."""
 
     pid: int
@@ -24,25 +25,25 @@ class Identity(NamedTuple):
     """The pid namespace, such as `pid:[4026531836]`."""
 
 
-def identity_of(pid: int) -> Identity:
+def process_of(pid: int, proc: Path = PROC) -> Process:
     """Return what process has this number now, as far as this process may know."""
-    process = Path("/proc") / str(pid)
+    process = proc / str(pid)
     try:
         # A name may hold anything, parentheses too.
         started = int((process / "stat").read_text().rpartition(")")[2].split()[START_TIME])
     except (OSError, ValueError, IndexError):
-        return Identity(pid, None, None)
-    return Identity(pid, started, own_namespace())
+        return Process(pid, None, None)
+    return Process(pid, started, own_namespace(proc))
 
 
-def own_namespace() -> str | None:
+def own_namespace(proc: Path = PROC) -> str | None:
     """Return this process's pid namespace; None where nobody says."""
     try:
-        return str(Path("/proc/self/ns/pid").readlink())
+        return str((proc / "self/ns/pid").readlink())
     except OSError:
         return None
 
 
-def own_identity() -> Identity:
+def own_process(proc: Path = PROC) -> Process:
     """Return who this process is."""
-    return identity_of(os.getpid())
+    return process_of(os.getpid(), proc)
