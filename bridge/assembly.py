@@ -20,6 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bridge.amqp.content import HeaderPolicy
+from bridge.connection.braking import Braking
 from bridge.connection.channels import Channels
 from bridge.connection.counting import Counting
 from bridge.connection.dial import Dialer
@@ -87,7 +88,13 @@ def assemble(
         consumed=lambda: steering.consumer is Consumer.ON,
     )
     source.accompany(counting.run)
-    destination.accompany(Counting(settings.destination_queue, status.destination.backlog, every_s).run)
+    counting_there = Counting(
+        settings.destination_queue,
+        status.destination.backlog,
+        every_s,
+        listener=Braking(steering.brake, changed.set) if settings.braked else None,
+    )
+    destination.accompany(counting_there.run)
     return Supervisor(
         settings,
         relay=relay,
@@ -97,6 +104,7 @@ def assemble(
         destination=destination,
         changed=changed,
         count_source=counting.ask,
+        count_destination=counting_there.ask,
     )
 
 
@@ -111,6 +119,8 @@ def window_limits(settings: Settings, limits: TimeLimits = DEFAULT) -> WindowLim
         retry_max_s=limits.retry_max_s,
         delivery_limit=settings.delivery_limit,
         quarantine=bool(settings.quarantine_queue_name),
+        destination_counted=settings.braked,
+        destination_max_ready=settings.destination_max_ready or 0,
         max_rate=settings.max_rate or 0.0,
         max_bytes_per_s=settings.max_bytes_per_second or 0.0,
         # A shutdown, too, forwards at this rate what is held, and its consumer may stay for half of its time.
@@ -132,6 +142,8 @@ def plan(settings: Settings, limits: TimeLimits = DEFAULT) -> Plan:
         queue_type=settings.stated_source_type,
         shutdown_timeout_s=settings.shutdown_timeout,
         start_paused=settings.start_paused,
+        destination_max_ready=settings.destination_max_ready or 0,
+        destination_min_consumers=settings.destination_min_consumers or 0,
         reconnect_min_s=settings.reconnect_min,
         reconnect_max_s=settings.reconnect_max,
         ask_every_s=limits.ask_every_s,

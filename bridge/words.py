@@ -8,10 +8,12 @@ SideName = Literal["source", "destination"]
 
 QuarantineReason = Literal["poison", "too-large", "delivery-limit", "unroutable"]
 """Reason for which a message goes to the quarantine."""
-RequeueReason = Literal["shutdown", "pause", "hold-timeout", "probe", "memory", QuarantineReason]
+RequeueReason = Literal["shutdown", "pause", "brake", "hold-timeout", "probe", "memory", QuarantineReason]
 """Reason for which a delivery is requeued; those of the quarantine where there is none."""
 RetryReason = Literal["nack", "returned", "destination-lost"]
 """Reason for which a message is published again."""
+BrakeReason = Literal["max-ready", "min-consumers"]
+"""Which state of the destination's queue the bridge rests for."""
 ThrottleReason = Literal["messages", "bytes"]
 """Which rate holds messages back."""
 

@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 COUNTING_CHANNEL = 4
+ANSWERED_WITHIN_S = 60.0
+"""A question is answered by then, or not at all, however seldom one is asked."""
 ASK_AGAIN_S = 1.0
 """After the first answer that is not believed; or the period, where that is shorter."""
 
@@ -92,10 +94,23 @@ class Counted(Protocol):
         """Return what asks over its connection."""
 
 
+class Listener(Protocol):
+    """Hears what is asked and answered: what it decides by must not be older than it thinks."""
+
+    def asked(self, now_s: float) -> None:
+        """A question goes out now."""
+
+    def answered(self, found: QueueState) -> None:
+        """This is believed."""
+
+    def uncounted(self, why: str = "") -> None:
+        """There is no answer for this reason, or one that is not believed."""
+
+
 class Counting:
     """Keeps one side's backlog, one generation after the other."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what the sides differ by
         self,
         queue: str | None,
         backlog: Backlog,
@@ -103,6 +118,7 @@ class Counting:
         *,
         stream: Callable[[], bool] | None = None,
         consumed: Callable[[], bool] = lambda: False,
+        listener: Listener | None = None,
     ) -> None:
         """Without a `queue`, or with 0 seconds, it does nothing.
 
@@ -112,9 +128,11 @@ class Counting:
         self._queue = queue
         self._backlog = backlog
         self._every_s = every_s
+        self._within_s = min(every_s, ANSWERED_WITHIN_S)
         self._news = News()
         self._is_stream = stream
         self._consumed = consumed
+        self._listener = listener
         self._asked_for = asyncio.Event()
 
     def ask(self) -> None:
@@ -124,11 +142,11 @@ class Counting:
     async def run(self, session: Counted) -> None:
         """Count until cancelled, or until a bug ends it."""
         if self._queue is None or not self._every_s:
-            self._backlog.failed("an exchange has no length" if self._queue is None else "BRIDGE_QUEUE_POLL is 0")
+            self._failed("an exchange has no length" if self._queue is None else "BRIDGE_QUEUE_POLL is 0")
             return
         counter = session.counter()
         if counter is None:
-            self._backlog.failed("the user may open no channel for it (max-channels)")
+            self._failed("the user may open no channel for it (max-channels)")
             return
         try:
             is_stream = self._is_stream
@@ -138,12 +156,15 @@ class Counting:
             doubted = False
             while session.end is None:
                 self._asked_for.clear()
+                if self._listener is not None:
+                    self._listener.asked(asyncio.get_running_loop().time())
                 found, late = await self._answer(session, counter.count())
                 doubted_before, doubted = doubted, False
                 if found is not None and not late:
                     consumed = self._consumed()
                     believed = self._backlog.answered(found, time.time(), stream=is_stream(), consumed=consumed)
                     doubted = not believed
+                    self._tell(found, believed=believed)
                 soon = doubted and not doubted_before
                 await self._rest(min(self._every_s, ASK_AGAIN_S) if soon else self._every_s)
         except Exception:
@@ -152,7 +173,22 @@ class Counting:
             if session.end is None:
                 log.exception("a bug in the bridge ended the counting of queue %s", self._queue)
         finally:
-            self._backlog.failed("not connected" if session.end is not None else "a bug in the bridge; see the log")
+            self._failed("not connected" if session.end is not None else "a bug in the bridge; see the log")
+
+    def _tell(self, found: QueueState, *, believed: bool) -> None:
+        if self._listener is None:
+            return
+        if self._backlog.stream:
+            self._listener.uncounted("it is a stream, which tells neither how many messages wait nor its consumers")
+        elif believed:
+            self._listener.answered(found)
+        else:
+            self._listener.uncounted()
+
+    def _failed(self, reason: str) -> None:
+        self._backlog.failed(reason)
+        if self._listener is not None:
+            self._listener.uncounted(reason)
 
     async def _rest(self, pause_s: float) -> None:
         """Wait until the next question is due or asked for."""
@@ -164,9 +200,9 @@ class Counting:
         """Return what is answered, None for a refusal, and whether it came late."""
         asking = asyncio.ensure_future(question)
         asking.add_done_callback(_retrieved)
-        answered, _ = await asyncio.wait({asking}, timeout=self._every_s)
+        answered, _ = await asyncio.wait({asking}, timeout=self._within_s)
         if not answered:
-            self._backlog.failed(f"it did not answer within {self._every_s:g} s")
+            self._failed(f"it did not answer within {self._within_s:g} s")
             await asyncio.wait({asking})
         if asking.cancelled():  # aiormq cancels its own waiters when it loses the connection
             return None, not answered
@@ -174,7 +210,7 @@ class Counting:
             return asking.result(), not answered
         except ConnectError as error:
             if session.end is None:
-                self._backlog.failed(str(error))
+                self._failed(str(error))
                 if self._news.note(str(error), asyncio.get_running_loop().time()):
                     log.warning("queue %s not counted: %s", self._queue, error)
             return None, not answered

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from bridge.amqp.content import message_id
+from bridge.connection.news import News
 from bridge.relay.consumer import Consumer
 from bridge.relay.queue import QueueFacts
 from bridge.relay.state import State
@@ -37,7 +38,8 @@ class Reporter:
         self._source_queue = settings.source_queue
         self._quarantine_queue = settings.quarantine_queue_name
         self._consumer = Consumer.OFF
-        self._paused = False
+        self._paused = self._braked = False
+        self._brake_news = News()
         self._consuming = (0, 0)
         """The source generation that consumes, and its prefetch."""
         self._facts = QueueFacts(queue_type=settings.stated_source_type)
@@ -71,13 +73,14 @@ class Reporter:
 
     def _tell_source(self, generation: int) -> None:
         steering = self._relay.steering
-        if steering.state is State.PAUSED and not self._paused:
+        if steering.state is State.PAUSED and not self._paused and not steering.braked:
             self._paused = True
             log.info("paused: nothing is consumed until SIGUSR2 or %s", "`amqp-bridge resume`")
-        elif self._paused and not steering.pausing:
+        elif self._paused and (steering.braked or not steering.pausing):
             self._paused = False
             if not steering.stopping:
                 log.info("resumed")
+        self._tell_brake()
         if steering.consumer is Consumer.ON and generation and (generation, steering.prefetch) != self._consuming:
             self._consuming = generation, steering.prefetch
             log.info("consuming", extra={"queue": self._source_queue, "prefetch": steering.prefetch})
@@ -92,6 +95,22 @@ class Reporter:
             self._facts = steering.facts
             if self._facts.advice:
                 log.warning("source queue %s %s", self._source_queue, self._facts.advice)
+
+    def _tell_brake(self) -> None:
+        """Log the first of a state, and not each time that a queue fills and empties again."""
+        steering = self._relay.steering
+        if steering.braked is self._braked:
+            return
+        self._braked = steering.braked
+        brake = steering.brake
+        if not self._braked:
+            if not self._brake_news.repeated:
+                log.info("no longer braked")
+        elif self._brake_news.note(brake.trouble or str(brake.reason), time.monotonic()):
+            if brake.trouble:
+                log.warning("braked, and nothing is forwarded: destination: %s", brake.trouble)
+            else:
+                log.info("braked: destination: %s", brake.text)
 
     def _tell_destination(self) -> None:
         status, window = self._status.destination, self._relay.window

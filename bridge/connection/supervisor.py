@@ -20,7 +20,7 @@ from bridge.connection.reporter import Reporter
 from bridge.connection.session import SourceSession
 from bridge.errors import BridgeError, ConnectError, ExhaustedError
 from bridge.relay.consumer import Consumer
-from bridge.relay.steering import Action, AskQueue, Consume, EndGeneration, OpenQuarantine, Stop
+from bridge.relay.steering import Action, AskDestination, AskQueue, Consume, EndGeneration, OpenQuarantine, Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,8 +57,9 @@ class Supervisor:
         destination: Keeper,
         changed: asyncio.Event,
         count_source: Callable[[], None],
+        count_destination: Callable[[], None],
     ) -> None:
-        """`changed` is set when there may be something to decide; `count_source` has the source's queue counted."""
+        """`changed` is set when there may be something to decide; the last two have a side's queue counted."""
         self.settings = settings
         self.relay = relay
         self.window = relay.window
@@ -74,6 +75,7 @@ class Supervisor:
         self._quarantine_news = News()
         self._reporter = Reporter(self.relay, self.status, settings)
         self._count_source = count_source
+        self._count_destination = count_destination
         self._consumer_before = Consumer.OFF
         """At the last look."""
         self._exhausted = ""
@@ -216,6 +218,8 @@ class Supervisor:
                     left,
                 )
             self._stopped.set()
+        elif isinstance(action, AskDestination):
+            self._count_destination()
         elif isinstance(action, EndGeneration):
             keeper = self._source if action.side == "source" else self._destination
             if keeper.session is not None:
@@ -297,11 +301,14 @@ class Supervisor:
             source=copy.deepcopy(self.status.source),
             destination=copy.deepcopy(self.status.destination),
             consuming=steering.consumer is Consumer.ON,
-            state=steering.state.value,
+            state=steering.told_state,
             prefetch=steering.prefetch,
             stopping=steering.stopping,
-            paused=steering.pausing,
-            trouble=window.hindrance,
+            paused=steering.paused_by_operator,
+            resting=steering.pausing,
+            braked=steering.brake.reason if steering.braked else None,
+            brake=steering.brake.text,
+            trouble=window.hindrance or steering.brake.trouble,
             trouble_s=window.trouble.seconds(asyncio.get_running_loop().time()),
             degraded=[f"destination: {text}" for text in window.degraded],
             unreadable=steering.hindrance,

@@ -251,6 +251,7 @@ def _consumer(seen: Seen, about: About) -> Document:
         "state": status.state,
         "stopping": status.stopping,
         "paused": status.paused,
+        "braked": status.braked,
         "prefetch": about.prefetch,
         "prefetch_in_use": status.prefetch,
         "quarantine_queue": about.quarantine_queue or None,

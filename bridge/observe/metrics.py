@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, get_args
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from bridge.words import ConnectResult, EndReason, QuarantineReason, RequeueReason, RetryReason, ThrottleReason
+from bridge.words import (
+    BrakeReason,
+    ConnectResult,
+    EndReason,
+    QuarantineReason,
+    RequeueReason,
+    RetryReason,
+    ThrottleReason,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +33,7 @@ QUARANTINE_REASONS: tuple[QuarantineReason, ...] = get_args(QuarantineReason)
 REQUEUE_REASONS: tuple[RequeueReason, ...] = get_args(RequeueReason)
 AGE_UNKNOWN_REASONS = ("no-timestamp", "clock-ahead")
 RETRY_REASONS: tuple[RetryReason, ...] = get_args(RetryReason)
+BRAKE_REASONS: tuple[BrakeReason, ...] = get_args(BrakeReason)
 THROTTLE_REASONS: tuple[ThrottleReason, ...] = get_args(ThrottleReason)
 CONNECT_RESULTS: tuple[ConnectResult, ...] = get_args(ConnectResult)
 END_REASONS: tuple[EndReason, ...] = get_args(EndReason)
@@ -115,6 +124,12 @@ def _window(books: Books, status: Status, now_s: float) -> Iterator[Metric]:
     oldest_s = 0.0 if status.oldest_received_s is None else now_s - status.oldest_received_s
     yield GaugeMetricFamily("bridge_oldest_in_flight_seconds", "Age of the oldest delivery in flight.", oldest_s)
     yield GaugeMetricFamily("bridge_paused", "1 while an operator has paused the bridge.", status.paused)
+    braked = GaugeMetricFamily(
+        "bridge_braked", "1 while the bridge rests for this state of the destination's queue.", labels=["reason"]
+    )
+    for reason in BRAKE_REASONS:
+        braked.add_metric([reason], status.braked == reason)
+    yield braked
     yield GaugeMetricFamily("bridge_publish_window", "How many may be published at once now.", status.publish_window)
     yield GaugeMetricFamily(
         "bridge_last_forward_timestamp_seconds", "Unix time of the last confirm; 0: none.", status.last_forward_s or 0

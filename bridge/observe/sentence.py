@@ -16,8 +16,8 @@ def sentence(document: dict[str, Any]) -> str:
         return f"the event loop does not answer; everything else is as of {clock(bridge['now'], bridge['now'])}"
     if document["consumer"]["stopping"]:
         return f"stopping, {number(_in_flight(document))} messages in flight"
-    if document["consumer"]["paused"]:
-        said = _paused(document)
+    if document["consumer"]["paused"] or (document["consumer"]["braked"] and readiness["ready"]):
+        said = _resting(document)
     else:
         said = _hindered(document) if not readiness["ready"] else _flow(document)
     return "; ".join([said, *(f"degraded: {text}" for text in readiness["degraded"])])
@@ -59,10 +59,10 @@ def _flow(document: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _paused(document: dict[str, Any]) -> str:
+def _resting(document: dict[str, Any]) -> str:
     waiting = document["backlog"]["source"].get("messages_ready")
     held = _in_flight(document)
-    parts = ["paused" if document["consumer"]["state"] == "paused" else "pausing"]
+    parts = [document["consumer"]["state"]]
     parts += [f"{number(held)} messages in flight"] if held else []
     parts += [] if waiting is None else [f"{number(waiting)} waiting" if waiting else "none waiting"]
     return ", ".join(parts)

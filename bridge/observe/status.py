@@ -9,7 +9,7 @@ from bridge.observe.backlog import Backlog
 from bridge.window.books import count
 
 if TYPE_CHECKING:
-    from bridge.words import Outcome, SideName
+    from bridge.words import BrakeReason, Outcome, SideName
 
 
 class LastEnd(NamedTuple):
@@ -93,6 +93,12 @@ class Status:
     stopping: bool = False
     paused: bool = False
     """An operator has paused it; what it holds may still be on its way."""
+    resting: bool = False
+    """It is paused or braked, or ends that."""
+    braked: BrakeReason | None = None
+    """It rests, since the destination's queue is in this state."""
+    brake: str = ""
+    """That state, in a sentence."""
     trouble: str = ""
     """What keeps every message from being forwarded although both sides are up, such as a refusing destination."""
     trouble_s: float = 0.0
@@ -111,17 +117,18 @@ class Status:
 
     @property
     def hindrances(self) -> list[str]:
-        """Reasons why nothing can be forwarded; empty when the bridge is ready, or paused as it was told to be."""
+        """Reasons why nothing can be forwarded; empty when the bridge is ready, or rests as it was told to."""
         if self.stopping:
             return [*self._obstacles, "stopping"]
         if self.paused:
             return []
-        return self._obstacles or ([] if self.consuming else ["not consuming yet"])
+        return self._obstacles or ([] if self.consuming or self.resting else ["not consuming yet"])
 
     @property
     def reservations(self) -> list[str]:
-        """What does not hinder readiness: what is degraded, and what a paused bridge would meet if it were resumed."""
-        return [*self.degraded, *(self._obstacles if self.paused and not self.stopping else [])]
+        """What does not hinder readiness: what is degraded, a brake, and what a paused bridge would meet."""
+        braked = [f"braked: destination: {self.brake}"] if self.braked else []
+        return [*self.degraded, *braked, *(self._obstacles if self.paused and not self.stopping else [])]
 
     @property
     def _obstacles(self) -> list[str]:

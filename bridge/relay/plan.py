@@ -24,6 +24,9 @@ class Plan:
     shutdown_timeout_s: float = 20.0
     """How long a pause forwards what is held, too."""
     start_paused: bool = False
+    destination_max_ready: int = 0
+    destination_min_consumers: int = 0
+    """0 for not to look at it; with one of them, the window has a quota."""
     reconnect_min_s: float = 0.2
     reconnect_max_s: float = 30.0
     """Bounds of the backoff between attempts to open the quarantine."""

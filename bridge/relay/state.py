@@ -28,12 +28,12 @@ is sent nothing more. The queue never is without a consumer, since that would de
 `QueueFacts.replaced_by_cancel_first`. *Running*: it consumes with the whole prefetch. *Giving back*: the destination
 accepts nothing; the consumer is being cancelled and what is held requeued. *Shedding*: memory has been full for
 `MEMORY_FULL_S`; the consumer is being cancelled, and what still comes is read without its bodies and requeued, since a
-broker that cannot write for 30 s drops the connection. *Pausing*: an operator wants a pause; as in a shutdown, what a
-healthy destination accepts is still forwarded, and the rest requeued. *Paused*: nothing is consumed, and nothing held,
-but for a queue that a cancel may delete: there the consumer stays, and what it delivers is held. An operator who
-resumes meanwhile has the pause end as soon as it is complete, so that what is held is never requeued for it.
-*Stopping*: what a healthy destination accepts is still forwarded, the rest requeued. *Abandoned*: time was up, and what
-is published was requeued too; what the destination still answers has nobody to hear it.
+broker that cannot write for 30 s drops the connection. *Pausing*: an operator wants a pause, or the brake a rest; as in
+a shutdown, what a healthy destination accepts is still forwarded, and what is left requeued. *Paused*: nothing is
+consumed, and nothing held, but for a queue that a cancel may delete: there the consumer stays, and what it delivers is
+held. An operator who resumes meanwhile has the pause end as soon as it is complete, so that what is held is never
+requeued for it. *Stopping*: what a healthy destination accepts is still forwarded, the rest requeued. *Abandoned*: time
+was up, and what is published was requeued too; what the destination still answers has nobody to hear it.
 
 What it does not do: decide what happens, which is `steering`'s.
 """

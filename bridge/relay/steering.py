@@ -15,6 +15,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from bridge.amqp.content import stream_offset
+from bridge.relay.brake import Brake
 from bridge.relay.consumer import Consumer
 from bridge.relay.consumption import Consumption
 from bridge.relay.queue import QueueFacts, QueueState
@@ -47,6 +48,8 @@ UNREADABLE = (
 )
 LAST_CALL = 0.1
 """Share of the shutdown timeout, at its end, in which nothing more is published: only confirms are waited for."""
+BRAKED = {State.PAUSING: "braking", State.PAUSED: "braked"}
+"""What these are called where it is the brake that asks for them."""
 ASK_AGAIN_S = 1.0
 """How often a queue that our exit deletes is asked, during a shutdown, whether it is empty."""
 
@@ -71,6 +74,11 @@ class AskQueue:
 
 
 @dataclass(frozen=True, slots=True)
+class AskDestination:
+    """Have the destination's queue counted; its answers go to the `brake`."""
+
+
+@dataclass(frozen=True, slots=True)
 class EndGeneration:
     """End this side's generation."""
 
@@ -87,7 +95,7 @@ class Stop:
     """All is settled, or time is up: write what is to be written, close both sides and end."""
 
 
-Action = Consume | OpenQuarantine | AskQueue | EndGeneration | Stop
+Action = Consume | OpenQuarantine | AskQueue | AskDestination | EndGeneration | Stop
 
 
 class Steering:
@@ -107,6 +115,7 @@ class Steering:
         self.last_found: QueueState | None = None
         """What the queue said of itself last."""
         self.watchdog = Watchdog(self, plan.ask_every_s)
+        self.brake = Brake(window, plan.destination_max_ready, plan.destination_min_consumers)
         self._in_vain_s = plan.in_vain_s
         self._unfinished = unfinished
 
@@ -135,8 +144,10 @@ class Steering:
 
         self._shutdown_timeout_s = plan.shutdown_timeout_s
         self._stop_at_s = 0.0
-        """Until when a shutdown or a pause forwards."""
-        self._pause_wanted = plan.start_paused
+        """Until when a shutdown or a rest forwards."""
+        self._linger_until_s = 0.0
+        """Until when its consumer stays for what is still to be confirmed."""
+        self.told_to_pause = plan.start_paused
         """Whether an operator wants the bridge to be paused, whatever of it has been done."""
         self._ask_at_s = 0.0
         self._received_by_tick = -1
@@ -171,8 +182,28 @@ class Steering:
 
     @property
     def pausing(self) -> bool:
-        """Whether an operator has paused the bridge; what is held may still be on its way."""
+        """Whether the bridge rests, for an operator or by its brake; what is held may still be on its way."""
         return self.state in {State.PAUSING, State.PAUSED}
+
+    @property
+    def rests(self) -> bool:
+        """Whether the bridge is to rest, whatever of it has been done."""
+        return self.told_to_pause or self.brake.rests
+
+    @property
+    def braked(self) -> bool:
+        """Whether the bridge rests by its brake alone."""
+        return self.brake.rests and not self.told_to_pause and not self.stopping
+
+    @property
+    def paused_by_operator(self) -> bool:
+        """Whether an operator has paused the bridge, or has just resumed it and the pause is not complete."""
+        return self.pausing and (self.told_to_pause or (not self.brake.rests and self._stop_at_s < inf))
+
+    @property
+    def told_state(self) -> str:
+        """The state in a word, for an operator."""
+        return BRAKED.get(self.state, self.state.value) if self.braked else self.state.value
 
     @property
     def abandoned(self) -> bool:
@@ -263,7 +294,7 @@ class Steering:
         """Return how to consume, when a consumer should be started now."""
         window, source = self.window, self._source
         idle = source.opened and not source.asking and not self.stopping and not self.pausing
-        if not idle or not self._has_room or now_s < self._consume_at_s:
+        if not idle or not self._has_room or now_s < self._consume_at_s or self.brake.rests or self.brake.holds:
             return None
         if self.consumer is Consumer.OFF:
             if self._spares_the_unreadable or self.state is State.GIVING_BACK:
@@ -307,6 +338,9 @@ class Steering:
         if self.state is State.STOPPING and (self.source_drained or now_s >= self._stop_at_s):
             self._abandon()
             return Stop()
+        if self.brake.question_due_s <= now_s and self.state is not State.STOPPING:
+            self.brake.ask(now_s)
+            return AskDestination()
         if (ending := self._ending(now_s, unsent_bytes)) is not None or not self._source.opened or self._source.asking:
             return ending
         return self._ask(now_s)
@@ -322,11 +356,12 @@ class Steering:
         if not idle or self.state not in {State.PROBING, State.RUNNING, State.PAUSED}:
             return -inf
         if not source.opened or (self.state is State.PAUSED and self.consumer is Consumer.OFF):
-            return inf
+            return self.brake.question_due_s
         settled = window.destination_ready and not window.trouble.lasts and not source.replaces
         if not settled or self.consumer is not Consumer.ON:
             return -inf
-        return self.watchdog.question_due_s if self.facts.answers else inf
+        due_s = self.watchdog.question_due_s if self.facts.answers else inf
+        return min(due_s, self.brake.question_due_s)
 
     def _ending(self, now_s: float, unsent_bytes: int) -> EndGeneration | None:
         """Return the generation that must end, if one must."""
@@ -420,7 +455,7 @@ class Steering:
 
         `ready` is how many messages the queue has: a broker that fails at the first of them may never answer.
         """
-        wanted = self.state in {State.PROBING, State.WIDENING, State.RUNNING}
+        wanted = self.state in ACTIVE and not self.brake.rests
         if self.state is State.WIDENING and self._source.prefetch < self._whole_prefetch:
             return False  # it was asked for as a probe, and is to be one with the whole prefetch by now
         if not wanted or not (
@@ -504,9 +539,8 @@ class Steering:
 
     def stop(self, now_s: float) -> None:
         """Shut down: forward what a healthy destination accepts, stop consuming, requeue the rest."""
-        self._stop_at_s = now_s + self._shutdown_timeout_s
         self.publishes = self.publishes or (self.pausing and self.consumer is not Consumer.LOST)
-        self._received_by_tick = -1
+        self._begin_to_drain(now_s, self._shutdown_timeout_s)
         self.state = self.state.after(StateEvent.STOP)
         if self.facts.deletes_itself:
             self._ask_at_s = now_s
@@ -521,35 +555,60 @@ class Steering:
             self.window.release_published("shutdown")
             self.window.release("shutdown")
 
-    # --- Pausing -----------------------------------------------------------------------------------------
+    # --- Resting -----------------------------------------------------------------------------------------
 
     def pause(self, now_s: float) -> None:
-        """Pause: forward what a healthy destination accepts, stop consuming, requeue the rest, until `resume`.
+        """Pause: forward what a healthy destination accepts, stop consuming, requeue the rest, until `resume`."""
+        self.told_to_pause = True
+        self._begin_to_rest(now_s, self._shutdown_timeout_s)
+
+    def resume(self) -> None:
+        """End a pause, at once or as soon as it is complete."""
+        self.told_to_pause = False
+        if self.state is State.PAUSED and not self.rests:
+            self._go_on()
+
+    def _obey_brake(self, now_s: float) -> None:
+        """Rest for as long as the destination's queue asks for it.
+
+        What is held is forwarded, however long that takes: to requeue it would use up a delivery limit.
+        """
+        if self.brake.rests:
+            self._begin_to_rest(now_s, inf)
+        elif self.state is State.PAUSED and not self.rests:
+            self._go_on()
+
+    def _begin_to_rest(self, now_s: float, timeout_s: float) -> None:
+        """Cancel and drain, unless that has been begun; a pause is in a hurry also where the brake has begun it.
 
         A queue that a cancel may delete keeps its consumer: there what is held stays held.
         """
-        self._pause_wanted = True
-        if self.pausing or self.stopping:
+        if self.stopping or self.state is State.PAUSED:
             return
+        if self.state is State.PAUSING:
+            self._stop_at_s = min(self._stop_at_s, now_s + timeout_s)
+            return
+        self._begin_to_drain(now_s, timeout_s)
         self.state = self.state.after(StateEvent.PAUSE)
-        self._stop_at_s = now_s + self._shutdown_timeout_s
-        self._received_by_tick = -1
         if self._kept_by_pause:
             self.publishes = False
         elif self.consumer is Consumer.ON and not self.withholds:
             self._source.cancel()
 
-    def resume(self) -> None:
-        """End a pause, at once or as soon as it is complete."""
-        self._pause_wanted = False
-        if self.state is State.PAUSED:
-            self._go_on()
+    def _begin_to_drain(self, now_s: float, timeout_s: float) -> None:
+        self._stop_at_s = now_s + timeout_s
+        self._linger_until_s = now_s + self._shutdown_timeout_s / 2
+        self._received_by_tick = -1
+        if self.window.quota is not None:
+            self.window.quota.lift(on=True)
 
     def _go_on(self) -> None:
         """Consume again, a single message first: the destination may be another by now."""
         self.state = self.state.after(StateEvent.RESUME)
         self.publishes = self.consumer is not Consumer.LOST or self._source.deleted
         self._accepted_before = self.window.accepted
+        if self.window.quota is not None:
+            self.window.quota.lift(on=False)
 
     def _come_to_rest(self, now_s: float) -> None:
         """Requeue what the destination has not accepted in time; note when nothing is left to do.
@@ -557,11 +616,11 @@ class Steering:
         What a lost consumer has delivered may exist nowhere else any more: it is held until its generation ends.
         """
         window, consumer = self.window, self.consumer
-        draining = self._draining and now_s < self._stop_at_s
+        draining = now_s < self._stop_at_s and (self._draining or self._waits_out(now_s))
         if consumer is not Consumer.LOST:
-            self._release("pause", draining=draining)
+            self._release("pause" if self._stop_at_s < inf else "brake", draining=draining)
         if self.stream and consumer is Consumer.OFF and window.books.held and not draining:
-            self._source.end("paused", "the bridge is paused, and what it holds of a stream cannot be requeued")
+            self._source.end("paused", "the bridge rests, and what it holds of a stream cannot be requeued")
         if consumer is Consumer.OFF:
             left = window.in_flight
         elif consumer is Consumer.ON and not self.publishes:
@@ -571,8 +630,18 @@ class Steering:
         if left:
             return
         self.state = self.state.after(StateEvent.AT_REST)
-        if not self._pause_wanted:
+        if not self.rests:
             self._go_on()
+
+    def _waits_out(self, now_s: float) -> bool:
+        """Whether a brake holds on until a destination is well again that broke on the way, as ever."""
+        window = self.window
+        trouble = window.trouble.lasts or not window.destination_ready
+        held = window.books.held > window.parked
+        return self._stop_at_s == inf and trouble and held and not self._held_out(now_s)
+
+    def _held_out(self, now_s: float) -> bool:
+        return self.window.trouble.seconds(now_s) >= self.window.limits.hold_timeout_s
 
     # --- Before what is settled is written ---------------------------------------------------------------
 
@@ -663,6 +732,7 @@ class Steering:
             if self.state is State.STOPPING and self.consumer is Consumer.ON:
                 self._end_lingering(now_s, keeps=self.facts.deletes_itself)
             return
+        self._obey_brake(now_s)
         if self.pausing:
             if self.state is State.PAUSING and self.consumer is Consumer.ON:
                 self._end_lingering(now_s, keeps=self._kept_by_pause)
@@ -699,5 +769,5 @@ class Steering:
         books = self.window.books
         drained = not (books.published or self.window.publishable) and books.received == self._received_by_tick
         self._received_by_tick = books.received
-        if drained or not self.withholds or now_s >= self._stop_at_s - self._shutdown_timeout_s / 2:
+        if drained or not self.withholds or now_s >= self._linger_until_s:
             self._source.cancel()

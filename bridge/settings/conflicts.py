@@ -34,11 +34,28 @@ def conflicts(settings: Settings, wrong: set[str]) -> list[str]:
             f"{PREFIX}SOURCE_CONSUMER_PRIORITY and x-priority in {PREFIX}SOURCE_CONSUMER_ARGUMENTS are both set; "
             "expected one of them"
         )
+    lines += _brake_conflicts(settings, wrong)
     if settings.reconnect_min > settings.reconnect_max and wrong.isdisjoint({"reconnect_min", "reconnect_max"}):
         lines.append(
             f"{PREFIX}RECONNECT_MIN ({settings.reconnect_min:g} s) is above {PREFIX}RECONNECT_MAX "
             f"({settings.reconnect_max:g} s); expected it below"
         )
+    return lines
+
+
+def _brake_conflicts(settings: Settings, wrong: set[str]) -> list[str]:
+    """Return why a brake could not know its queue's state."""
+    lines = []
+    brakes = ("destination_max_ready", "destination_min_consumers")
+    for brake in (variable(field) for field in brakes if getattr(settings, field) is not None):
+        if settings.destination_queue is None and wrong.isdisjoint({"destination_queue", "destination_exchange"}):
+            lines.append(f"{brake} needs a queue to look at; expected {PREFIX}DESTINATION_QUEUE, not an exchange")
+        if not settings.queue_poll and "queue_poll" not in wrong:
+            lines.append(f"{brake} needs the queue to be asked; expected {PREFIX}QUEUE_POLL above 0")
+        if settings.destination_declare and settings.destination_queue_type == "stream":
+            lines.append(
+                f"{brake} needs a queue that counts; expected another {PREFIX}DESTINATION_QUEUE_TYPE than stream"
+            )
     return lines
 
 

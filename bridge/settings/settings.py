@@ -221,6 +221,19 @@ class Settings(BaseSettings):
         description="How many bytes of messages may be published per second at most, with their headers and retries.",
         json_schema_extra={"shown": "no limit"},
     )
+    destination_max_ready: Annotated[int | None, parsers.whole(1, 1 << 40)] = Field(
+        None,
+        description=(
+            "Rest when so many messages wait in the destination queue, until half of them do. The queue is asked every "
+            "`BRIDGE_QUEUE_POLL`, and whenever by what was published it may be full."
+        ),
+        json_schema_extra={"shown": "no limit"},
+    )
+    destination_min_consumers: Annotated[int | None, parsers.whole(1, 1_000_000)] = Field(
+        None,
+        description="Rest while the destination queue has fewer consumers; asked every `BRIDGE_QUEUE_POLL`.",
+        json_schema_extra={"shown": "not looked at"},
+    )
     start_paused: Flag = Field(
         default=False, description="Start paused: connect and consume nothing until SIGUSR2, or `amqp-bridge resume`."
     )
@@ -299,6 +312,11 @@ class Settings(BaseSettings):
     def destination(self) -> SideSettings:
         """The destination for the control plane; on the source's URL, with the source's login and TLS by default."""
         return self._side("destination")
+
+    @property
+    def braked(self) -> bool:
+        """Whether the bridge rests by the state of the destination's queue."""
+        return self.destination_max_ready is not None or self.destination_min_consumers is not None
 
     @property
     def inherited(self) -> frozenset[str]:

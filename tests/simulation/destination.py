@@ -8,6 +8,7 @@ from struct import unpack_from
 from typing import TYPE_CHECKING
 
 from bridge.amqp.frames import split_route
+from bridge.relay.queue import QueueState
 from tests.simulation.link import Frame, FrameReader, Link
 from tests.support import frames
 
@@ -81,6 +82,10 @@ class Destination:
         self._own_keys = own_keys
         self.refusals = Refusals()
         self.connections: list[DestinationConnection] = []
+        self.ready = 0
+        """Messages that wait in its queue."""
+        self.most_ready = 0
+        self.consumers = 0
 
     def connect(self, frame_max: int) -> Link:
         """A bridge connects."""
@@ -166,6 +171,8 @@ class Destination:
         else:
             publish.stored = True
             self._ledger.arrive(message)
+            self.ready += 1
+            self.most_ready = max(self.most_ready, self.ready)
 
     def _closes(self, connection: DestinationConnection, message: Message, key: str) -> bool:
         refusals = self.refusals
@@ -185,6 +192,19 @@ class Destination:
             return False
         self._ledger.in_order = False
         return True
+
+    # --- Its queue ---------------------------------------------------------------------------------------
+
+    def consume(self) -> bool:
+        """Its consumers take some of what waits; whether they did."""
+        taken = self._rng.randint(1, 8) if self.consumers else 0
+        taken, self.ready = min(taken, self.ready), max(0, self.ready - taken)
+        return taken > 0
+
+    @property
+    def counted(self) -> QueueState:
+        """What its queue says of itself now."""
+        return QueueState(self.ready, self.consumers)
 
     # --- What it answers ---------------------------------------------------------------------------------
 
@@ -226,6 +246,7 @@ class Destination:
                 self._ledger.stored[publish.message.key] += 1
             elif publish.stored:
                 self._ledger.arrived[publish.message.key] -= 1
+                self.ready = max(0, self.ready - 1)
                 self._ledger.in_order = False
         connection.pending.clear()
 

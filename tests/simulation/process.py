@@ -19,7 +19,7 @@ from bridge.relay.queue import QueueFacts, QueueState
 from bridge.relay.relay import Relay
 from bridge.relay.source import Source as SourcePort
 from bridge.relay.state import State
-from bridge.relay.steering import Action, AskQueue, Consume, EndGeneration, OpenQuarantine, Stop
+from bridge.relay.steering import Action, AskDestination, AskQueue, Consume, EndGeneration, OpenQuarantine, Stop
 from bridge.window.books import Books
 from bridge.window.memory import Memory
 from bridge.window.window import Window, WindowLimits
@@ -43,6 +43,8 @@ CONNECT_TIMEOUT_S = CONTROL_TIMEOUT_S = 10.0
 DEAD_AFTER_S = 25.0
 """Of silence: two and a half heartbeats of ten seconds."""
 MAY_NOT_ASK = 0.2
+COUNTED_EVERY_S = 15.0
+COUNT_FAILS = 0.1
 ROOMY_BYTES = 64 << 20
 """With so much memory no prefetch is too large for it."""
 UNIX_S = 1_700_000_000.0
@@ -152,6 +154,13 @@ class Setup:
     destination_frame_max: int = 0
     socket_bytes: int = 1 << 20
     """What a socket's buffer takes before nothing more is published to it."""
+    destination_min_consumers: int = 0
+    """With `destination_max_ready` of the limits, what the brake looks at."""
+
+    @property
+    def braked(self) -> bool:
+        """Whether the destination's queue is counted."""
+        return self.limits.destination_counted
 
 
 class Process:
@@ -168,6 +177,8 @@ class Process:
         plan = Plan(
             quarantine_queue="sq.quarantine",
             policy=HeaderPolicy(destination_user=b"bridge"),
+            destination_max_ready=setup.limits.destination_max_ready,
+            destination_min_consumers=setup.destination_min_consumers,
         )
         self.witness = Witness(self.window, ledger)
         self.relay = TracedRelay(self.window, plan, rng, self.witness)
@@ -188,6 +199,12 @@ class Process:
         self.connections_lost = 0
         """Ended without a goodbye of either side: also without a fault, where an answer took too long."""
         self.gone = False
+        self._counting: Session | None = None
+        """The destination's generation whose queue is being counted."""
+        self._found: QueueState | None = None
+        """What the queue has answered, and the bridge has not read."""
+        self._count_wanted = False
+        self._count_at_s = 0.0
         self._consumers = 0
         self._paused = False
         self._told_to_pause = False
@@ -342,6 +359,8 @@ class Process:
                 self.end(session, now_s, polite=not drop)
             case Consume(prefetch):
                 self._ask("qos", 1, (60, 10), b"\0\0\0\0" + prefetch.to_bytes(2, "big") + b"\0", now_s)
+            case AskDestination():
+                self._count_wanted = True
             case OpenQuarantine():
                 self._ask("declaring", 3, (50, 10), b"", now_s)
             case AskQueue():
@@ -430,6 +449,39 @@ class Process:
             self.steering.queue_answered(None, now_s)
         else:
             self.end(source, now_s, polite=False)
+
+    # --- The destination's queue -------------------------------------------------------------------------
+
+    def count(self, now_s: float, fate: float) -> bool:
+        """Take the next step of counting the destination's queue, as `counting` does; whether there was one.
+
+        A question reaches the broker at some time, and its answer the bridge; `fate` may have it fail or be doubted.
+        """
+        brake, there = self.steering.brake, self.destination
+        if not self.setup.braked or there is None or not there.opened or there.link.frozen:
+            if self._counting is not None:
+                self._counting = self._found = None
+                brake.uncounted("not connected")
+                self._happened += 1
+            return False
+        if self._counting is not there:
+            if self._counting is not None:
+                brake.uncounted("not connected")
+            elif not self._count_wanted and now_s < self._count_at_s:
+                return False
+            self._counting, self._found, self._count_wanted = there, None, False
+            self._count_at_s = now_s + COUNTED_EVERY_S
+            brake.asked(now_s)
+        elif self._found is None:
+            self._found = self._destination_broker.counted
+        else:
+            self._counting, found, self._found = None, self._found, None
+            if fate < COUNT_FAILS:
+                brake.uncounted("refused" if fate < COUNT_FAILS / 2 else "")
+            else:
+                brake.answered(found)
+        self._happened += 1
+        return True
 
     # --- The end -----------------------------------------------------------------------------------------
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from tests.simulation.messages import Message
 
 ALL_FAULTS = (*SOURCE_FAULTS, *DESTINATION_FAULTS, *BRIDGE_FAULTS, *QUARANTINE_FAULTS, *OTHER_FAULTS)
+UNCOUNTABLE = {*DESTINATION_FAULTS, "bridge-stopped", "bridge-killed"}
+"""Faults after which something that nobody counts may still arrive, from a connection that has ended."""
 HEALED_WITHIN_S = 400.0
 """Of simulated time, once no more faults happen: everything is drained."""
 WARM = 0.8
@@ -62,19 +64,11 @@ class Schedule:
         self.ledger.in_order = not self.pair
         self.ids = rng.choice((1.0, 1.0, 0.5, 0.0))
         delivery_limit = rng.choice((0, 6, 20))
-        limits = WindowLimits(
-            prefetch=rng.choice((1, 3, 8, 20, 50)),
-            max_in_flight_bytes=rng.choice((400, 3000, 64 << 20, 64 << 20)),
-            confirm_timeout_s=30.0,
-            hold_timeout_s=60.0,
-            delivery_limit=delivery_limit,
-            quarantine=rng.random() < 0.8,
-        )
-        if rng.random() < 0.15:
-            limits = replace(limits, max_rate=rng.choice((5, 50, 1000)), max_bytes_per_s=rng.choice((0, 2000, 100_000)))
+        limits, min_consumers = self._draw_limits(delivery_limit, own_keys=own_keys)
         self.setup = Setup(
             limits,
             Target(EXCHANGE) if own_keys else Target.queue(QUEUE),
+            destination_min_consumers=min_consumers,
             deduplication=rng.random() < 0.8,
             source_frame_max=rng.choice((0, 4096, 512)),
             destination_frame_max=rng.choice((0, 4096, NARROW_FRAME_MAX)),
@@ -87,6 +81,7 @@ class Schedule:
             sorts=newer, normalises=newer, stamps=newer and rng.random() < 0.5, mangles=rng.random() < 0.05
         )
         self.destination = Destination(rng, self.ledger, changes, own_keys=own_keys)
+        self.destination.consumers = rng.choice((0, 1, 3))
         self.processes: list[Process] = []
         self.counted = 0
         """Duplicates that the bridges which have ended held possible."""
@@ -109,6 +104,26 @@ class Schedule:
         self._wide_rate = 0.0 if not (limits.quarantine or fits) else 0.3 if often else 0.03
         """Of messages whose headers a destination may not be able to take."""
         self._kinds = frozenset({"large"} if fits else ())
+
+    def _draw_limits(self, delivery_limit: int, *, own_keys: bool) -> tuple[WindowLimits, int]:
+        """What the window is held to, and how many consumers its brake asks for; 0 for any number."""
+        rng = self.rng
+        limits = WindowLimits(
+            prefetch=rng.choice((1, 3, 8, 20, 50)),
+            max_in_flight_bytes=rng.choice((400, 3000, 64 << 20, 64 << 20)),
+            confirm_timeout_s=30.0,
+            hold_timeout_s=60.0,
+            delivery_limit=delivery_limit,
+            quarantine=rng.random() < 0.8,
+        )
+        if rng.random() < 0.15:
+            limits = replace(limits, max_rate=rng.choice((5, 50, 1000)), max_bytes_per_s=rng.choice((0, 2000, 100_000)))
+        min_consumers = 0
+        if not own_keys and rng.random() < 0.2:
+            min_consumers = rng.choice((0, 0, 1, 2))
+            max_ready = rng.choice((1, 4, 20)) if not min_consumers else rng.choice((0, 5))
+            limits = replace(limits, destination_counted=True, destination_max_ready=max_ready)
+        return limits, min_consumers
 
     def _draw_faults(self) -> tuple[str, ...]:
         rng = self.rng
@@ -305,6 +320,16 @@ class Schedule:
             if connection.pending and not connection.closed:
                 self.destination.confirm(connection)
 
+    def _destination_counts(self) -> None:
+        for process in self.processes:
+            process.count(self.now_s, self.rng.random())
+
+    def _destination_consumes(self) -> None:
+        """Somebody consumes from the destination's queue; consumers come and go."""
+        if self.rng.random() < 0.1:
+            self.destination.consumers = self.rng.choice((0, 0, 1, 3))
+        self.destination.consume()
+
     def _bridge_reads(self) -> None:
         process = self.rng.choice(self.processes)
         for session in self.rng.sample((process.source, process.destination), 2):
@@ -360,7 +385,9 @@ class Schedule:
             active |= self._destination_reads(destination, whole=1)
             while any(not p.swallowed for p in destination.pending.values()) and not destination.closed:
                 self.destination.confirm(destination)
+        self.destination.consume()
         for process in list(self.processes):
+            active |= process.count(self.now_s, 1.0)
             for session in (process.source, process.destination):
                 if session is not None:
                     active |= self._reads(process, session, whole=True)
@@ -392,6 +419,7 @@ class Schedule:
         self.destination.refusals = Refusals(
             poison=quarantine and before.poison, max_size=before.max_size if quarantine else 0
         )
+        self.destination.consumers = 3
         for process in self.processes:
             if process.told_to_pause:
                 process.pause_or_resume(self.now_s)
@@ -446,6 +474,12 @@ class Schedule:
         ledger = self.ledger
         lost = ledger.lost()
         assert not lost, f"lost: {lost}"
+        limits = self.setup.limits
+        if limits.destination_max_ready and not self.pair and not UNCOUNTABLE & {*self.names_drawn}:
+            most = (
+                limits.destination_max_ready + limits.prefetch + 1
+            )  # a consumer that is replaced may be sent one more
+            assert self.destination.most_ready <= most, f"{self.destination.most_ready} ready, at most {most} allowed"
         report = self.report
         report.arrived = ledger.arrived.total()
         report.duplicates = ledger.duplicates()
@@ -476,9 +510,11 @@ EVENTS: tuple[Callable[[Schedule], None], ...] = (
     Schedule._quarantine_answers,
     Schedule._destination_receives,
     Schedule._destination_confirms,
+    Schedule._destination_counts,
+    Schedule._destination_consumes,
     Schedule._bridge_reads,
     Schedule._steer,
     Schedule._time_passes,
 )
-WEIGHTS = (2, 6, 6, 2, 6, 5, 12, 8, 5)
+WEIGHTS = (2, 6, 6, 2, 6, 5, 4, 2, 12, 8, 5)
 CUMULATIVE_WEIGHTS = [sum(WEIGHTS[: n + 1]) for n in range(len(WEIGHTS))]

@@ -16,6 +16,7 @@ from bridge.relay.steering import Steering
 from bridge.window.generations import SourceGeneration
 from bridge.window.memory import Memory
 from bridge.window.publishes import Publishes
+from bridge.window.quota import Quota
 from bridge.window.window import Window
 from tests.simulation import process
 from tests.simulation.report import Report, ScheduleError
@@ -143,6 +144,10 @@ def pause_for_ever(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Steering, "paused", property(lambda self: self.window.full))
 
 
+def publish_uncounted(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Quota, "took", lambda *_: None)
+
+
 def never_go_on(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Steering, "_go_on", lambda _: None)
 
@@ -162,6 +167,7 @@ def never_go_on(patch: pytest.MonkeyPatch) -> None:
         (wait_for_ever, "stuck"),
         (pause_for_ever, "stuck"),
         (never_go_on, "stuck"),
+        (publish_uncounted, "allowed"),
         (count_no_duplicates, "held possible"),
         (remember_nothing, "duplicates"),
         (identify_by_id_and_body, "invariant 1"),

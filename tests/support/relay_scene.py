@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from struct import pack
 from typing import TYPE_CHECKING
 
@@ -58,11 +59,14 @@ class Bridge:
         facts: QueueFacts = QUORUM,
         policy: HeaderPolicy = POLICY,
         start_paused: bool = False,
+        min_consumers: int = 0,
     ) -> None:
         self.now_s = 1000.0
         self.books = Books()
         self.window = Window(limits or WindowLimits(), target, self.books, Memory(enabled=True), lambda: 0.5)
         plan = Plan(quarantine_queue="sq.quarantine", policy=policy, start_paused=start_paused)
+        max_ready = self.window.limits.destination_max_ready
+        plan = replace(plan, destination_max_ready=max_ready, destination_min_consumers=min_consumers)
         self.relay = Relay(self.window, plan, lambda: 0.5)
         self.steering = self.relay.steering
         # As after a message that was seen through; `probing` begins as a new process does.
@@ -152,6 +156,12 @@ class Bridge:
     def resume(self) -> None:
         """An operator resumes it."""
         self.relay.resume()
+
+    def count(self, ready: int, consumers: int = 0) -> None:
+        """The destination's queue is counted, and the bridge looks at the answer."""
+        self.steering.brake.asked(self.now_s)
+        self.steering.brake.answered(QueueState(ready, consumers))
+        self.wait(0.0)
 
     def time_is_up(self) -> None:
         """The shutdown timeout has passed."""

@@ -226,3 +226,44 @@ async def test_a_source_that_is_paused_is_counted_at_once() -> None:
             counted.answer = says(7, 0)
             running.pause()
             await eventually(lambda: backlog.consumers == 0)
+
+
+@on_both_loops
+async def test_a_brake_hears_what_is_asked_and_answered_and_has_the_queue_counted_at_once() -> None:
+    """The poll is far away: it is the brake that asks again, while it rests and when its quota is used up."""
+    async with ScriptedBroker() as source, ScriptedBroker() as destination:
+        counted = Counted(destination, says(5, 1))
+        settings = {"queue_poll": "1h", "destination_max_ready": "5"}
+        async with bridge(source, destination, **settings) as running:
+            steering = running.relay.steering
+            await eventually(lambda: steering.told_state == "braked")
+            assert running.snapshot()[1].hindrances == []
+            (told,) = running.snapshot()[1].reservations
+            assert told.startswith(
+                "braked: destination: 5 messages wait in its queue (BRIDGE_DESTINATION_MAX_READY is 5)"
+            )
+            counted.answer = says(1, 1)
+            peer = await source.consumed()
+            assert not steering.braked
+            for body in (b"1", b"2", b"3", b"4"):
+                peer.deliver(body)
+            await eventually(lambda: running.books.forwarded >= 4 or steering.brake.holds)
+            counted.answer = says(0, 1)
+            asked = counted.asked
+            peer.deliver(b"5")
+            await eventually(lambda: running.books.forwarded == 5)
+            assert counted.asked > asked
+            assert running.books.imbalance == 0
+
+
+@on_both_loops
+async def test_a_brake_whose_queue_cannot_be_counted_rests_and_says_why() -> None:
+    async with ScriptedBroker() as source, ScriptedBroker() as destination:
+        counted = Counted(destination, refuses)
+        settings = {"queue_poll": POLL, "destination_min_consumers": "1"}
+        async with bridge(source, destination, **settings) as running:
+            await eventually(lambda: "ACCESS_REFUSED" in " ".join(running.snapshot()[1].hindrances))
+            await eventually(lambda: running.relay.steering.told_state == "braked")
+            counted.answer = says(0, 1)
+            await source.consumed()
+            assert running.snapshot()[1].trouble == ""

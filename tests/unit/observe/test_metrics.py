@@ -40,6 +40,7 @@ INTERFACE: dict[str, dict[str, set[str]]] = {
     "bridge_bytes_in_flight": {},
     "bridge_oldest_in_flight_seconds": {},
     "bridge_publish_window": {},
+    "bridge_braked": {"reason": {"max-ready", "min-consumers"}},
     "bridge_paused": {},
     "bridge_connection_up": {"side": SIDES},
     "bridge_connection_blocked": {"side": SIDES},

@@ -708,6 +708,9 @@ def test_bridge_env_works_with_every_line_uncommented() -> None:
         ("MAX_BYTES_PER_SECOND", "999", "1000 to 1099511627776 bytes"),
         ("MAX_BYTES_PER_SECOND", "1MB/s", "1000 to 1099511627776 bytes"),
         ("START_PAUSED", "maybe", "true or false"),
+        ("DESTINATION_MAX_READY", "0", "1 to 1099511627776"),
+        ("DESTINATION_MAX_READY", "many", "1 to 1099511627776"),
+        ("DESTINATION_MIN_CONSUMERS", "-1", "1 to 1000000"),
     ),
 )
 def test_a_wrong_rate_or_pause_is_named_with_what_is_expected(variable: str, wrong: str, expected: str) -> None:
@@ -722,3 +725,23 @@ def test_a_rate_is_off_unless_it_is_set() -> None:
     assert (load().max_rate, load().max_bytes_per_second, load().start_paused) == (None, None, False)
     settings = load(MAX_RATE="20000", MAX_BYTES_PER_SECOND="1MiB", START_PAUSED="yes")
     assert (settings.max_rate, settings.max_bytes_per_second, settings.start_paused) == (20_000, 1 << 20, True)
+
+
+@pytest.mark.parametrize("brake", ("DESTINATION_MAX_READY", "DESTINATION_MIN_CONSUMERS"))
+def test_a_brake_needs_a_queue_that_is_counted(brake: str) -> None:
+    assert load(**{brake: "1"}).braked
+    assert not load().braked
+
+    def problems(**settings: str) -> list[str]:
+        with pytest.raises(ConfigurationError) as raised:
+            load(**{brake: "1"}, **settings)
+        return list(raised.value.problems)
+
+    exchange = problems(DESTINATION_QUEUE="", DESTINATION_EXCHANGE="out")
+    assert exchange == [f"BRIDGE_{brake} needs a queue to look at; expected BRIDGE_DESTINATION_QUEUE, not an exchange"]
+    unasked = problems(QUEUE_POLL="0")
+    assert unasked == [f"BRIDGE_{brake} needs the queue to be asked; expected BRIDGE_QUEUE_POLL above 0"]
+    stream = problems(DESTINATION_DECLARE="true", DESTINATION_QUEUE_TYPE="stream")
+    assert stream == [
+        f"BRIDGE_{brake} needs a queue that counts; expected another BRIDGE_DESTINATION_QUEUE_TYPE than stream"
+    ]
