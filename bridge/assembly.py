@@ -35,8 +35,9 @@ from bridge.relay.consumer import Consumer
 from bridge.relay.plan import Plan
 from bridge.relay.relay import Relay
 from bridge.window.books import Books
+from bridge.window.limits import WindowLimits
 from bridge.window.memory import Memory
-from bridge.window.window import Window, WindowLimits
+from bridge.window.window import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable

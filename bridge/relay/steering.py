@@ -21,7 +21,7 @@ from bridge.relay.consumption import Consumption
 from bridge.relay.queue import QueueFacts, QueueState
 from bridge.relay.state import ACTIVE, State, StateEvent
 from bridge.relay.watchdog import Watchdog
-from bridge.window.window import LIMIT_MARGIN
+from bridge.window.limits import LIMIT_MARGIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable

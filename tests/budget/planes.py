@@ -15,8 +15,9 @@ from bridge.relay.relay import Relay
 from bridge.relay.state import State
 from bridge.relay.steering import Consume
 from bridge.window.books import Books
+from bridge.window.limits import WindowLimits
 from bridge.window.memory import Memory
-from bridge.window.window import Window, WindowLimits
+from bridge.window.window import Window
 
 FRAME_MAX_BYTES = 131_072
 """What RabbitMQ agrees on unless configured otherwise."""

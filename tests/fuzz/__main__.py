@@ -20,8 +20,9 @@ from bridge.relay.queue import QueueState
 from bridge.relay.relay import Relay
 from bridge.relay.steering import Consume
 from bridge.window.books import Books
+from bridge.window.limits import WindowLimits
 from bridge.window.memory import Memory
-from bridge.window.window import Window, WindowLimits
+from bridge.window.window import Window
 from tests.support.frames import content, deliver, frame
 
 SAMPLES = 12

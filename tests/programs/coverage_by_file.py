@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PURE = ("amqp", "window", "relay")
-NO_BRANCHES = {"__init__", "books", "events", "plan"}
+NO_BRANCHES = {"__init__", "books", "events", "limits", "plan"}
 """Files that only hold names and numbers."""
 
 

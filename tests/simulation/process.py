@@ -22,7 +22,7 @@ from bridge.relay.state import State
 from bridge.relay.steering import Action, AskDestination, AskQueue, Consume, EndGeneration, OpenQuarantine, Stop
 from bridge.window.books import Books
 from bridge.window.memory import Memory
-from bridge.window.window import Window, WindowLimits
+from bridge.window.window import Window
 from tests.simulation.witness import Witness
 from tests.support import frames
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from bridge.amqp.target import Target
     from bridge.relay.port import Closed, Port
     from bridge.relay.queue import QueueType
+    from bridge.window.limits import WindowLimits
     from tests.simulation.destination import Destination
     from tests.simulation.ledger import Ledger
     from tests.simulation.link import Link

@@ -8,7 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from bridge.amqp.target import Target
-from bridge.window.window import LIMIT_MARGIN, WindowLimits
+from bridge.window.limits import LIMIT_MARGIN, WindowLimits
 from tests.simulation.destination import EXCHANGE, QUEUE, Destination, DestinationConnection, Refusals
 from tests.simulation.faults import (
     BRIDGE_FAULTS,

@@ -13,8 +13,9 @@ from bridge.relay.relay import Relay
 from bridge.relay.state import State
 from bridge.relay.steering import Consume, OpenQuarantine, Stop
 from bridge.window.books import Books
+from bridge.window.limits import WindowLimits
 from bridge.window.memory import Memory
-from bridge.window.window import Window, WindowLimits
+from bridge.window.window import Window
 from tests.support.frames import CANCEL_OK, PERSISTENT, close, content, deliver, method, short, table, text
 from tests.support.targets import QUEUE
 

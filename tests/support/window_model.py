@@ -18,8 +18,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from bridge.amqp.events import Close, Delivery, Return
 from bridge.amqp.identity import identity
 from bridge.window.books import Books
+from bridge.window.limits import WindowLimits
 from bridge.window.memory import ACKED_S, PAUSE_S, REMEMBERED_S, Memory
-from bridge.window.window import Window, WindowLimits
+from bridge.window.window import Window
 from tests.support.frames import PERSISTENT, content, delivery, table, text
 from tests.support.targets import QUEUE
 

@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING
 
 from bridge.amqp.events import Close, Delivery, Return
 from bridge.window.books import Books
+from bridge.window.limits import WindowLimits
 from bridge.window.memory import Memory
-from bridge.window.window import (
-    Window,
-    WindowLimits,
-)
-from tests.support.frames import PERSISTENT, Properties, content, delivery
+from bridge.window.window import Window
+from tests.support.frames import PERSISTENT, Properties, content, delivery, table, text
 from tests.support.targets import QUEUE
 
 if TYPE_CHECKING:
     from bridge.amqp.target import Target
+
+TOO_LARGE = "PRECONDITION_FAILED - message size 4 is larger than configured max size 3"
+STAMPED = {"timestamp_in_ms": b"l" + bytes(8), "x-routed-by": text("node")}
+"""What an interceptor of the destination adds before it returns a message."""
 
 
 class Scene:
@@ -89,3 +91,11 @@ class Scene:
     def verdicts(self) -> list[tuple[int, str, int]]:
         """What is bound for the quarantine: delivery tag, reason and reply code."""
         return [(d.delivery_tag, v.reason, v.reply_code) for d, v in self.window.condemned]
+
+
+def identified(delivery_tag: int, name: str, redelivered: int = 0) -> Delivery:
+    return delivery(delivery_tag, b"body", PERSISTENT | {"message_id": name.encode()}, redelivered=redelivered)
+
+
+def headers(**fields: str) -> Properties:
+    return PERSISTENT | {"headers": table({name: text(value) for name, value in fields.items()})}

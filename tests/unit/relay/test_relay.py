@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bridge.relay.plan import Plan
 from bridge.relay.relay import Relay
-from bridge.window.window import WindowLimits
+from bridge.window.limits import WindowLimits
 from tests.support import frames
 from tests.support.frames import PERSISTENT, confirm, content, deliver
 from tests.support.relay_scene import CANCEL, Bridge, M, ack, publish

@@ -11,7 +11,7 @@ from bridge.relay.queue import QueueState
 from bridge.relay.state import State
 from bridge.relay.steering import AskQueue, Consume, EndGeneration, OpenQuarantine
 from bridge.relay.watchdog import ASK_EVERY_S
-from bridge.window.window import WindowLimits
+from bridge.window.limits import WindowLimits
 from tests.support import frames
 from tests.support.frames import PERSISTENT, confirm, content, deliver
 from tests.support.relay_scene import EMPTY_QUEUE, STREAM, Bridge, M, ack, cancel, condemned, publish

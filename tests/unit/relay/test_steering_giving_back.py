@@ -9,8 +9,8 @@ import pytest
 from bridge.relay.queue import QueueFacts
 from bridge.relay.state import State
 from bridge.relay.steering import PROBE_AGAIN_MAX_S, PROBE_AGAIN_S, PROBE_HOLD_S
+from bridge.window.limits import WindowLimits
 from bridge.window.pace import REMEMBERED_S
-from bridge.window.window import WindowLimits
 from tests.support import frames
 from tests.support.frames import close, confirm, content, deliver, returned
 from tests.support.relay_scene import (

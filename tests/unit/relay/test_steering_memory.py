@@ -10,7 +10,7 @@ from bridge.amqp.events import Dropped
 from bridge.relay.consumer import Consumer
 from bridge.relay.consumption import MEMORY_FULL_S
 from bridge.relay.state import State
-from bridge.window.window import WindowLimits
+from bridge.window.limits import WindowLimits
 from tests.support import frames
 from tests.support.frames import confirm, content, deliver
 from tests.support.relay_scene import (

@@ -11,7 +11,7 @@ from bridge.relay.plan import IN_VAIN_S
 from bridge.relay.queue import QueueFacts, QueueState
 from bridge.relay.state import State
 from bridge.relay.steering import RETURNED_OFTEN, UNREADABLE, UNREADABLE_AFTER, Consume, EndGeneration, OpenQuarantine
-from bridge.window.window import WindowLimits
+from bridge.window.limits import WindowLimits
 from tests.support import frames
 from tests.support.frames import PERSISTENT, close, confirm, content, deliver, returned
 from tests.support.relay_scene import (

@@ -9,7 +9,7 @@ from bridge.relay.queue import QueueFacts
 from bridge.relay.relay import Relay
 from bridge.relay.state import State
 from bridge.relay.steering import Consume, EndGeneration
-from bridge.window.window import WindowLimits
+from bridge.window.limits import WindowLimits
 from tests.support import frames
 from tests.support.frames import confirm, content, deliver, with_offset
 from tests.support.relay_scene import CANCEL, CLASSIC, EMPTY_QUEUE, STREAM, UNKNOWN, Bridge, M, ack, publish

@@ -10,7 +10,7 @@ import pytest
 
 from bridge.relay.queue import QueueFacts, QueueState
 from bridge.relay.watchdog import ASK_EVERY_S, PATIENCE_BESIDE_OTHERS_S, Watchdog
-from bridge.window.window import WindowLimits
+from bridge.window.limits import WindowLimits
 from tests.support import frames
 from tests.support.frames import PERSISTENT, confirm, content, deliver, table, with_offset
 from tests.support.relay_scene import EMPTY_QUEUE, QUORUM, STREAM, UNKNOWN, Bridge, M

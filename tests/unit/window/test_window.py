@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from bridge.amqp.target import Target
 from bridge.errors import MalformedFrameError
-from bridge.window.pace import FIRST_PUBLISH_WINDOW, RETRY_MAX_S
-from tests.support.frames import PERSISTENT, delivery, stream_delivery, with_offset
-from tests.support.targets import OWN_KEYS, QUEUE
+from bridge.window.pace import FIRST_PUBLISH_WINDOW
+from tests.support.frames import delivery, stream_delivery, with_offset
+from tests.support.targets import OWN_KEYS
 from tests.support.window_model import LIMITS, WindowMachine
-from tests.support.window_scene import Scene
-
-if TYPE_CHECKING:
-    from bridge.amqp.events import Delivery
-
+from tests.support.window_scene import Scene, identified
 
 FORBIDDEN = "ACCESS_REFUSED - access to topic 'red' in exchange 'ex'"
 
@@ -52,73 +46,12 @@ def test_in_any_order_of_events_the_invariants_hold_and_in_the_end_all_is_settle
 # --- received → held → published → confirmed → acked -----------------------------------------------------------
 
 
-def test_confirmed_in_order_means_one_cumulative_ack() -> None:
-    scene = Scene()
-    scene.receive(*range(1, 6))
-    assert scene.take() == [1, 2, 3, 4, 5]
-    assert scene.acks() == []
-    scene.confirm(3, multiple=True)
-    assert scene.acks() == [(3, True)]
-    scene.confirm(0, multiple=True)
-    assert scene.acks() == [(5, True)]
-    assert scene.books.forwarded == 5
-    assert scene.window.last_forward_s == scene.now_s
-
-
-def test_confirmed_out_of_order_means_single_acks_and_none_twice() -> None:
-    scene = Scene()
-    scene.receive(*range(1, 6))
-    scene.take()
-    scene.confirm(2)
-    scene.confirm(4)
-    assert scene.acks() == [(2, False), (4, False)]
-    scene.confirm(3, multiple=True)
-    assert scene.acks() == [(1, False), (3, False)]
-    scene.confirm(5)
-    assert scene.acks() == [(5, True)]
-
-
-def test_a_confirm_of_what_is_confirmed_already_is_nothing() -> None:
-    scene = Scene()
-    scene.receive(1, 2)
-    scene.take()
-    scene.confirm(1)
-    scene.confirm(1)
-    scene.confirm(1, multiple=True)
-    assert scene.acks() == [(1, True)]
-
-
-def test_the_publish_window_doubles_with_each_round_up_to_the_prefetch() -> None:
-    scene = Scene(prefetch=50)
-    scene.receive(*range(1, 301))
-    rounds = []
-    seqno = 0
-    for _ in range(4):
-        taken = len(scene.take())
-        rounds.append(taken)
-        seqno += taken
-        scene.confirm(seqno, multiple=True)
-    assert rounds == [FIRST_PUBLISH_WINDOW, 2 * FIRST_PUBLISH_WINDOW, 50, 50]
-
-
 def test_a_batch_is_bounded_in_bytes() -> None:
     scene = Scene()
     scene.receive(1, 2, 3)
     size = len(delivery(1).content)
     assert len(scene.window.take(size + 1, scene.now_s)) == 2
     assert len(scene.window.take(size, scene.now_s)) == 1
-
-
-def test_confirms_and_residence_are_timed_in_the_books() -> None:
-    scene = Scene()
-    scene.receive(1)
-    scene.now_s += 2.0
-    scene.receive(2)
-    scene.take()
-    scene.now_s += 0.5
-    scene.confirm(2, multiple=True)
-    assert scene.books.confirm_seconds.total == 2 * 0.5
-    assert scene.books.residence_seconds.total == 2.5 + 0.5
 
 
 # --- The destination ends, blocks, nacks ------------------------------------------------------------------------
@@ -148,56 +81,6 @@ def test_a_loss_with_nothing_published_makes_no_duplicates() -> None:
     assert scene.books.publish_retries == {}
 
 
-def test_nack_holds_them_in_order_narrows_the_window_and_backs_off_without_requeueing() -> None:
-    scene = Scene()
-    scene.receive(*range(1, 5))
-    scene.take()
-    scene.confirm(1)
-    scene.confirm(3, multiple=True, accepted=False)
-    assert scene.window.publish_window == 1
-    assert scene.take() == []
-    scene.confirm(4)
-    scene.wait(0.2)
-    assert scene.take() == [2]
-    assert "its queue may be full" in scene.window.hindrance or scene.window.hindrance == ""
-    scene.confirm(5)
-    assert scene.take() == [3]
-    assert scene.window.settlement.requeues == []
-    assert scene.books.publish_retries == {"nack": 2}
-
-
-def test_the_backoff_of_a_refusing_destination_doubles_with_jitter_up_to_its_most_and_ends_with_a_success() -> None:
-    waits: list[list[float]] = []
-    for chance in (0.0, 1.0):
-        scene = Scene(chance)
-        scene.receive(1)
-        seqno = 0
-        waits.append([])
-        for _ in range(8):
-            assert scene.take() == [1]
-            seqno += 1
-            scene.confirm(seqno, accepted=False)
-            assert scene.window.hindrance == "refuses messages (nack: its queue may be full (reject-publish))"
-            waits[-1].append(scene.window.trouble._resting_until_s - scene.now_s)
-            scene.now_s = scene.window.trouble._resting_until_s
-    assert waits[1] == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, RETRY_MAX_S, RETRY_MAX_S, RETRY_MAX_S])
-    assert waits[0] == pytest.approx([wait / 2 for wait in waits[1]])
-    scene.take()
-    scene.confirm(seqno + 1)
-    assert scene.window.hindrance == ""
-    assert scene.window.trouble.seconds(scene.now_s) == 0.0
-
-
-def test_several_nacks_of_one_refusal_back_off_once() -> None:
-    scene = Scene()
-    scene.receive(1, 2)
-    scene.take()
-    scene.confirm(1, accepted=False)
-    until_s = scene.window.trouble._resting_until_s
-    scene.confirm(2, accepted=False)
-    assert scene.window.trouble._resting_until_s == until_s
-
-
 def test_blocked_writes_nothing_and_confirm_timeouts_stand_still() -> None:
     scene = Scene(confirm_timeout_s=30.0)
     scene.receive(1)
@@ -218,24 +101,6 @@ def test_blocked_writes_nothing_and_confirm_timeouts_stand_still() -> None:
     assert not scene.window.confirm_overdue(scene.now_s)
     scene.wait(0.1)
     assert scene.window.confirm_overdue(scene.now_s)
-
-
-def test_confirm_overdue_is_the_age_of_the_oldest_publish_whatever_else_is_confirmed() -> None:
-    scene = Scene(confirm_timeout_s=30.0)
-    scene.wait(100.0)
-    assert not scene.window.confirm_overdue(scene.now_s), "nothing is published"
-    scene.receive(1, 2)
-    scene.take()
-    assert scene.window.publishing
-    scene.wait(29.0)
-    assert not scene.window.confirm_overdue(scene.now_s)
-    scene.confirm(2)
-    assert scene.window.confirm_overtaken
-    scene.wait(1.0)
-    assert scene.window.confirm_overdue(scene.now_s)
-    scene.lose_destination()
-    assert not scene.window.confirm_overdue(scene.now_s)
-    assert not scene.window.publishing
 
 
 def test_trouble_without_a_message_in_flight_is_over_when_the_destination_is_back() -> None:
@@ -290,48 +155,6 @@ def test_source_generation_ends_and_all_of_the_window_is_stale() -> None:
     assert scene.books.bytes_in_flight == 0
 
 
-def identified(delivery_tag: int, name: str, redelivered: int = 0) -> Delivery:
-    return delivery(delivery_tag, b"body", PERSISTENT | {"message_id": name.encode()}, redelivered=redelivered)
-
-
-@pytest.mark.parametrize("fate", ("confirmed", "nacked", "returned", "lost"))
-def test_an_orphans_fate_decides_over_its_redelivery(fate: str) -> None:
-    scene = Scene()
-    scene.receive_each(identified(1, "a"))
-    scene.take()
-    scene.window.source_lost()
-    if fate == "returned":
-        scene.returned(b"body", properties=PERSISTENT | {"message_id": b"a"})
-    if fate == "lost":
-        scene.lose_destination(406, "poison, perhaps")
-        scene.reopen_destination()
-    else:
-        scene.confirm(1, accepted=fate != "nacked")
-    assert scene.window.orphans == 0
-    scene.window.source_opened()
-    scene.receive_each(identified(1, "a", redelivered=1))
-    if fate == "confirmed":
-        assert scene.acks() == [(1, False)]
-        assert scene.books.suppressed == 1
-        assert scene.take() == []
-    else:
-        assert scene.acks() == []
-        assert scene.take() == [1]
-    assert scene.books.imbalance == 0
-
-
-def test_an_orphan_without_an_id_is_forwarded_again_and_counted() -> None:
-    scene = Scene()
-    scene.receive_each(delivery(1, b"body"))
-    scene.take()
-    scene.window.source_lost()
-    scene.confirm(1)
-    scene.window.source_opened()
-    scene.receive_each(delivery(1, b"body", redelivered=1))
-    assert scene.take() == [1]
-    assert scene.books.duplicates_possible == 1
-
-
 def test_a_suppressed_redelivery_is_known_again_when_its_ack_was_lost_too() -> None:
     scene = Scene()
     scene.receive_each(identified(1, "a"))
@@ -374,15 +197,6 @@ def test_what_came_round_again_before_the_broker_cancelled_the_consumer_is_not_t
     scene.receive_each(identified(3, "a", redelivered=1))
     assert scene.books.suppressed == 0
     assert scene.books.duplicates_possible == 1
-
-
-@pytest.mark.parametrize(("target", "copies"), ((QUEUE, 0), (OWN_KEYS, 2), (Target("out", "key"), 2)))
-def test_a_nack_of_an_exchange_may_stand_for_copies_that_other_queues_took(target: Target, copies: int) -> None:
-    scene = Scene(target=target)
-    scene.receive(1, 2)
-    scene.take()
-    scene.confirm(2, multiple=True, accepted=False)
-    assert scene.books.duplicates_possible == copies
 
 
 @pytest.mark.parametrize("fate", ("held", "given back", "orphan nacked", "orphan's destination lost"))
@@ -503,52 +317,7 @@ def test_when_nobody_knows_what_became_of_the_queue_each_in_the_window_may_come_
     assert scene.books.duplicates_possible == 2
 
 
-def test_what_the_destination_accepted_is_counted_with_the_last_of_it_orphans_included() -> None:
-    scene = Scene()
-    assert (scene.window.accepted, scene.window.last_accepted_count) == (0, None)
-    scene.receive_each(delivery(1), delivery(2, redelivered=1, delivery_count=2))
-    scene.take()
-    scene.confirm(1)
-    assert scene.window.accepted == 1
-    scene.confirm(2)
-    assert (scene.window.accepted, scene.window.last_accepted_count) == (2, 2)
-    scene.receive(3)
-    scene.take()
-    scene.window.source_lost()
-    scene.confirm(3)
-    assert scene.window.accepted == 3
-
-
-def test_deliveries_that_are_neither_published_nor_parked_nor_condemned_are_only_held() -> None:
-    scene = Scene()
-    assert not scene.window.held_only, "there are none"
-    scene.receive(1)
-    assert scene.window.held_only
-    scene.take()
-    assert not scene.window.held_only
-    scene.refuse_route(1, 1)
-    assert (scene.window.held_only, scene.window.parked) == (False, 1)
-    other = Scene()
-    other.receive_each(delivery(1, redelivered=1, delivery_count=19))
-    assert not other.window.held_only
-
-
 # --- A stream ---------------------------------------------------------------------------------------------------
-
-
-def test_a_stream_is_read_on_at_the_lowest_offset_that_was_not_forwarded() -> None:
-    scene = Scene()
-    assert scene.window.resume_offset is None
-    scene.window.read_stream()
-    scene.receive_each(*(stream_delivery(tag, 100 + tag) for tag in (1, 2, 3)))
-    assert scene.window.resume_offset == 101
-    scene.take()
-    scene.confirm(2)
-    assert scene.window.resume_offset == 101
-    scene.confirm(1)
-    assert scene.window.resume_offset == 103
-    scene.confirm(3)
-    assert scene.window.resume_offset == 104
 
 
 def test_what_a_stream_delivers_again_although_it_was_forwarded_is_suppressed() -> None:
@@ -621,33 +390,7 @@ def test_what_a_stream_delivered_and_the_destination_refuses_for_long_is_not_req
 # --- Memory -----------------------------------------------------------------------------------------------------
 
 
-def test_memory_is_full_at_its_limit_but_not_while_deliveries_are_requeued_or_an_answer_must_be_read() -> None:
-    scene = Scene(max_in_flight_bytes=2 * len(delivery(1).content))
-    scene.receive(1)
-    assert not scene.window.full
-    scene.receive_each(delivery(2, redelivered=1, delivery_count=19))
-    assert scene.window.full, "invariant 4"
-    scene.window.quarantine_asked()
-    assert not scene.window.full
-    scene.window.release_published("shutdown")
-    scene.window.destination_blocked(scene.now_s)
-    scene.window.release("hold-timeout")
-    assert scene.books.bytes_in_flight == 0
-    scene.receive(3)
-    assert not scene.window.full
-
-
 # --- What is asked of it -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("source", "destination", "limit"), ((0, 0, 0), (0, 500, 500), (400, 500, 0), (600, 500, 500)))
-def test_a_frame_limit_is_told_where_a_delivery_may_have_larger_frames(
-    source: int, destination: int, limit: int
-) -> None:
-    scene = Scene()
-    scene.window.source_opened(source)
-    scene.window.destination_opened(scene.now_s, destination)
-    assert scene.window.frame_limit == limit
 
 
 def test_the_largest_message_that_is_more_than_may_be_in_flight_is_told_once() -> None:
@@ -659,41 +402,9 @@ def test_the_largest_message_that_is_more_than_may_be_in_flight_is_told_once() -
     assert scene.window.take_oversized() == 0
 
 
-def test_an_age_is_sampled_of_what_was_forwarded_when_one_is_due() -> None:
-    scene = Scene()
-    scene.window.age.wall_clock(0.0)
-    scene.receive(1, 2)
-    scene.take()
-    scene.confirm(1)
-    scene.confirm(2)
-    assert sum(scene.books.message_age_unknown.values()) == 1, "one sample, of a message without a timestamp"
-
-
 def test_where_all_that_is_held_is_too_large_for_the_destination_nothing_is_published() -> None:
     scene = Scene()
     scene.window.destination_opened(scene.now_s, 100)
     scene.receive_each(delivery(1, properties={"headers": b"\0\0\0\x80" + b"\x01aS\0\0\0\x79" + b"." * 121}))
     assert scene.take() == []
     assert [(tag, reason) for tag, reason, _ in scene.verdicts()] == [(1, "too-large")]
-
-
-def test_more_than_an_eighth_too_many_without_a_route_go_to_the_quarantine_at_once() -> None:
-    scene = Scene(target=OWN_KEYS, prefetch=8)
-    scene.receive(*range(1, 9))
-    scene.take()
-    scene.confirm(8)
-    for tag in (1, 2, 3):
-        scene.now_s -= 0.001  # before the last that was accepted
-        scene.refuse_route(tag, tag)
-    assert [tag for tag, _, _ in scene.verdicts()] == [3]
-
-
-def test_when_every_key_is_refused_it_is_the_destination_that_refuses() -> None:
-    scene = Scene(target=OWN_KEYS, prefetch=3)
-    scene.receive(1, 2, 3)
-    while not scene.window.hindrance:
-        scene.take()
-        scene.lose_destination(403, FORBIDDEN)
-        scene.reopen_destination()
-    assert scene.window.hindrance == f"refuses messages (closed: {FORBIDDEN})"
-    assert scene.window.parked == 3
