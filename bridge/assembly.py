@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 PACED_S = 60.0
-"""What a rate forwards in so long may be held at most: well below every timeout."""
+"""At most what a rate forwards in this time is held: well below every timeout."""
 
 
 def assemble(

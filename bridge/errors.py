@@ -44,7 +44,7 @@ class NotYetError(BridgeError):
 
 
 class ExhaustedError(BridgeError):
-    """Memory, or threads, are used up. What has been received goes back to the source; a supervisor may start anew."""
+    """Memory, or threads, are used up. What was received is requeued; a supervisor may restart the process."""
 
 
 class CredentialsError(BridgeError):

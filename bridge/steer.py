@@ -92,7 +92,7 @@ def _complain(text: str) -> None:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether a URL leads to this host, whoever resolves names."""
+    """Whether a URL leads to this host, whatever names resolve to."""
     try:
         host = urlsplit(url).hostname or ""
         return host == "localhost" or ip_address(host).is_loopback

@@ -93,7 +93,7 @@ class Cutter:
 
     @property
     def unfinished(self) -> tuple[int, int, int]:
-        """What is still to come of a frame or content that has begun, in numbers that change while it comes."""
+        """What has not arrived yet of a frame or content that has begun, in numbers that change while it arrives."""
         partial = self._partial
         return self._tail_size, self._body_rest, partial.body_left if partial is not None else 0
 
@@ -241,7 +241,7 @@ class Cutter:
             else:
                 replaced, delivery_count = prepared
                 if redelivered:
-                    count = delivery_count  # else it is no queue's, see `Delivery`
+                    count = delivery_count  # otherwise it is not the queue's own, see `Delivery`
                 content = replaced + data[body:stop]
             append(
                 make(

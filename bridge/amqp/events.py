@@ -1,4 +1,4 @@
-"""The events of the data plane: what was said on the wire, as values. the cutter makes them, the ports act on them."""
+"""The events of the data plane: what was said on the wire, as values. The cutter makes them, the ports act on them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class Delivery(NamedTuple):
 
     delivery_tag: int
     redelivered: int
-    """1 when the broker says that it was delivered before, else 0."""
+    """1 when the broker says that it was delivered before, otherwise 0."""
     delivery_count: int
     """How often the source's quorum queue says that it came back; 0 where it does not say.
 
@@ -74,7 +74,7 @@ class Close(NamedTuple):
 
 
 class Blocked(NamedTuple):
-    """`connection.blocked`: the broker takes no more publishes on this connection."""
+    """`connection.blocked`: the broker accepts no more publishes on this connection."""
 
     reason: str
 

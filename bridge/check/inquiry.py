@@ -138,7 +138,7 @@ class Inquiry(Link):
         return QueueState(declared.message_count or 0, declared.consumer_count or 0)
 
     async def declare(self, name: str) -> None:
-        """Declare the side's queue as the bridge will: of one that is there, it changes nothing."""
+        """Declare the side's queue as the bridge will: an existing one is not changed."""
         async with self._question() as channel:
             arguments = {"x-queue-type": self._side.queue_type, **self._side.queue_arguments}
             await channel.queue_declare(name, durable=True, arguments=arguments)  # type: ignore[arg-type]  # JSON
@@ -167,7 +167,7 @@ class Inquiry(Link):
         return None
 
     async def may_consume(self, name: str) -> None:
-        """Ask whether the user may consume from a queue that is there."""
+        """Ask whether the user may consume from an existing queue."""
         try:
             async with self._question() as channel:
                 await channel.basic_consume(name, _never, arguments={"x-priority": UNKNOWN})

@@ -96,7 +96,7 @@ class Inspection:
         exchange = self._settings.destination_exchange if side.name == "destination" else None
         for what, name in (("queue", side.queue), ("exchange", exchange), ("user", side.user(self._index))):
             if name is not None and has_outer_space(name):
-                text = f'the name of {what} "{name}" begins or ends with white space; see that it is meant so'
+                text = f'the name of {what} "{name}" begins or ends with white space; check that this is intended'
                 self.found("warning", "white space", text)
 
     async def _inspect_own_certificate(self) -> None:
@@ -153,7 +153,7 @@ class Inspection:
             return
         which = "each message's key" if target.keeps_keys else f'key "{target.routing_key}"'
         text = (
-            f'exchange "{exchange}" is there; publishing is allowed; whether {which} has a route, a publish will show'
+            f'exchange "{exchange}" exists and publishing is allowed; only a publish shows whether {which} has a route'
         )
         await self._inspect_publishing("route", target, text)
 
@@ -285,7 +285,7 @@ class Inspection:
                 return
             text = f'queue "{name}" is missing and will be declared when it is needed; publishing to it is allowed'
         else:
-            text = f'queue "{name}" is there; publishing to it is allowed'
+            text = f'queue "{name}" exists; publishing to it is allowed'
         await self._inspect_publishing("quarantine", Target.queue(name), text)
         if self.inquiry.broker.version:
             command = f'`rabbitmqctl list_policies --vhost "{self.inquiry.vhost[1:] or "/"}"`'

@@ -88,7 +88,7 @@ class Counted(Protocol):
 
     @property
     def end(self) -> tuple[str, str] | None:
-        """Why it has ended; None as long as it has not."""
+        """Reason for its end; None while it lasts."""
 
     def counter(self) -> Counter | None:
         """Return what asks over its connection."""

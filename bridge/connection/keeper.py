@@ -1,7 +1,7 @@
 """A keeper keeps one side up: a generation after the other, over its URLs in turn, with backoff.
 
-It opens a session, waits until it ends, and tells what became of it, in the log and in the side's
-status. What keeps coming back for the same reason is told once for each change, and now and then.
+It opens a session, waits until it ends, and reports what became of it, in the log and in the side's status. What keeps
+coming back for the same reason is logged once for each change, and every five minutes (see `news`).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Keeper:
         """
         self.session: Session | None = None
         self.told_generation = 0
-        """The present generation, once it was said to have begun; else 0."""
+        """The present generation, once its beginning was logged; otherwise 0."""
         self._books = books
         self._changed = changed
         self._stable_s = stable_s
@@ -87,7 +87,7 @@ class Keeper:
                 self._failed(index, error.result, str(error), loop.time())
             except MemoryError as error:
                 useful = False
-                # As from any callback: whoever runs the event loop decides what becomes of the process.
+                # As from any callback: the event loop's exception handler decides what becomes of the process.
                 loop.call_exception_handler({"message": f"no memory for the {self._side.name}", "exception": error})
             except Exception as error:  # noqa: BLE001 - ours or the library's: it is logged with its traceback
                 # The process must not end by it: it remembers what it has forwarded.
@@ -156,7 +156,7 @@ class Keeper:
     def _tell_began(self, index: int) -> None:
         url = self._side.safe_urls[index]
         self.told_generation = self._status.generation
-        log.info("%s generation %d began", self._side.name, self._status.generation, extra={"url": url})
+        log.info("%s connected (generation %d)", self._side.name, self._status.generation, extra={"url": url})
 
     def _ended(self, reason: Outcome, text: str, bug: Exception | None, *, tell: bool) -> None:
         status = self._status
@@ -166,7 +166,7 @@ class Keeper:
             return
         books = self._books
         log.warning(
-            "%s generation %d ended: %s",
+            "%s disconnected (generation %d): %s",
             self._side.name,
             status.generation,
             text,

@@ -27,7 +27,7 @@ UNKNOWN = "unknown"
 _DIFFERS = re.compile(
     r"inequivalent arg '([^']+)' for queue .*received .* but current is (?:none|(?:the value )?'([^']*)')"
 )
-"""The broker's refusal to declare a queue that is there and is another: the argument, and its value in the queue."""
+"""The broker's refusal to declare a queue that exists with other properties: an argument, and its value there."""
 
 _EXCHANGE_DIFFERS = re.compile(r"inequivalent arg '([^']+)' for exchange .* but current is (?:'([^']*)')?")
 
@@ -37,7 +37,7 @@ UNSERVED = (
     f"is of type {DELAYED}, which returns a message that it delays (no queue is bound) and delivers it all the "
     "same: the bridge would publish such messages again and again; publish to another exchange, or to a queue"
 )
-"""What is to be said of an exchange of that type."""
+"""What to report of an exchange of that type."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""A link: one connection to one URL of a side, from connecting to its end. With `tap`, all that knows aio-pika.
+"""A link: one connection to one URL of a side, from connecting to its end.
 
 One plain `aio_pika.Connection` each, which never reconnects by itself: what a lost generation means is the window's to
 say. aio-pika connects, logs in, tunes, opens channels, declares, consumes and sends heartbeats; what the
@@ -91,12 +91,12 @@ class Link:
         self._index = 0
         """Of the URL."""
         self._overdue = ""
-        """What to say when the time is up, while connecting waits for something other than the broker."""
+        """What to report when time is up, while connecting waits for something other than the broker."""
         self._closed: Close | None = None
         """The broker's own close of the data channel or the connection."""
         self.tap: Tap | None = None
         self.end: tuple[Outcome, str] | None = None
-        """Why the connection ended: a word for `/metrics`, a sentence for the log."""
+        """Reason for its end: a word for `/metrics`, a sentence for the log; None while it lasts."""
         self.failure: Exception | None = None
         """The bug that ended it, for its traceback."""
         self._over = asyncio.Event()
@@ -137,7 +137,7 @@ class Link:
         await self._over.wait()
 
     async def close(self) -> None:
-        """Say goodbye to the broker where it still listens, else drop the connection; bounded in time."""
+        """Close the connection in order where the broker still answers, otherwise drop it; bounded in time."""
         self.ended("closed-by-us", "closed by the bridge", asyncio.get_running_loop().time())
         if self._connection is not None:
             # aiormq ends its tasks by itself where the transport is gone already. Not `wait_for`: that waits for what
@@ -248,7 +248,7 @@ class Link:
             raise ConnectError(reason, f"{where}: {text}") from error
 
     def _why_no_login(self, reason: Outcome, text: str) -> tuple[Outcome, str]:
-        """Return why the connection may have ended before the login had, of which the peer says nothing."""
+        """Return the likely reason for a connection that ended during the login, which the peer does not give."""
         if reason == "malformed" and (other := other_protocol(text)):
             return "protocol", other
         if reason == "connection-lost" and not (self._factory is not None and self._factory.has_heard):

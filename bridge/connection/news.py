@@ -1,13 +1,13 @@
-"""News: what may last is told once for each change, and now and then."""
+"""News: what may last is logged once for each change, and every `LOG_AGAIN_S`."""
 
 from __future__ import annotations
 
 LOG_AGAIN_S = 300.0
-"""A reason that has not changed is logged again after so long."""
+"""Seconds after which a reason that has not changed is logged again."""
 
 
 class News:
-    """What was last logged of something that may last: it is told once for each change, and now and then."""
+    """What was last logged of something that may last."""
 
     def __init__(self) -> None:
         self.forget()
@@ -20,7 +20,7 @@ class News:
         self._logged_s = 0.0
 
     def note(self, text: str, now_s: float) -> bool:
-        """Note what there is to say; return whether to log it now."""
+        """Note the present state in words; return whether to log it now."""
         self.repeated = text == self._text and now_s - self._logged_s < LOG_AGAIN_S
         if not self.repeated:
             self._text, self._logged_s = text, now_s

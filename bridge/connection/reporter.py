@@ -1,6 +1,6 @@
 """The reporter logs what an operator acts on, each change once: it looks at the bridge from time to time.
 
-What a side's connections come to is told by its keeper, which knows why.
+What becomes of a side's connections is logged by its keeper, which knows the reason.
 """
 
 from __future__ import annotations
@@ -62,7 +62,11 @@ class Reporter:
             log.warning("%d more messages quarantined", more, extra={"queue": self._quarantine_queue})
         for delivery, verdict in self._relay.window.take_kept():
             why = verdict.held_text or verdict.reply_text or verdict.reason
-            log.warning("message held, since nobody accepts it: %s", why, extra=_described(delivery, verdict))
+            log.warning(
+                "message held; neither the destination nor a quarantine accepts it: %s",
+                why,
+                extra=_described(delivery, verdict),
+            )
 
         if (size := self._relay.window.take_oversized()) and not self._oversized_told:
             self._oversized_told = True

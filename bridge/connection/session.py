@@ -80,7 +80,7 @@ class Session(Link):
         if self._channels.refused(close):
             log.warning(
                 "%s: the broker allows the user %d of the %d channels that the bridge uses (max-channels); it goes on "
-                "without asking anything",
+                "without asking its broker questions",
                 self._side.name,
                 self._channels.most,
                 WITH_QUESTIONS,
@@ -240,7 +240,7 @@ class SourceSession(Session):
             self._quarantine = await self._channel_number(QUARANTINE_CHANNEL, publisher_confirms=True)
 
     async def _open_quarantine_unasked(self, name: str) -> None:
-        """Do without another channel: a queue that is there and is another is then refused."""
+        """Do without another channel: a queue that exists with other properties is then refused."""
         if self._channels.most < QUARANTINE_CHANNEL:
             text = "it needs a channel, and the user may open one alone (max-channels); allow 4"
             raise ConnectError("refused", text)

@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 WRITE_HIGH_WATER_BYTES = 1 << 20
 """Bytes in a socket's write buffer above which nothing more is published to it."""
 UNSENT_STEP_BYTES = 4096
-"""What is unsent is told in such steps: more than all heartbeats that may wait."""
+"""Unsent bytes are reported in steps of this size: more than all heartbeats that may wait."""
 HEARTBEAT_FEED_S = 1.0
 """How often aiormq is fed a heartbeat while data that it does not see flows, or while reading is paused."""
 DEAD_AFTER_HEARTBEATS = 2.5

@@ -3,8 +3,8 @@
 `/status` serves it, the page at `/` and `amqp-bridge status` draw it, and none of them knows more. Each section is
 built from the part that owns what it says; a feature with a state of its own adds its section to `SECTIONS`.
 
-It is served to whoever may scrape. So it names no message and repeats nothing of one, holds no secret, and every text
-in it, whoever wrote it, is one printable line (see `text`).
+It is served to everybody who may scrape. So it names no message and repeats nothing of one, holds no secret, and every
+text in it is one printable line (see `text`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The last events: what the log said, kept for whoever has no log at hand.
+"""The last events: what the log said, kept for operators who have no log at hand.
 
 An event is a log line of the bridge at `info` or above, whatever level is logged. Its fields are left out: they may
 name a message.

@@ -20,7 +20,7 @@ EVERY_S = 5.0
 """How often a sample is taken."""
 KEPT_S = 900.0
 DRAIN_S = 120.0
-"""Over so long a backlog is followed to say when it will be empty."""
+"""Seconds over which a backlog is followed to say when it will be empty."""
 LEAST_SPAN_S = 1.0
 """A rate over less is noise."""
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}

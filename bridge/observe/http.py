@@ -301,11 +301,11 @@ class _Server(ThreadingMixIn, TCPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401, ARG002
-        """Log what is wrong with us; a client that went away is no event, and for want of memory one line is enough."""
+        """Log what is wrong with us; a client that went away is no event, and for lack of memory one line is enough."""
         if isinstance(error := sys.exception(), MemoryError):
             if not self._scarce_told:
                 self._scarce_told = True
-                log.warning("a request could not be answered for want of memory: %s", error)
+                log.warning("a request could not be answered for lack of memory: %s", error)
         elif not isinstance(sys.exception(), OSError):
             log.error("a request could not be answered", exc_info=True)  # noqa: LOG014 - called in an except clause
 

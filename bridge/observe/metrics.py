@@ -89,18 +89,34 @@ def _messages(books: Books) -> Iterator[Metric]:
     yield _count("bridge_forwarded_bytes", "Bytes of the bodies forwarded.", books.forwarded_bytes)
     stale = CounterMetricFamily(
         "bridge_messages_stale_discarded",
-        "Deliveries whose source connection ended before they were settled: held ones were dropped unpublished.",
+        "Deliveries whose source connection ended before they were settled; held ones were dropped and not published.",
         labels=["stage"],
     )
     stale.add_metric(["held"], books.stale_held)
     stale.add_metric(["published"], books.stale_published)
     yield stale
-    yield _count("bridge_messages_suppressed", "Redeliveries of what was forwarded already: acked.", books.suppressed)
-    yield _by("bridge_messages_requeued", "Requeued at the source.", "reason", books.requeued, REQUEUE_REASONS)
-    yield _by(
-        "bridge_messages_quarantined", "Moved to the quarantine.", "reason", books.quarantined, QUARANTINE_REASONS
+    yield _count(
+        "bridge_messages_suppressed",
+        "Redeliveries of messages that were forwarded before; they were acked and not published again.",
+        books.suppressed,
     )
-    yield _by("bridge_publish_retries", "Publishes to be tried again.", "reason", books.publish_retries, RETRY_REASONS)
+    yield _by(
+        "bridge_messages_requeued",
+        "Deliveries returned to the source queue.",
+        "reason",
+        books.requeued,
+        REQUEUE_REASONS,
+    )
+    yield _by(
+        "bridge_messages_quarantined",
+        "Messages moved to the quarantine.",
+        "reason",
+        books.quarantined,
+        QUARANTINE_REASONS,
+    )
+    yield _by(
+        "bridge_publish_retries", "Publishes that are tried again.", "reason", books.publish_retries, RETRY_REASONS
+    )
     text = "Seconds for which BRIDGE_MAX_RATE or BRIDGE_MAX_BYTES_PER_SECOND held messages back."
     yield _by("bridge_throttled_seconds", text, "reason", books.throttled_seconds, THROTTLE_REASONS)
     yield _count(
@@ -130,7 +146,9 @@ def _window(books: Books, status: Status, now_s: float) -> Iterator[Metric]:
     for reason in BRAKE_REASONS:
         braked.add_metric([reason], status.braked == reason)
     yield braked
-    yield GaugeMetricFamily("bridge_publish_window", "How many may be published at once now.", status.publish_window)
+    yield GaugeMetricFamily(
+        "bridge_publish_window", "Messages that may be published at once now.", status.publish_window
+    )
     yield GaugeMetricFamily(
         "bridge_last_forward_timestamp_seconds", "Unix time of the last confirm; 0: none.", status.last_forward_s or 0
     )
@@ -139,9 +157,17 @@ def _window(books: Books, status: Status, now_s: float) -> Iterator[Metric]:
 def _sides(status: Status) -> Iterator[Metric]:
     sides = (status.source, status.destination)
     up = GaugeMetricFamily("bridge_connection_up", "1 while the side's channel is open.", labels=["side"])
-    blocked = GaugeMetricFamily("bridge_connection_blocked", "1 while the broker blocks it.", labels=["side"])
-    generation = GaugeMetricFamily("bridge_generation", "Number of the side's channel life.", labels=["side"])
-    ended = CounterMetricFamily("bridge_generations_ended", "Channel lives that ended.", labels=["side", "reason"])
+    blocked = GaugeMetricFamily(
+        "bridge_connection_blocked", "1 while the broker blocks the side's connection.", labels=["side"]
+    )
+    generation = GaugeMetricFamily(
+        "bridge_generation",
+        "Number of the side's present or last generation (a channel's life, numbered from 1).",
+        labels=["side"],
+    )
+    ended = CounterMetricFamily(
+        "bridge_generations_ended", "Generations (lives of the side's channel) that ended.", labels=["side", "reason"]
+    )
     attempts = CounterMetricFamily("bridge_connect_attempts", "Attempts to connect.", labels=["side", "result"])
     for side in sides:
         up.add_metric([side.name], side.up)
@@ -165,7 +191,7 @@ def _queues(status: Status) -> Iterator[Metric]:
             yield GaugeMetricFamily(f"bridge_{side.name}_consumers", f"{queue}its consumers.", backlog.consumers)
     yield GaugeMetricFamily(
         "bridge_source_prefetch",
-        "How many messages are consumed with at a time now; 0: not consuming.",
+        "Prefetch of the present consumer; 0: not consuming.",
         status.prefetch,
     )
 

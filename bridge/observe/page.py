@@ -1,7 +1,7 @@
 """The page at `/`: the status document drawn for a person, in one self-contained HTML document.
 
-It is whole without scripts. With them it fetches itself anew and puts in what has changed, so that everything is drawn
-here and once. It asks nobody else for anything, and its content security policy keeps it so.
+It is whole without scripts. With them it fetches itself again and replaces what has changed, so that everything is
+drawn here and once. It asks nobody else for anything, and its content security policy keeps it so.
 """
 
 from __future__ import annotations

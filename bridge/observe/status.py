@@ -38,7 +38,7 @@ class SideStatus:
     blocked_reason: str = ""
     """The broker's words."""
     reason: str = "not connected yet"
-    """Why it is not up, or what hinders it: a sentence for an operator, without secrets; empty when all is well."""
+    """Reason for not being up: a sentence for an operator, without secrets; empty when all is well."""
     url: str = ""
     """What it is connected to, without the password; empty while it is not."""
     generation: int = 0

@@ -1,7 +1,7 @@
 """The status document in a terminal: `amqp-bridge status`, plain lines or, on a terminal, live with rich.
 
-It asks a running bridge over HTTP and needs none of its settings. What it is sent is text of others, a broker's or
-whoever listens on that port: nothing of it is obeyed by the terminal (see `text`).
+It asks a running bridge over HTTP and needs none of its settings. What it receives was written by others, by a
+broker or by any process that listens on that port: the terminal obeys nothing of it (see `text`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ UNKNOWN = "unknown"
 
 
 class NoStatusError(BridgeError):
-    """No status can be had from there; says why."""
+    """No status is available there; says why."""
 
 
 def default_url(environ: Mapping[str, str]) -> str:
@@ -278,7 +278,7 @@ def drawing(document: Document) -> RenderableType:
 
 
 def unreachable(text: str) -> RenderableType:
-    """Return what rich draws while no status is to be had."""
+    """Return what rich draws while no status is available."""
     from rich.panel import Panel  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 

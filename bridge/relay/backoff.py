@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SHARE = 1 / 16
 """Of the trouble's age, the longest delay."""
 STABLE_S = 10.0
-"""A generation that lives so long, or that makes progress, ends the trouble before it."""
+"""A generation that lives this long, or that makes progress, ends the trouble before it."""
 
 
 class Backoff:

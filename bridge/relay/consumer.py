@@ -14,7 +14,7 @@ Every pair that is not in the table is a bug and raises:
 A lost consumer (its queue was deleted, or moved) is not started again on the same channel: what is in the
 window is forwarded while its acks still count, and then the generation ends.
 
-What it does not do: decide when to consume and when to cancel, which is `relay`'s.
+What it does not do: decide when to consume and when to cancel, which is `steering`'s.
 """
 
 from __future__ import annotations

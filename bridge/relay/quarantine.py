@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 MOST_MESSAGES = 256
 MOST_BYTES = 4 << 20
-"""How much is on its way at once: so many messages, and contents of so many bytes together (one more at the most)."""
+"""What may be on its way at once: so many messages, and contents of so many bytes together (one more at the most)."""
 REFUSED_AGAIN_S = 60.0
 """How long a message that closed the channel alone is left alone: each try costs a channel."""
 UNANSWERED_AGAIN_S = (30.0, 300.0)
@@ -120,7 +120,7 @@ class Quarantine:
     """The quarantine of one window; it is closed at first, and with every end of the source's generation."""
 
     def __init__(self, window: Window, queue: str, backoff: Backoff) -> None:
-        """`backoff` tells when to open a channel again that keeps failing."""
+        """`backoff` says when to open a channel again that keeps failing."""
         self._window = window
         self._target = Target.queue(queue)
         self._publish = publish_frame(QUARANTINE_CHANNEL, self._target.route)
@@ -132,7 +132,7 @@ class Quarantine:
         self._unanswered = 0
         """How often in a row it did not answer in time."""
         self._confirmed: list[Quarantined] = []
-        """What it confirmed since somebody last looked."""
+        """What it has confirmed, until that is taken to be logged."""
 
         self._channel = Channel.CLOSED
         self._next_seqno = 1
@@ -219,7 +219,7 @@ class Quarantine:
             self._fails(now_s)
 
     def _fails(self, now_s: float) -> None:
-        """It is the quarantine that accepts nothing: declare its queue again at once, or hold all if that was vain."""
+        """It is the quarantine that accepts nothing: declare its queue again at once; hold all if that did not help."""
         of_use = self._of_use
         self._closes(now_s)
         if of_use:

@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from bridge.window.window import Window
 
 ASK_EVERY_S = 15.0
-"""A queue that delivers nothing for so long, and has room to, is asked how many messages it has."""
+"""How long a queue may deliver nothing, while there is room, before it is asked how many messages it has."""
 PATIENCE_BESIDE_OTHERS_S = 600.0
 """How long a queue with other consumers may deliver nothing to this one, which may well be a standby."""
 ENDED_IN_VAIN = 3
-"""So many generations ended without any progress between: reconnecting does not help."""
+"""After this many generations in a row without progress, reconnecting does not help."""
 
 
 class Ending(NamedTuple):
-    """Why a generation must end: a word for `/metrics`, a sentence for the log."""
+    """Reason to end a generation: a word for `/metrics`, a sentence for the log."""
 
     reason: EndReason
     text: str
@@ -49,7 +49,7 @@ class Lasting:
 
     @property
     def since_s(self) -> float | None:
-        """Since when it has been what it is; None for nothing to wait for."""
+        """Monotonic time from which it has been what it is; None for nothing to wait for."""
         return None if self._what is None else self._since_s
 
 
@@ -103,7 +103,7 @@ class Watchdog:
         """How many had been received when the consumer began."""
         self._source_in_vain: list[str] = []
         self._destination_in_vain: list[str] = []
-        """Why generations were ended since there was progress on that side."""
+        """Reasons for which generations were ended since there was progress on that side."""
         self._received = self._forwarded = 0
 
     @property
@@ -117,7 +117,7 @@ class Watchdog:
     # --- The destination ---------------------------------------------------------------------------------
 
     def watch_destination(self, now_s: float, unsent_bytes: int = 0) -> Ending | None:
-        """Look at the destination's progress; return why its generation must end now, if it must.
+        """Look at the destination's progress; return the reason to end its generation now, None for no reason.
 
         `unsent_bytes` are in the socket's buffer: while they become fewer, a large message is on a slow way, unless one
         that was published after it has been confirmed.
@@ -145,7 +145,7 @@ class Watchdog:
     # --- The source --------------------------------------------------------------------------------------
 
     def watch_source(self, now_s: float) -> Ending | None:
-        """Look at the source's progress; return why its generation must end now, if it must."""
+        """Look at the source's progress; return the reason to end its generation now, None for no reason."""
         watched = self._watched
         timeout_s = watched.window.limits.confirm_timeout_s
         self._see_progress()
@@ -182,7 +182,7 @@ class Watchdog:
         return max(since_s + self._ask_every_s, self._ask_at_s)
 
     def answered(self, found: QueueState | None, now_s: float) -> Ending | None:
-        """Take what the queue answered, None where it did not: return why the generation must end now, if it must."""
+        """Take the queue's answer, None where there was none; return the reason to end the generation now, if any."""
         watched = self._watched
         self._ask_at_s = now_s + self._ask_every_s
         self._see_progress()

@@ -127,7 +127,7 @@ class Settings(BaseSettings):
         {}, description='Arguments for the consumer as JSON; for a stream, `{"x-stream-offset": "first"}`.'
     )
     source_declare: Flag = Field(
-        default=False, description="Declare the source queue, durable, when connecting; else it must exist."
+        default=False, description="Declare the source queue, durable, when connecting; otherwise it must exist."
     )
     source_queue_type: QueueTypeWord = Field(
         "quorum",
@@ -168,7 +168,7 @@ class Settings(BaseSettings):
         "plain", description="How to log in: `plain`, or `external` by the client certificate."
     )
     destination_declare: Flag = Field(
-        default=False, description="Declare the destination queue, durable, when connecting; else it must exist."
+        default=False, description="Declare the destination queue, durable, when connecting; otherwise it must exist."
     )
     destination_queue_type: QueueTypeWord = Field(
         "quorum", description="Its type, when declared: `classic`, `quorum` or `stream`."
@@ -288,7 +288,7 @@ class Settings(BaseSettings):
         Literal["debug", "info", "warning", "error"], parsers.choice("debug", "info", "warning", "error")
     ] = Field("info", description="The least level to log.")
     log_format: Annotated[Literal["json", "console"] | None, parsers.choice("json", "console")] = Field(
-        None, description="`json` or `console`.", json_schema_extra={"shown": "console on a terminal, else json"}
+        None, description="`json` or `console`.", json_schema_extra={"shown": "console on a terminal, otherwise json"}
     )
 
     @classmethod
@@ -375,7 +375,7 @@ class Option(NamedTuple):
     default: str
     """As shown to users; empty where not set is the default."""
     default_is_value: bool
-    """The variable could be set to it; else it is words."""
+    """Whether the variable could be set to it; otherwise it is a description."""
     description: str
     secret: bool
 

@@ -1,10 +1,9 @@
 """Whom to blame when the destination closes its channel, sans-I/O.
 
-A close names no message, and stands for the first of the published that the broker did not like: what it was
-about may be any of them, or the destination itself. So the reply code decides whether a message can be meant
-at all; then all that were published are *suspects* and are published again one by one, until one of them
-closes the channel alone. Only a reply that tells the size limit spares the search; the limit is remembered, so
-that the next message above it is caught before it costs a channel.
+A close names no message. It is about any of those that were published, or about the destination itself. The reply
+code decides whether it can be about a message at all. If so, all that were published are *suspects*: they are
+published again one by one, until one of them closes the channel alone. Only a reply that names the size limit spares
+the search; the limit is remembered, so that the next message above it is caught before it costs a channel.
 
 What it does not do: publish one by one, and dispose of the guilty, which is `window`'s.
 """
@@ -24,22 +23,22 @@ if TYPE_CHECKING:
     from bridge.amqp.target import Target
 
 LIMIT_TTL_S = 600.0
-"""A size limit that the destination taught is believed for so long: an operator may have raised it."""
+"""How long a size limit that the destination has named is believed: an operator may have raised it since."""
 
 _TOO_LARGE = re.compile(r"message size (\d+) .*larger than .*max size (\d+)")
 
 POISON_AT_ONCE = frozenset({406, 501, 502, 503, 505, 540})
 """Replies that blame the message: one that closes the channel alone with these is poison."""
 POISON_AFTER = {541: 3}
-"""An internal error may be the broker's own: a message must cause it so many times in a row, alone."""
+"""An internal error may be the broker's own: a message must cause it this many times in a row, alone."""
 FORBIDDEN_KEY = "access to topic"
 """In a 403 that blames the message's routing key (topic permissions): it is set aside, others pass (3.10.8, 4.3.6)."""
 DESTINATION_REPLIES = frozenset({403, 404, 405})
-"""Replies that else blame the destination: it is not there, or not ours to publish to."""
+"""Replies that otherwise blame the destination: it does not exist, or the user may not publish to it."""
 
 
 class Verdict(NamedTuple):
-    """Why a message goes to the quarantine."""
+    """Reason for moving a message to the quarantine."""
 
     reason: QuarantineReason
     """For `/metrics` and the header `x-bridge-reason`."""
@@ -62,7 +61,7 @@ class Ruling(NamedTuple):
 
 
 class SizeLimit:
-    """The largest message that the destination takes, as far as it has taught. Outlives all generations."""
+    """The largest message that the destination accepts, as far as it has said. Outlives all generations."""
 
     def __init__(self) -> None:
         self.size_bytes = inf
@@ -131,7 +130,7 @@ class Blame:
         return close.reply_code in POISON_AT_ONCE or close.reply_code in POISON_AFTER
 
     def suspect(self, publishes: int) -> None:
-        """So many that are published next are to go one by one: which of them was returned is in doubt."""
+        """The next so many publishes go one by one: which of them was returned is in doubt."""
         self.suspects = max(self.suspects, publishes)
 
     def judged(self, delivery_tag: int) -> None:

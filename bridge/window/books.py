@@ -1,7 +1,7 @@
 """The books: plain numbers that the data plane counts in and `/metrics` reads.
 
 Nothing here locks, looks up a label or knows Prometheus: the pure modules add to integers on the event
-loop's thread, and `metrics` takes a consistent copy when it is scraped.
+loop's thread, which makes a consistent copy for each scrape (see `observe/http`).
 
 The books balance at every instant (invariant 3 of `window`)::
 

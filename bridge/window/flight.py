@@ -57,7 +57,7 @@ class Flight:
         """What may be published before the destination's queue is counted again; None for no limit."""
         self._limited = self._rate is not None or self.quota is not None
 
-        # What the destination has taught: it outlives the generations.
+        # What the destination has shown: it outlives the generations.
         self.trouble = Trouble(chance)
         self._size_limit = SizeLimit()
         self.accepted = 0
@@ -65,11 +65,11 @@ class Flight:
         self.last_accepted_count: int | None = None
         """How often the delivery whose publish it accepted last had come back."""
         self.last_forward_s: float | None = None
-        """When it last took a message, in monotonic seconds."""
+        """Monotonic time at which it last accepted a message; None before the first."""
         self._kept: list[tuple[Delivery, Verdict]] = []
-        """What nobody accepts, since somebody last looked."""
+        """Messages that neither the destination nor a quarantine accepts, until they are taken to be logged."""
         self._oversized_bytes = 0
-        """Size of a message that alone is more than may be in flight, until somebody looks."""
+        """Size of a message that alone is more than may be in flight, until it is taken to be logged."""
         self._offsets: Offsets | None = None
         """Set when the source is a stream."""
 
@@ -132,7 +132,7 @@ class Flight:
 
     @property
     def publishable(self) -> bool:
-        """Whether something is held that a healthy destination will take."""
+        """Whether something is held that a healthy destination will accept."""
         return bool(self._source.held) and self.destination_ready and not self.trouble.lasts
 
     @property
@@ -245,7 +245,7 @@ class Flight:
     # --- Moves ---------------------------------------------------------------------------------------------------
 
     def _forwarded(self, confirmed: list[Delivery], now_s: float) -> None:
-        """Write into the books what the destination has taken: it may now be acked (invariant 1)."""
+        """Enter into the books what the destination has confirmed: it may now be acked (invariant 1)."""
         books = self.books
         content_bytes = body_bytes = 0
         observe = books.residence_seconds.observe

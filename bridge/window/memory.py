@@ -40,7 +40,7 @@ KEPT_BYTES = 640
 DELIVERY_BYTES, KEY_BYTES = 300, 60 + IDENTITY_BYTES
 """What a delivery takes besides its content, and what an identity takes: Python's objects around the bytes."""
 REMEMBERED_S = 300.0
-"""Redeliveries come right after consuming began again; after this they are not ours to suppress."""
+"""Redeliveries come right after consuming has begun again; later ones are not suppressed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +232,7 @@ class Memory:
         return not self._losses or (knows and has_identity(delivery.content))
 
     def expire(self, now_s: float, *, taking: bool = True) -> None:
-        """Forget what is too old. No time counts while the destination takes nothing: nothing is redelivered then."""
+        """Forget what is too old. No time counts while the destination accepts nothing: nothing is redelivered then."""
         if self._expires_s is not None and not taking:
             self._expires_s += now_s - self._ticked_s
         self._ticked_s = now_s

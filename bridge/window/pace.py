@@ -50,20 +50,20 @@ class PublishWindow:
 
 
 class Trouble:
-    """Why and since when the destination takes nothing, and how long to leave it alone."""
+    """The time for which the destination accepts nothing: its reason, its beginning, and how long to leave it alone."""
 
     def __init__(self, chance: Callable[[], float]) -> None:
         """`chance` returns a number from 0 to 1."""
         self._chance = chance
         self._resting_until_s = 0.0
         self.refusals = 0
-        """Backoffs since the destination last took a message."""
+        """Backoffs since the destination last accepted a message."""
         self._unconfirmed = 0
         """Confirm timeouts since the destination last accepted a message."""
         self.text = ""
-        """Why an open destination takes nothing, for an operator."""
+        """Reason for which an open destination accepts nothing, for an operator; empty otherwise."""
         self._since_s: float | None = None
-        """Since when the destination has been away, blocked or refusing."""
+        """Monotonic time from which the destination has been away, blocked or refusing; None while all is well."""
 
     @property
     def lasts(self) -> bool:
@@ -83,7 +83,7 @@ class Trouble:
         return self.refusals > 0 and now_s < self._resting_until_s + REMEMBERED_S
 
     def began(self, now_s: float) -> None:
-        """The destination takes nothing, from now on if not before."""
+        """The destination accepts nothing, from now on if not before."""
         if self._since_s is None:
             self._since_s = now_s
 
@@ -108,7 +108,7 @@ class Trouble:
         self._resting_until_s = max(self._resting_until_s, now_s + rest_s)
 
     def given_back(self, now_s: float) -> None:
-        """What was held is requeued: the time that it may last begins again."""
+        """What was held is requeued: the hold timeout begins again."""
         self._since_s = now_s
 
     def over(self) -> None:

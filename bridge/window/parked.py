@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 ASIDE_RETRY_MAX_S = 30.0
 """The longest backoff of a message that was returned."""
 RETURNS_IN_A_ROW = 3
-"""So many returned and none accepted: it is the destination that has no route. Of an exchange, where that may be a
-matter of the message's key or headers, it takes a whole window of different ones."""
+"""This many returned in a row and none accepted: it is the destination that has no route. Of an exchange, where that
+may be a matter of the message's key or headers, it takes a whole window of different ones."""
 FORBIDDEN_IN_A_ROW = 16
 """The same of keys that close the channel: each of them costs a generation."""
 NO_ROUTE = 312
 """The reply code of a return (AMQP 0-9-1, 1.2)."""
 RETRIES_AT_ONCE = 8
-"""So many are tried again at a time at most: each of them makes the others' confirms dearer."""
+"""At most this many are tried again at a time: each of them makes the others' confirms dearer."""
 
 
 @dataclass(slots=True)
@@ -67,7 +67,7 @@ class Parked:
         """Those that were aside and are being tried again, until they are settled."""
         self.returns_in_a_row = 0
         self._routeless = False
-        """So many were returned in a row that it is the destination that has no route, until it takes one."""
+        """So many were returned in a row that it is the destination that has no route, until it accepts one."""
 
     @property
     def deliveries(self) -> list[Delivery]:
@@ -116,7 +116,7 @@ class Parked:
         retry_at_s = now_s + self._trouble.delay_s(attempts, ASIDE_RETRY_MAX_S)
         self.waiting[delivery.delivery_tag] = Waiting(delivery, since_s, retry_at_s, attempts, None, forbidden)
         if before is None or self._routeless or not self._routes_differ:
-            # Else it says the same again of this message's route, and nothing of the destination.
+            # Otherwise it says the same again about this message's route, and nothing about the destination.
             self.returns_in_a_row += 1 if forbidden is None else -(-self._in_a_row // FORBIDDEN_IN_A_ROW)
         self._routeless |= self.returns_in_a_row >= self._in_a_row
         return self.returns_in_a_row >= self._in_a_row

@@ -265,7 +265,7 @@ class Publishes:
         return publish_seqno >= self._rising_from
 
     def overdue(self, now_s: float, timeout_s: float) -> bool:
-        """Whether one has waited for so long, time blocked excepted, whatever else was confirmed since."""
+        """Whether one has been unconfirmed for `timeout_s`, time blocked excepted, whatever was confirmed since."""
         return bool(self._batches) and now_s - self._blocked_s - self._batches[0].waiting_since_s >= timeout_s
 
     @property

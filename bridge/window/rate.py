@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bridge.words import ThrottleReason
 
 BURST_S = 0.1
-"""How much of the rate may be saved up, in seconds of it."""
+"""Seconds of the rate that may be saved up."""
 LOOKED_AGAIN_S = 1.0
 """After a longer pause between two looks, something else held the messages back: at most so much is counted."""
 

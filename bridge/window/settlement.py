@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Settlement:
-    """What is settled in one source generation, and is still to be written: `relay` takes and encodes it."""
+    """What is settled in one source generation, and not written yet: the source's port takes and encodes it."""
 
     def __init__(self) -> None:
         self.acks: list[tuple[int, bool]] = []

@@ -69,7 +69,7 @@ class Window(Confirms):
         self.books.duplicates_possible += self.in_flight
 
     def drop(self, delivery_tag: int, redelivered: int, reason: RequeueReason) -> None:
-        """Give back a delivery of which no more was kept than its delivery tag."""
+        """Requeue a delivery of which only the delivery tag was kept."""
         books = self.books
         self._source.expect(delivery_tag, 1)
         books.received += 1
@@ -152,7 +152,7 @@ class Window(Confirms):
         self.memory.acks_lost((*self._source.unpublished, *published))
 
     def release(self, reason: RequeueReason) -> None:
-        """Give back whatever is not published, and what still comes: the consumer is being cancelled.
+        """Requeue whatever is not published, and what still comes: the consumer is being cancelled.
 
         What is on its way to the quarantine waits for its answer: requeued, it would be there twice.
         """
@@ -164,7 +164,7 @@ class Window(Confirms):
         self._source.released()
 
     def give_up(self, now_s: float) -> None:
-        """The destination has taken nothing for `hold_timeout`; its time begins again."""
+        """The destination has accepted nothing for `hold_timeout`; its time begins again."""
         self.trouble.given_back(now_s)
 
     def release_published(self, reason: RequeueReason) -> None:
@@ -347,7 +347,7 @@ class Window(Confirms):
         held: list[Delivery] = []
         for delivery, verdict in bound:
             if verdict.reason == "delivery-limit":
-                # Parking it would not help it, and giving it back could lose it: its best chance is to be forwarded.
+                # Parking it would not help it, and requeueing it could lose it: its best chance is to be forwarded.
                 held.append(delivery)
             elif self._source.parked.park(delivery, verdict, now_s, retry_in_s) and verdict.held_text:
                 self._kept.append((delivery, verdict))

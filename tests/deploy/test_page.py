@@ -99,7 +99,7 @@ def test_it_follows_a_bridge_through_a_restart_of_the_source_without_being_loade
     expect(page.locator("#state")).to_contain_text("Source not connected since", timeout=PATIENCE_MS)
     expect(page.locator("#word")).to_have_text("Not ready")
     assert page.title() == f"Not ready: {QUEUE} to {QUEUE}"
-    expect(page.locator("#events")).to_contain_text("source generation 1 ended")
+    expect(page.locator("#events")).to_contain_text("source disconnected (generation 1)")
     source.start()
     source.wait_ready()
     expect(page.locator("#word")).to_have_text("Ready", timeout=2 * PATIENCE_MS)

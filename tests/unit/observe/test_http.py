@@ -353,7 +353,7 @@ def test_a_client_for_whom_no_thread_can_be_started_is_sent_away_and_that_is_sai
         for _ in range(2):
             with service.connect() as client:
                 assert client.recv(1) == b""
-    assert caplog.text.count("a request could not be answered for want of memory") == 1
+    assert caplog.text.count("a request could not be answered for lack of memory") == 1
     assert "Traceback" not in caplog.text
     assert service.ask("/healthz").status == 200
 
