@@ -30,9 +30,10 @@ from bridge.assembly import assemble
 from bridge.check.check import as_json, as_table, check, failed
 from bridge.early import PAUSE, RESUME, EarlySignals
 from bridge.errors import BridgeError, ConfigurationError, ExhaustedError, NotYetError
+from bridge.observe.answers import Answers
 from bridge.observe.document import about
 from bridge.observe.events import EventLog
-from bridge.observe.http import Endpoint
+from bridge.observe.http import HttpServer
 from bridge.observe.log import configure_logging
 from bridge.observe.notify import Notifier
 from bridge.observe.terminal import NoStatusError, default_url, http_url, status
@@ -292,16 +293,17 @@ async def _serve(settings: Settings, events: EventLog, patience: Patience, early
     loop.set_exception_handler(partial(_unhandled, supervisor))
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 100)
-    serving = await _endpoint(settings, supervisor, events, patience)
-    if serving is None:
+    answers = Answers(supervisor.snapshot, loop, about(settings, events))
+    listening = await _listen(settings, supervisor, answers, patience)
+    if listening is None:
         return
-    with serving as endpoint, Notifier(os.environ, endpoint.document) as notifier:
+    with listening as server, Notifier(os.environ, answers.document) as notifier:
         signals.notify(notifier.stopping)
         log.info(
             "amqp-bridge %s started",
             version("amqp-bridge"),
             extra={
-                "port": endpoint.port,
+                "port": server.port,
                 "source": settings.source.safe_urls,
                 "source_queue": settings.source_queue,
                 "destination": settings.destination.safe_urls,
@@ -320,15 +322,13 @@ def _unhandled(supervisor: Supervisor, loop: asyncio.AbstractEventLoop, context:
         loop.default_exception_handler(context)
 
 
-async def _endpoint(
-    settings: Settings, supervisor: Supervisor, events: EventLog, patience: Patience
-) -> Endpoint | None:
+async def _listen(
+    settings: Settings, supervisor: Supervisor, answers: Answers, patience: Patience
+) -> HttpServer | None:
     """Return the HTTP server as soon as its port is free; None after a signal. Raises `BridgeError`."""
-    loop = asyncio.get_running_loop()
     while not supervisor.stopping:
         try:
-            described = about(settings, events)
-            return Endpoint(settings.http_host, settings.http_port, supervisor.snapshot, loop, described)
+            return HttpServer(settings.http_host, settings.http_port, answers)
         except NotYetError as error:
             if patience.endure(error, settings.start_timeout):
                 log.warning("%s; waiting for it for up to %g s", error, settings.start_timeout)

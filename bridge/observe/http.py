@@ -1,49 +1,33 @@
-"""`/`, `/status`, `/metrics`, `/healthz` and `/readyz`, on a thread of their own: a scrape never delays a message.
+"""The HTTP server, on threads of its own: a scrape never delays a message, and a stuck event loop is still reported.
 
-The thread asks the event loop for a copy of books and status, which takes it some 50 µs and is exact while
-traffic flows. When the loop does not answer within a second it is stuck, and the thread is there to say so.
+What it answers is made by `answers`. It only reads: whatever would change something is refused.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import logging
+import resource
 import selectors
 import socket
 import sys
 import threading
 import time
-from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
-
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client.exposition import choose_encoder
+from typing import TYPE_CHECKING, Any, Self
 
 from bridge.errors import ConfigurationError, NotYetError
-from bridge.observe.document import About, Document, Seen, document
-from bridge.observe.history import EVERY_S, History, sample
-from bridge.observe.metrics import BridgeCollector
-from bridge.observe.page import PAGE_HEADERS, page
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable, Mapping
-
-    from bridge.observe.status import Status
-    from bridge.window.books import Books
-
-if sys.platform != "win32":
-    import resource
+    from bridge.observe.answers import Answers
 
 log = logging.getLogger(__name__)
 
+CLIENT_TIMEOUT_S = 5.0
+"""How long a client may be silent."""
 MAX_CLIENTS = 16
 """Connections at a time. One more ends the oldest: who only occupies connections cannot keep the probes out."""
 PASSING_ERRNOS = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, socket.EAI_AGAIN}
@@ -55,65 +39,18 @@ SCARCE_ERRNOS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 SCARCE_PAUSE_S = 0.2
 """How long nobody is let in then: the socket stays readable, and would be tried without end."""
 
-Snapshot = tuple["Books", "Status"]
 
+class HttpServer:
+    """Serves the answers of one bridge; a context manager."""
 
-@dataclass(frozen=True, slots=True)
-class HttpLimits:
-    """How long the server waits, in seconds."""
+    def __init__(self, host: str, port: int, answers: Answers, *, client_timeout_s: float = CLIENT_TIMEOUT_S) -> None:
+        """Listen, but do not answer yet. Raises `NotYetError` while the port is taken.
 
-    loop_s: float = 1.0
-    """For the event loop; it counts as stuck when it takes longer to answer."""
-    client_s: float = 5.0
-    """For a client that is silent."""
-    sample_every_s: float = EVERY_S
-    """Between two samples of the history."""
-
-
-LIMITS = HttpLimits()
-
-
-class Answer(NamedTuple):
-    """What a client is sent."""
-
-    status: HTTPStatus
-    content_type: str
-    body: bytes
-    headers: Mapping[str, str] = MappingProxyType({})
-
-
-class Endpoint:
-    """The HTTP server; a context manager."""
-
-    def __init__(  # noqa: PLR0913 - where to listen, and what about
-        self,
-        host: str,
-        port: int,
-        snapshot: Callable[[], Snapshot],
-        loop: asyncio.AbstractEventLoop,
-        about: About | None = None,
-        *,
-        limits: HttpLimits = LIMITS,
-    ) -> None:
-        """`snapshot` runs on `loop`'s thread. Raises `NotYetError` while the port is taken.
-
-        Raises `ConfigurationError` when the port cannot be had.
+        Raises `ConfigurationError` when the port is not available.
         """
-        self._snapshot = snapshot
-        self._loop = loop
-        self._about = about or About()
-        self.limits = limits
-        self._history = History()
-        self._sampling: asyncio.TimerHandle | None = None
-        self._last = self._see()
-        registry = CollectorRegistry()
-        registry.register(BridgeCollector(lambda: self._last))
-        ProcessCollector(registry=registry)
-        PlatformCollector(registry=registry)
-        GCCollector(registry=registry)
-        self._registry = registry
+        self._answers = answers
         try:
-            self._server = _Server(host.removeprefix("[").removesuffix("]"), port, self)
+            self._listener = _Listener(host.removeprefix("[").removesuffix("]"), port, answers, client_timeout_s)
         except OSError as error:
             reason = error.strerror or str(error)
             where = f"BRIDGE_HTTP_HOST={host} BRIDGE_HTTP_PORT={port}"
@@ -121,114 +58,30 @@ class Endpoint:
             if error.errno in PASSING_ERRNOS:
                 raise NotYetError([problem]) from None
             raise ConfigurationError([problem]) from None
-        self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_until_ended, name="http", daemon=True)
+        self.port: int = self._listener.server_address[1]
+        self._thread = threading.Thread(target=self._listener.serve_until_ended, name="http", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._loop.call_soon_threadsafe(self._sample)
+        self._answers.begin()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._sampling is not None:
-            self._sampling.cancel()
-        self._server.end()
+        self._answers.end()
+        self._listener.end()
         self._thread.join()
-        self._server.server_close()
-
-    def _see(self) -> Seen:
-        """Return a copy of what there is to see now; on the loop's thread."""
-        books, status = self._snapshot()
-        now = sample(books, status.source.backlog, self._loop.time(), time.time())
-        return Seen(books, status, self._history.until(now))
-
-    def _sample(self) -> None:
-        """Keep a sample now, and from now on; on the loop's thread."""
-        self._history.add(self._see().samples[-1])
-        self._sampling = self._loop.call_later(self.limits.sample_every_s, self._sample)
-
-    def refresh(self) -> bool:
-        """Have the loop make a new copy; False when it does not answer."""
-        done: Future[Seen] = Future()
-
-        def copy() -> None:
-            try:
-                done.set_result(self._see())
-            except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
-                done.set_exception(error)
-
-        try:
-            self._loop.call_soon_threadsafe(copy)
-        except RuntimeError:  # the loop is closed
-            return False
-        try:
-            self._last = done.result(self.limits.loop_s)
-        except TimeoutError:
-            return False
-        return True
-
-    def metrics(self, accept: str) -> Answer:
-        """Return status, content type and body of `/metrics`; the last copy where the loop is stuck."""
-        try:
-            encode, content_type = choose_encoder(accept)
-        except (TypeError, ValueError):  # prometheus-client 0.26, of a version that is no number
-            encode, content_type = choose_encoder("")
-        self.refresh()
-        return Answer(HTTPStatus.OK, content_type, encode(self._registry))
-
-    def healthz(self) -> Answer:
-        """Return 200 unless a restart would help: while the loop answers.
-
-        A fault at a broker or in a message is for `readyz`. Kubernetes would kill the process, which then forgets what
-        it has learned, and a quorum queue would count a return of all that it held.
-        """
-        stuck = "" if self.refresh() else f"the event loop has not answered for {self.limits.loop_s:g} s"
-        return _json(
-            HTTPStatus.SERVICE_UNAVAILABLE if stuck else HTTPStatus.OK, {"healthy": not stuck, "reason": stuck}
-        )
-
-    def readyz(self) -> Answer:
-        """Return 200 while messages are or could be forwarded, and while the bridge is paused as it was told to be.
-
-        What keeps single messages back is `degraded`, and so is what a paused bridge would meet if it were resumed.
-        """
-        answers = self.refresh()
-        status = self._last.status
-        reasons = status.hindrances if answers else ["the event loop does not answer"]
-        code = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
-        found = {"ready": not reasons, "paused": status.paused, "reasons": reasons}
-        return _json(code, found | {"degraded": status.reservations if answers else []})
-
-    def document(self) -> Document:
-        """Return the status document; the last copy where the loop is stuck."""
-        answers = self.refresh()
-        return document(self._last._replace(answers=answers), self._about)
-
-    def status(self) -> Answer:
-        """Return the status document as JSON, always with 200: whether it is ready stands in it."""
-        return _json(HTTPStatus.OK, self.document())
-
-    def page(self) -> Answer:
-        """Return the page for a browser."""
-        body = page(self.document()).encode()
-        return Answer(HTTPStatus.OK, "text/html; charset=utf-8", body, PAGE_HEADERS)
-
-
-def _json(status: HTTPStatus, value: dict[str, Any]) -> Answer:
-    return Answer(status, "application/json", json.dumps(value, allow_nan=False).encode() + b"\n")
+        self._listener.server_close()
 
 
 def most_clients() -> int:
     """Return how many connections there may be at a time, so that descriptors are left for the brokers'."""
-    if sys.platform == "win32":
-        return MAX_CLIENTS
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
         return MAX_CLIENTS
     return max(1, min(MAX_CLIENTS, limit - OWN_DESCRIPTORS))
 
 
-class _Server(ThreadingMixIn, TCPServer):
+class _Listener(ThreadingMixIn, TCPServer):
     daemon_threads = True
     block_on_close = False
     allow_reuse_address = True
@@ -236,8 +89,9 @@ class _Server(ThreadingMixIn, TCPServer):
     timeout = 0.0
     """Of `handle_request`, which is called when there is one."""
 
-    def __init__(self, host: str, port: int, endpoint: Endpoint) -> None:
-        self.endpoint = endpoint
+    def __init__(self, host: str, port: int, answers: Answers, client_timeout_s: float) -> None:
+        self.answers = answers
+        self.client_timeout_s = client_timeout_s
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._clients: dict[socket.socket, None] = {}
         """The open connections, the oldest first."""
@@ -317,7 +171,7 @@ def _end(client: socket.socket) -> None:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: _Server
+    server: _Listener
     protocol_version = "HTTP/1.1"
     server_version = "amqp-bridge"
     sys_version = ""
@@ -327,22 +181,22 @@ class _Handler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         """Begin with a client; called by socketserver."""
         super().setup()
-        self.connection.settimeout(self.server.endpoint.limits.client_s)
+        self.connection.settimeout(self.server.client_timeout_s)
 
     def do_GET(self) -> None:
         """Answer; HEAD too."""
-        endpoint = self.server.endpoint
+        answers = self.server.answers
         match self.path.partition("?")[0]:
             case "/metrics":
-                answer = endpoint.metrics(self.headers.get("Accept", ""))
+                answer = answers.metrics(self.headers.get("Accept", ""))
             case "/healthz":
-                answer = endpoint.healthz()
+                answer = answers.healthz()
             case "/readyz":
-                answer = endpoint.readyz()
+                answer = answers.readyz()
             case "/status":
-                answer = endpoint.status()
+                answer = answers.status()
             case "/":
-                answer = endpoint.page()
+                answer = answers.page()
             case _:
                 self.send_error(HTTPStatus.NOT_FOUND)
                 return

@@ -32,7 +32,13 @@ if TYPE_CHECKING:
 
 RUNNABLE = "sh runnable="
 MESSAGES = 25
-HOSTS = {"rabbit-a.example": "127.0.0.2", "rabbit-b.example": "127.0.0.3", "rabbit": "127.0.0.4"}
+SOURCES = ("rabbit", "old.example", "berlin.example", "production.example")
+DESTINATIONS = ("new.example", "headquarters.example", "staging.example")
+"""Names by which the documents reach a broker without TLS."""
+HOSTS = {
+    name: f"127.0.0.{number}"
+    for number, name in enumerate(("rabbit-a.example", "rabbit-b.example", *SOURCES, *DESTINATIONS), 2)
+}
 LOGINS = {"bridge": "s3cret", "user": "password"}
 
 
@@ -87,9 +93,9 @@ class Stage:
             children = Path(f"/proc/{shell.pid}/task/{shell.pid}/children").read_text().split()
             os.kill(int(children[0]) if children else shell.pid, signal.SIGTERM)
 
-    def publish(self, queue: str) -> None:
+    def publish(self, queue: str, queue_type: str = "classic") -> None:
         """Fill a queue of the source."""
-        self.source.declare(queue)
+        self.source.declare(queue, queue_type)
         with self.source.channel() as channel:
             channel.confirm_delivery()
             for number in range(MESSAGES):
@@ -117,6 +123,36 @@ class Stage:
         """Dead letters go back to work."""
         self.publish("orders.dead")
         self.forwards("dead-letters", self.source, "orders")
+
+    def quarantine(self) -> None:
+        """What was quarantined goes back to its queue."""
+        self.source.declare("tasks")
+        self.publish("tasks.quarantine")
+        self.forwards("quarantine", self.source, "tasks")
+
+    def migration(self) -> None:
+        """A queue moves from the old cluster to the new one, which has none of it yet."""
+        self.publish("invoices")
+        self.forwards("migration", self.destination, "invoices")
+
+    def many_to_one(self) -> None:
+        """A site's queue goes to the exchange that all sites have in common; each message keeps its key."""
+        self.publish("readings")
+        self.destination.declare("readings.all")
+        with self.destination.channel() as channel:
+            channel.exchange_declare("readings", "topic", durable=True)
+            channel.queue_bind("readings.all", "readings", "readings")
+        self.forwards("many-to-one", self.destination, "readings.all")
+
+    def staging(self) -> None:
+        """Production's copy goes to staging at a bounded rate."""
+        self.publish("orders.to-staging")
+        self.forwards("staging", self.destination, "orders.from-production")
+
+    def stream(self) -> None:
+        """A stream is read from its beginning."""
+        self.publish("events", "stream")
+        self.forwards("stream", self.source, "events.copy")
 
 
 def prepare(folder: Path) -> Certificates:
@@ -199,11 +235,15 @@ def main() -> None:
                 [
                     (HOSTS["rabbit-a.example"], 5671, source.tls_port),
                     (HOSTS["rabbit-b.example"], 5671, destination.tls_port),
-                    (HOSTS["rabbit"], 5672, source.amqp_port),
+                    *((HOSTS[name], 5672, source.amqp_port) for name in SOURCES),
+                    *((HOSTS[name], 5672, destination.amqp_port) for name in DESTINATIONS),
                 ]
             )
             stage = Stage(folder, source, destination)
-            for act in (stage.first_run, stage.quorum, stage.dead_letters):
+            for act in (
+                *(stage.first_run, stage.quorum, stage.dead_letters, stage.quarantine),
+                *(stage.migration, stage.many_to_one, stage.staging, stage.stream),
+            ):
                 act()
         finally:
             for node in nodes:

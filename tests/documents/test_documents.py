@@ -15,7 +15,7 @@ from tests.documents.markdown import DOCUMENTS, ROOT, anchors, links
 from tests.programs.documents import BLOCKS, OPERATIONS, README, written
 from tests.support.seen import seen
 
-README_WORDS = 1250
+README_WORDS = 1200
 """The first page is read in some minutes, or not at all."""
 
 documents = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

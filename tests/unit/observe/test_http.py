@@ -1,4 +1,4 @@
-"""The HTTP endpoint: real sockets, a real event loop that can be made to hang, and clients that behave badly."""
+"""The HTTP server: real sockets, a real event loop that can be made to hang, and clients that behave badly."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import pytest
 
 from bridge.errors import ConfigurationError, NotYetError
-from bridge.observe.http import LIMITS, MAX_CLIENTS, Endpoint, HttpLimits, most_clients
+from bridge.observe.answers import LOOP_TIMEOUT_S, Answers
+from bridge.observe.history import EVERY_S
+from bridge.observe.http import CLIENT_TIMEOUT_S, MAX_CLIENTS, HttpServer, most_clients
 from bridge.observe.status import Status
 from bridge.window.books import Books
 from tests.rig.waiting import wait_until
@@ -43,9 +45,15 @@ class Answer(NamedTuple):
 
 
 class Service:
-    """An event loop on a thread of its own with books, a status and the endpoint."""
+    """An event loop on a thread of its own with books, a status and the server."""
 
-    def __init__(self, host: str = "127.0.0.1", limits: HttpLimits = LIMITS) -> None:
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        loop_timeout_s: float = LOOP_TIMEOUT_S,
+        client_timeout_s: float = CLIENT_TIMEOUT_S,
+        sample_every_s: float = EVERY_S,
+    ) -> None:
         self.books = Books()
         self.status = Status(consuming=True)
         for side in (self.status.source, self.status.destination):
@@ -55,7 +63,8 @@ class Service:
         """The threads on which a copy was made."""
         self._thread = threading.Thread(target=self.loop.run_forever)
         self.host = host
-        self.endpoint = Endpoint(host, 0, self.snapshot, self.loop, limits=limits)
+        self.answers = Answers(self.snapshot, self.loop, loop_timeout_s=loop_timeout_s, sample_every_s=sample_every_s)
+        self.server = HttpServer(host, 0, self.answers, client_timeout_s=client_timeout_s)
 
     def snapshot(self) -> tuple[Books, Status]:
         """Return a copy, and note on which thread it was made."""
@@ -64,12 +73,12 @@ class Service:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self.endpoint.__enter__()
+        self.server.__enter__()
         self.threads.clear()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.endpoint.__exit__()
+        self.server.__exit__()
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()
@@ -93,11 +102,11 @@ class Service:
 
     def connect(self) -> socket.socket:
         """Return a client's connection."""
-        return socket.create_connection((self.host.strip("[]"), self.endpoint.port), TIMEOUT_S)
+        return socket.create_connection((self.host.strip("[]"), self.server.port), TIMEOUT_S)
 
     def ask(self, path: str, method: str = "GET", **headers: str) -> Answer:
         """Return the answer to one request on a connection of its own."""
-        connection = http.client.HTTPConnection(self.host.strip("[]"), self.endpoint.port, timeout=TIMEOUT_S)
+        connection = http.client.HTTPConnection(self.host.strip("[]"), self.server.port, timeout=TIMEOUT_S)
         try:
             connection.request(method, path, headers=headers)
             response = connection.getresponse()
@@ -115,7 +124,7 @@ def service() -> Iterator[Service]:
 @pytest.fixture
 def impatient() -> Iterator[Service]:
     """One that soon gives up a loop that hangs and a client that is silent."""
-    with Service(limits=HttpLimits(loop_s=0.1, client_s=0.05)) as running:
+    with Service(loop_timeout_s=0.1, client_timeout_s=0.05) as running:
         yield running
 
 
@@ -221,14 +230,14 @@ def test_the_status_of_a_bridge_that_is_not_ready_is_answered_all_the_same(servi
 
 
 def test_samples_are_taken_by_the_loop_and_not_by_scrapes() -> None:
-    with Service(limits=HttpLimits(sample_every_s=0.001)) as service:
-        wait_until(lambda: len(service.endpoint._history._samples) >= 3, "some samples")
+    with Service(sample_every_s=0.001) as service:
+        wait_until(lambda: len(service.answers._history._samples) >= 3, "some samples")
 
 
-def test_a_stopped_endpoint_takes_no_more_samples() -> None:
+def test_a_stopped_server_takes_no_more_samples() -> None:
     with Service() as service:
         service.ask("/status")
-        sampling = service.endpoint._sampling
+        sampling = service.answers._sampling
         assert sampling is not None
         assert not sampling.cancelled()
     assert sampling.cancelled()
@@ -264,12 +273,13 @@ def test_a_loop_that_hangs_is_seen_and_the_last_books_are_still_shown(impatient:
 
 def test_a_loop_that_has_ended_is_no_crash(caplog: pytest.LogCaptureFixture) -> None:
     loop = asyncio.new_event_loop()
-    with Endpoint("127.0.0.1", 0, lambda: (Books(), Status()), loop) as endpoint:
+    answers = Answers(lambda: (Books(), Status()), loop)
+    with HttpServer("127.0.0.1", 0, answers):
         loop.close()
-        assert endpoint.healthz()[0] == 503
-        assert endpoint.readyz()[0] == 503
-        assert endpoint.metrics("")[0] == 200
-        assert endpoint.status()[0] == 200
+        assert answers.healthz()[0] == 503
+        assert answers.readyz()[0] == 503
+        assert answers.metrics("")[0] == 200
+        assert answers.status()[0] == 200
     assert not caplog.records
 
 
@@ -309,7 +319,7 @@ def test_head_is_get_without_the_body(service: Service, path: str) -> None:
 
 
 def test_a_connection_serves_several_requests(service: Service) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", service.endpoint.port, timeout=TIMEOUT_S)
+    connection = http.client.HTTPConnection("127.0.0.1", service.server.port, timeout=TIMEOUT_S)
     for _ in range(3):
         connection.request("GET", "/healthz")
         assert connection.getresponse().read().startswith(b'{"healthy": true')
@@ -428,7 +438,7 @@ def test_a_bug_in_the_copy_is_logged_with_its_traceback(
     def broken() -> tuple[Books, Status]:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(service.endpoint, "_snapshot", broken)
+    monkeypatch.setattr(service.answers, "_snapshot", broken)
     with caplog.at_level(logging.ERROR), pytest.raises(http.client.RemoteDisconnected):
         service.ask("/metrics")
     assert caplog.records[0].exc_info is not None
@@ -443,16 +453,16 @@ def test_ipv6_addresses(host: str) -> None:
 
 
 def test_a_port_in_use_names_the_setting(service: Service) -> None:
-    port = service.endpoint.port
+    port = service.server.port
     with pytest.raises(NotYetError, match=rf"BRIDGE_HTTP_PORT={port} cannot be listened on \(Address already"):
-        Endpoint("127.0.0.1", port, service.snapshot, service.loop)
+        HttpServer("127.0.0.1", port, service.answers)
 
 
 @pytest.mark.parametrize("host", ("192.0.2.1", "no-such-host.invalid"))
 def test_an_address_that_is_not_ours_names_the_setting(service: Service, host: str) -> None:
     """Whether it passes depends on the machine's own name server."""
     with pytest.raises((ConfigurationError, NotYetError), match=f"BRIDGE_HTTP_HOST={re.escape(host)} "):
-        Endpoint(host, 0, service.snapshot, service.loop)
+        HttpServer(host, 0, service.answers)
 
 
 def test_a_port_that_we_may_not_have_is_a_wrong_configuration(
@@ -465,7 +475,7 @@ def test_a_port_that_we_may_not_have_is_a_wrong_configuration(
 
     monkeypatch.setattr(socket.socket, "bind", refuse)
     with pytest.raises(ConfigurationError, match="Permission denied"):
-        Endpoint("127.0.0.1", 80, service.snapshot, service.loop)
+        HttpServer("127.0.0.1", 80, service.answers)
 
 
 def test_listening_asks_no_name_server(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -476,14 +486,14 @@ def test_listening_asks_no_name_server(service: Service, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(socket, "getfqdn", refuse)
     monkeypatch.setattr(socket, "gethostbyaddr", refuse)
-    with Endpoint("0.0.0.0", 0, service.snapshot, service.loop) as endpoint:  # noqa: S104 - closed at once
-        assert endpoint.port
+    with HttpServer("0.0.0.0", 0, service.answers) as server:  # noqa: S104 - closed at once
+        assert server.port
 
 
 def test_after_closing_the_port_is_free_at_once() -> None:
     with Service() as service:
         service.ask("/healthz")
-        port = service.endpoint.port
+        port = service.server.port
     with socket.create_server(("127.0.0.1", port)):
         pass
 
@@ -507,6 +517,6 @@ def test_a_scrape_takes_next_to_nothing_from_the_loop(service: Service) -> None:
         calls += 1
         return original()
 
-    service.endpoint._snapshot = counting
+    service.answers._snapshot = counting
     service.ask("/metrics")
     assert calls == 1
