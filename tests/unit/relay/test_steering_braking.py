@@ -8,7 +8,7 @@ from bridge.relay.consumer import Consumer
 from bridge.relay.queue import QueueState
 from bridge.relay.state import State
 from bridge.relay.steering import AskDestination, Consume, Stop
-from bridge.window.window import WindowLimits
+from bridge.window.limits import WindowLimits
 from tests.support import frames
 from tests.support.frames import confirm, deliver
 from tests.support.relay_scene import AUTO_DELETE, CANCEL, QUORUM_3, Bridge, M, ack, publish, requeue
