@@ -6,6 +6,9 @@ from typing import Literal
 
 SideName = Literal["source", "destination"]
 
+AgeUnknownReason = Literal["no-timestamp", "clock-ahead"]
+"""Reason for which the age of a message is not known."""
+
 QuarantineReason = Literal["poison", "too-large", "delivery-limit", "unroutable"]
 """Reason for which a message goes to the quarantine."""
 RequeueReason = Literal["shutdown", "pause", "brake", "hold-timeout", "probe", "memory", QuarantineReason]

@@ -59,7 +59,7 @@ class Broker:
         return tuple(int(number) for number in re.findall(r"\d+", self.version_text)[:3])
 
 
-class Listener:
+class InquiryReceiver:
     """Listens to the broker of an inquiry: what it hears is no data, but a close, or that publishers are blocked."""
 
     def __init__(self, closed: Callable[[Close, float], None], blocked: Callable[[str, float], None]) -> None:
@@ -98,7 +98,7 @@ class Inquiry(Link):
     async def open(self, index: int) -> None:
         """Connect and log in. Raises `BridgeError`."""
         async with self._explained(index):
-            await self._connect(index, Listener(self.closed, self._blocked))
+            await self._connect(index, InquiryReceiver(self.closed, self._blocked))
         properties, tune = self._underlay.server_properties, self._underlay.connection_tune
         self.broker = Broker(
             str(properties.get("product", "a nameless broker")),

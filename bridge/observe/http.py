@@ -50,7 +50,7 @@ class HttpServer:
         """
         self._answers = answers
         try:
-            self._listener = _Listener(host.removeprefix("[").removesuffix("]"), port, answers, client_timeout_s)
+            self._server = _TcpServer(host.removeprefix("[").removesuffix("]"), port, answers, client_timeout_s)
         except OSError as error:
             reason = error.strerror or str(error)
             where = f"BRIDGE_HTTP_HOST={host} BRIDGE_HTTP_PORT={port}"
@@ -58,8 +58,8 @@ class HttpServer:
             if error.errno in PASSING_ERRNOS:
                 raise NotYetError([problem]) from None
             raise ConfigurationError([problem]) from None
-        self.port: int = self._listener.server_address[1]
-        self._thread = threading.Thread(target=self._listener.serve_until_ended, name="http", daemon=True)
+        self.port: int = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_until_ended, name="http", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -68,9 +68,9 @@ class HttpServer:
 
     def __exit__(self, *_: object) -> None:
         self._answers.end()
-        self._listener.end()
+        self._server.end()
         self._thread.join()
-        self._listener.server_close()
+        self._server.server_close()
 
 
 def most_clients() -> int:
@@ -81,7 +81,7 @@ def most_clients() -> int:
     return max(1, min(MAX_CLIENTS, limit - OWN_DESCRIPTORS))
 
 
-class _Listener(ThreadingMixIn, TCPServer):
+class _TcpServer(ThreadingMixIn, TCPServer):
     daemon_threads = True
     block_on_close = False
     allow_reuse_address = True
@@ -171,7 +171,7 @@ def _end(client: socket.socket) -> None:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: _Listener
+    server: _TcpServer
     protocol_version = "HTTP/1.1"
     server_version = "amqp-bridge"
     sys_version = ""

@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from bridge.words import (
+    AgeUnknownReason,
     BrakeReason,
     ConnectResult,
     EndReason,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 QUARANTINE_REASONS: tuple[QuarantineReason, ...] = get_args(QuarantineReason)
 REQUEUE_REASONS: tuple[RequeueReason, ...] = get_args(RequeueReason)
-AGE_UNKNOWN_REASONS = ("no-timestamp", "clock-ahead")
+AGE_UNKNOWN_REASONS: tuple[AgeUnknownReason, ...] = get_args(AgeUnknownReason)
 RETRY_REASONS: tuple[RetryReason, ...] = get_args(RetryReason)
 BRAKE_REASONS: tuple[BrakeReason, ...] = get_args(BrakeReason)
 THROTTLE_REASONS: tuple[ThrottleReason, ...] = get_args(ThrottleReason)

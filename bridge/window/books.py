@@ -14,7 +14,7 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from bridge.words import QuarantineReason, RequeueReason, RetryReason, ThrottleReason  # noqa: TC001 - a dataclass names its types
+from bridge.words import AgeUnknownReason, QuarantineReason, RequeueReason, RetryReason, ThrottleReason  # noqa: TC001 - a dataclass names its types
 
 Word = TypeVar("Word", bound=str)
 
@@ -81,7 +81,7 @@ class Books:
     residence_seconds: Histogram = field(default_factory=Histogram)
     message_age_seconds: Histogram = field(default_factory=lambda: Histogram(AGE_BOUNDS))
     """A sample; see `age`."""
-    message_age_unknown: dict[str, int] = field(default_factory=dict)
+    message_age_unknown: dict[AgeUnknownReason, int] = field(default_factory=dict)
     """Of the sample, by reason."""
     size_bits: list[int] = field(default_factory=lambda: [0] * (SIZE_BITS + 1))
     """`size_bits[n]`: messages received whose body length in bytes has a bit length of n."""
