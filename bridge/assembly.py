@@ -148,5 +148,5 @@ def plan(settings: Settings, limits: TimeLimits = DEFAULT) -> Plan:
         reconnect_min_s=settings.reconnect_min,
         reconnect_max_s=settings.reconnect_max,
         ask_every_s=limits.ask_every_s,
-        in_vain_s=limits.in_vain_s,
+        unused_pause_s=limits.unused_pause_s,
     )

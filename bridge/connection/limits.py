@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bridge.relay.backoff import STABLE_S
-from bridge.relay.plan import IN_VAIN_S
+from bridge.relay.plan import UNUSED_PAUSE_S
 from bridge.relay.watchdog import ASK_EVERY_S
 from bridge.window.pace import RETRY_MAX_S
 
@@ -20,7 +20,7 @@ class TimeLimits:
     """For a polite goodbye; the connection is dropped after it."""
     stable_s: float = STABLE_S
     ask_every_s: float = ASK_EVERY_S
-    in_vain_s: float = IN_VAIN_S
+    unused_pause_s: float = UNUSED_PAUSE_S
     retry_max_s: float = RETRY_MAX_S
     """As the constants of these names."""
 

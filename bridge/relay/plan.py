@@ -8,8 +8,8 @@ from bridge.amqp.content import HeaderPolicy
 from bridge.relay.queue import QueueType  # noqa: TC001 - a dataclass names its types
 from bridge.relay.watchdog import ASK_EVERY_S
 
-IN_VAIN_S = 0.25
-"""Pause after the second generation in a row that ended in vain: doubles up to `hold_timeout`."""
+UNUSED_PAUSE_S = 0.25
+"""Pause after the second generation in a row that was lost unused (see `state`): doubles up to `hold_timeout`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,5 +31,5 @@ class Plan:
     reconnect_max_s: float = 30.0
     """Bounds of the backoff between attempts to open the quarantine."""
     ask_every_s: float = ASK_EVERY_S
-    in_vain_s: float = IN_VAIN_S
+    unused_pause_s: float = UNUSED_PAUSE_S
     """As the constants of these names."""

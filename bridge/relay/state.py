@@ -2,30 +2,30 @@
 
 Every pair that is not in the table is a bug and raises:
 
-|event       |PROBING    |WIDENING   |RUNNING    |GIVING_BACK|SHEDDING   |PAUSING |PAUSED  |STOPPING |ABANDONED|
+|event       |PROBING    |WIDENING   |RUNNING    |REQUEUEING |SHEDDING   |PAUSING |PAUSED  |STOPPING |ABANDONED|
 |------------|-----------|-----------|-----------|-----------|-----------|--------|--------|---------|---------|
 |accepted    |WIDENING   |           |           |           |           |        |        |         |         |
 |widened     |           |RUNNING    |           |           |           |        |        |         |         |
-|give back   |GIVING_BACK|GIVING_BACK|GIVING_BACK|           |GIVING_BACK|        |        |         |         |
-|given back  |           |           |           |PROBING    |           |        |        |         |         |
+|requeue     |REQUEUEING |REQUEUEING |REQUEUEING |           |REQUEUEING |        |        |         |         |
+|requeued    |           |           |           |PROBING    |           |        |        |         |         |
 |memory full |SHEDDING   |SHEDDING   |SHEDDING   |           |           |        |        |         |         |
 |shed        |           |           |           |           |RUNNING    |        |        |         |         |
 |pause       |PAUSING    |PAUSING    |PAUSING    |PAUSING    |PAUSING    |PAUSING |PAUSED  |STOPPING |ABANDONED|
 |at rest     |           |           |           |           |           |PAUSED  |        |         |         |
 |resume      |           |           |           |           |           |        |PROBING |         |         |
 |lost in use |PROBING    |RUNNING    |RUNNING    |PROBING    |RUNNING    |PAUSING |PAUSED  |STOPPING |ABANDONED|
-|lost in vain|PROBING    |PROBING    |PROBING    |PROBING    |PROBING    |PAUSING |PAUSED  |STOPPING |ABANDONED|
+|lost unused |PROBING    |PROBING    |PROBING    |PROBING    |PROBING    |PAUSING |PAUSED  |STOPPING |ABANDONED|
 |stop        |STOPPING   |STOPPING   |STOPPING   |STOPPING   |STOPPING   |STOPPING|STOPPING|STOPPING |ABANDONED|
 |time is up  |           |           |           |           |           |        |        |ABANDONED|         |
 
 *Probing*: the bridge consumes with a prefetch of 1, since it has not yet seen a message through. On a quorum queue each
 lost connection, and each crash, counts for all that the broker had set out, read or not; with one message it falls on
-the guilty alone. A new process begins so, and a source generation after one that ended "in vain": without an ack, or
+the guilty alone. A new process begins so, and a source generation after one that was lost *unused*: without an ack, or
 with messages that had returned `RETURNED_OFTEN` times or more, as they do where every connection is lost. The broker's
 own count is the memory across restarts: while such messages come, the bridge stays with one. *Widening*: a second
 consumer with the whole prefetch has been asked for, and the first is being cancelled; the acks wait, so that the first
 is sent nothing more. The queue never is without a consumer, since that would delete an auto-delete queue; but see
-`QueueFacts.replaced_by_cancel_first`. *Running*: it consumes with the whole prefetch. *Giving back*: the destination
+`QueueFacts.replaced_by_cancel_first`. *Running*: it consumes with the whole prefetch. *Requeueing*: the destination
 accepts nothing; the consumer is being cancelled and what is held requeued. *Shedding*: memory has been full for
 `MEMORY_FULL_S`; the consumer is being cancelled, and what still comes is read without its bodies and requeued, since a
 broker that cannot write for 30 s drops the connection. *Pausing*: an operator wants a pause, or the brake a rest; as in
@@ -49,7 +49,7 @@ class State(Enum):
     PROBING = "probing"
     WIDENING = "widening"
     RUNNING = "running"
-    GIVING_BACK = "giving back"
+    REQUEUEING = "requeueing"
     SHEDDING = "shedding"
     PAUSING = "pausing"
     PAUSED = "paused"
@@ -70,15 +70,15 @@ class StateEvent(Enum):
 
     ACCEPTED = "accepted"
     WIDENED = "widened"
-    GIVE_BACK = "give back"
-    GIVEN_BACK = "given back"
+    REQUEUE = "requeue"
+    REQUEUED = "requeued"
     MEMORY_FULL = "memory full"
     SHED = "shed"
     PAUSE = "pause"
     AT_REST = "at rest"
     RESUME = "resume"
     LOST_IN_USE = "lost in use"
-    LOST_IN_VAIN = "lost in vain"
+    LOST_UNUSED = "lost unused"
     STOP = "stop"
     TIME_IS_UP = "time is up"
 
@@ -91,20 +91,20 @@ _TOLD = {state: state for state in (State.PAUSING, State.PAUSED, State.STOPPING,
 TRANSITIONS: dict[StateEvent, dict[State, State]] = {
     StateEvent.ACCEPTED: {State.PROBING: State.WIDENING},
     StateEvent.WIDENED: {State.WIDENING: State.RUNNING},
-    StateEvent.GIVE_BACK: dict.fromkeys((*ACTIVE, State.SHEDDING), State.GIVING_BACK),
-    StateEvent.GIVEN_BACK: {State.GIVING_BACK: State.PROBING},
+    StateEvent.REQUEUE: dict.fromkeys((*ACTIVE, State.SHEDDING), State.REQUEUEING),
+    StateEvent.REQUEUED: {State.REQUEUEING: State.PROBING},
     StateEvent.MEMORY_FULL: dict.fromkeys(ACTIVE, State.SHEDDING),
     StateEvent.SHED: {State.SHEDDING: State.RUNNING},
-    StateEvent.PAUSE: {**dict.fromkeys((*ACTIVE, State.GIVING_BACK, State.SHEDDING), State.PAUSING), **_TOLD},
+    StateEvent.PAUSE: {**dict.fromkeys((*ACTIVE, State.REQUEUEING, State.SHEDDING), State.PAUSING), **_TOLD},
     StateEvent.AT_REST: {State.PAUSING: State.PAUSED},
     StateEvent.RESUME: {State.PAUSED: State.PROBING},
     StateEvent.LOST_IN_USE: {
         State.PROBING: State.PROBING,
-        State.GIVING_BACK: State.PROBING,
+        State.REQUEUEING: State.PROBING,
         **dict.fromkeys((State.WIDENING, State.RUNNING, State.SHEDDING), State.RUNNING),
         **_TOLD,
     },
-    StateEvent.LOST_IN_VAIN: {**dict.fromkeys((*ACTIVE, State.GIVING_BACK, State.SHEDDING), State.PROBING), **_TOLD},
+    StateEvent.LOST_UNUSED: {**dict.fromkeys((*ACTIVE, State.REQUEUEING, State.SHEDDING), State.PROBING), **_TOLD},
     StateEvent.STOP: {**dict.fromkeys(State, State.STOPPING), State.ABANDONED: State.ABANDONED},
     StateEvent.TIME_IS_UP: {State.STOPPING: State.ABANDONED},
 }

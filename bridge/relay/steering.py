@@ -116,7 +116,7 @@ class Steering:
         """What the queue said of itself last."""
         self.watchdog = Watchdog(self, plan.ask_every_s)
         self.brake = Brake(window, plan.destination_max_ready, plan.destination_min_consumers)
-        self._in_vain_s = plan.in_vain_s
+        self._unused_pause_s = plan.unused_pause_s
         self._unfinished = unfinished
 
         self._quarantine = quarantine
@@ -137,10 +137,10 @@ class Steering:
         """How many messages the destination had accepted when the bridge began to probe."""
         self._consume_at_s = 0.0
         self._probes_refused = 0
-        self._in_vain = 0
+        self._unused = 0
         """Source generations in a row that had something to deliver and ended without an ack."""
         self._unreadable = 0
-        self._giving_back_for: RequeueReason = "probe"
+        self._requeueing_for: RequeueReason = "probe"
 
         self._shutdown_timeout_s = plan.shutdown_timeout_s
         self._stop_at_s = 0.0
@@ -297,7 +297,7 @@ class Steering:
         if not idle or not self._has_room or now_s < self._consume_at_s or self.brake.rests or self.brake.holds:
             return None
         if self.consumer is Consumer.OFF:
-            if self._spares_the_unreadable or self.state is State.GIVING_BACK:
+            if self._spares_the_unreadable or self.state is State.REQUEUEING:
                 return None
         elif self.consumer is not Consumer.ON or source.replaces or not self._replaces(now_s):
             return None
@@ -424,18 +424,18 @@ class Steering:
         lost, self._source = self._source, Consumption(self.window, opened=False)
         self.publishes = True
         if lost.in_use:
-            self._in_vain = 0
+            self._unused = 0
         elif lost.offered:
-            self._in_vain += 1
-            if self._in_vain > 1:
-                pause_s = min(self.window.limits.hold_timeout_s, self._in_vain_s * 2.0 ** min(self._in_vain, 16))
+            self._unused += 1
+            if self._unused > 1:
+                pause_s = min(self.window.limits.hold_timeout_s, self._unused_pause_s * 2.0 ** min(self._unused, 16))
                 self._consume_at_s = max(self._consume_at_s, now_s + pause_s)
         if lost.received:
             self._unreadable = 0
         elif lost.offered and close is not None and close.reply_code == INTERNAL_ERROR:
             self._unreadable += 1
         well = lost.in_use and not self._returned_often
-        self.state = self.state.after(StateEvent.LOST_IN_USE if well else StateEvent.LOST_IN_VAIN)
+        self.state = self.state.after(StateEvent.LOST_IN_USE if well else StateEvent.LOST_UNUSED)
 
     def delivered(self, first: Delivery) -> None:
         """Deliveries have come, this one first: what has been returned stands at the head of a queue.
@@ -655,8 +655,8 @@ class Steering:
             return False
         if self.state is State.PROBING:
             self._judge_probe(now_s)
-        if self.state is State.GIVING_BACK:
-            self._release(self._giving_back_for, draining=False)
+        if self.state is State.REQUEUEING:
+            self._release(self._requeueing_for, draining=False)
         elif self.state is State.STOPPING:
             self._release("shutdown", draining=self._draining)
         elif self.state is State.PAUSING:
@@ -675,11 +675,11 @@ class Steering:
                 self.state = self.state.after(StateEvent.ACCEPTED)
                 if self._source.prefetch >= window.prefetch:
                     self.state = self.state.after(StateEvent.WIDENED)
-        elif self._source.refused and window.held_only and self._gives_probes_back:
-            self._give_back("probe", now_s)
+        elif self._source.refused and window.held_only and self._requeues_probes:
+            self._requeue_held("probe", now_s)
 
     @property
-    def _gives_probes_back(self) -> bool:
+    def _requeues_probes(self) -> bool:
         """Whether a refused probe is requeued at once, so that no lost connection counts for it."""
         return not (self.facts.requeues_counted or self.facts.deleted_by_cancel or self.stream)
 
@@ -693,15 +693,15 @@ class Steering:
         window = self.window
         return window.books.published > 0 or window.publishable or window.quarantining > 0
 
-    def _give_back(self, reason: RequeueReason, now_s: float) -> None:
+    def _requeue_held(self, reason: RequeueReason, now_s: float) -> None:
         """Cancel the consumer and requeue what is held; then probe, after a pause."""
         self.window.give_up(now_s)
-        self._giving_back_for = reason
+        self._requeueing_for = reason
         pause_s = min(PROBE_AGAIN_MAX_S, PROBE_AGAIN_S * 2.0 ** min(self._probes_refused, 16))
         self._probes_refused += 1
         self._consume_at_s = max(self._consume_at_s, now_s + pause_s)
         self._accepted_before = self.window.accepted
-        self.state = self.state.after(StateEvent.GIVE_BACK)
+        self.state = self.state.after(StateEvent.REQUEUE)
         if self.consumer is Consumer.ON:
             self._source.cancel()
 
@@ -717,8 +717,8 @@ class Steering:
             self.window.release(reason)
         if gone:
             self.window.released()
-            if self.state is State.GIVING_BACK:
-                self.state = self.state.after(StateEvent.GIVEN_BACK)
+            if self.state is State.REQUEUEING:
+                self.state = self.state.after(StateEvent.REQUEUED)
 
     def take_cancels(self) -> list[str]:
         """Hand over the consumers whose cancel is to be written now, before acks and requeues."""
@@ -743,7 +743,7 @@ class Steering:
                 self._source.end("hold-timeout", text)
                 self.window.give_up(now_s)
             else:
-                self._give_back("hold-timeout", now_s)
+                self._requeue_held("hold-timeout", now_s)
         if self._source.watch_memory(now_s) and not self.facts.deleted_by_cancel and not self.stream:
             self._source.shed()
             self.state = self.state.after(StateEvent.MEMORY_FULL)

@@ -23,7 +23,7 @@ ASK_EVERY_S = 15.0
 """How long a queue may deliver nothing, while there is room, before it is asked how many messages it has."""
 PATIENCE_BESIDE_OTHERS_S = 600.0
 """How long a queue with other consumers may deliver nothing to this one, which may well be a standby."""
-ENDED_IN_VAIN = 3
+ENDED_WITHOUT_PROGRESS = 3
 """After this many generations in a row without progress, reconnecting does not help."""
 
 
@@ -101,16 +101,16 @@ class Watchdog:
         """Other consumers were there before this one; this one's generation was last ended since it was not counted."""
         self._received_before = 0
         """How many had been received when the consumer began."""
-        self._source_in_vain: list[str] = []
-        self._destination_in_vain: list[str] = []
+        self._source_endings: list[str] = []
+        self._destination_endings: list[str] = []
         """Reasons for which generations were ended since there was progress on that side."""
         self._received = self._forwarded = 0
 
     @property
     def stuck(self) -> str:
         """What reconnecting did not mend; empty while there is progress, or hope."""
-        for texts in (self._source_in_vain, self._destination_in_vain):
-            if len(texts) >= ENDED_IN_VAIN:
+        for texts in (self._source_endings, self._destination_endings):
+            if len(texts) >= ENDED_WITHOUT_PROGRESS:
                 return f"{texts[-1]}; reconnected {len(texts)} times without success"
         return ""
 
@@ -126,7 +126,7 @@ class Watchdog:
         timeout_s = window.limits.confirm_timeout_s
         if window.books.forwarded != self._forwarded or not (window.in_flight or window.publishing):
             self._forwarded = window.books.forwarded
-            self._destination_in_vain.clear()
+            self._destination_endings.clear()
         if unsent_bytes != self._unsent_bytes:
             self._unsent_bytes, self._moved_s = unsent_bytes, now_s
         may = self._watched.publishes and not window.throttled(now_s)
@@ -139,7 +139,7 @@ class Watchdog:
             ending = Ending("stalled", f"nothing could be written to the destination for {timeout_s:g} s")
         if ending is not None:
             self._unpublished = Lasting()
-            self._destination_in_vain.append(f"destination: {ending.text}")
+            self._destination_endings.append(f"destination: {ending.text}")
         return ending
 
     # --- The source --------------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ class Watchdog:
         self._ask_at_s = now_s + self._ask_every_s
         self._see_progress()
         if found is not None and not found.ready:
-            self._source_in_vain.clear()
+            self._source_endings.clear()
         stalled = watched.expects_deliveries and (found is None or found.ready > 0)
         stalled_s = self._stall.observe(watched.received if stalled else None, now_s)
         # One that has received something was no standby.
@@ -202,16 +202,16 @@ class Watchdog:
         ending = self._end_source(Ending("stalled", f"the queue delivers nothing, and {what}"))
         self._uncounted = found is not None and not found.consumers
         if beside_others:
-            self._source_in_vain.clear()  # a standby is as it should be
+            self._source_endings.clear()  # a standby is as it should be
         return ending
 
     def _see_progress(self) -> None:
         received = self._watched.window.books.received
         if received != self._received:
             self._received = received
-            self._source_in_vain.clear()
+            self._source_endings.clear()
 
     def _end_source(self, ending: Ending) -> Ending:
         self._answer = Lasting()
-        self._source_in_vain.append(f"source: {ending.text}")
+        self._source_endings.append(f"source: {ending.text}")
         return ending

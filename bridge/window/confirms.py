@@ -64,7 +64,7 @@ class Confirms(Flight):
                 self._note_offset(delivery)
             else:
                 self.books.duplicates_possible += fate == "doubtful" and accepted
-                self.memory.given_back(delivery)
+                self.memory.requeued(delivery)
 
     def _confirm_one_by_one(self, confirmed: Iterable[Delivery | None], now_s: float, *, accepted: bool) -> None:
         publishes, blame = self._destination.publishes, self._source.blame

@@ -333,5 +333,5 @@ class Flight:
         count(self.books.requeued, reason)
         self._leave(delivery)
         self._source.settlement.requeue(delivery.delivery_tag)
-        self.memory.given_back(delivery)
+        self.memory.requeued(delivery)
         self._source.parked.settled(delivery.delivery_tag)

@@ -87,7 +87,7 @@ class Memory:
         """When, in seconds heard, the last ack was dropped that could still have been forgotten by the broker."""
         self._remembered: dict[bytes, int] = {}
         """Confirmed copies at the destination, by identity, that cover a redelivery each."""
-        self._given_back: dict[bytes, int] = {}
+        self._requeued: dict[bytes, int] = {}
         """Deliveries that were requeued and have not been forwarded since, by identity."""
         self._known: dict[int, tuple[Delivery, bytes | None]] = {}
         """Identities of redeliveries in the window, by delivery tag: each is worked out once. The delivery stands
@@ -117,10 +117,10 @@ class Memory:
         """
         if not self.enabled:
             return
-        if self._known or self._given_back:
+        if self._known or self._requeued:
             keys = [self._take_key(delivery) for delivery in deliveries if delivery.redelivered]
             for key in keys:
-                _use_up(self._given_back, key)
+                _use_up(self._requeued, key)
             self._note_keys(keys)
             deliveries = [delivery for delivery in deliveries if not delivery.redelivered]
             size_bytes = sum(len(delivery.content) for delivery in deliveries)
@@ -163,11 +163,11 @@ class Memory:
             return known[1]
         return self._identify(delivery.route, delivery.content)
 
-    def given_back(self, delivery: Delivery) -> None:
+    def requeued(self, delivery: Delivery) -> None:
         """Note a delivery that returns to the queue and was not forwarded for certain: nothing covers its like now."""
         key = self._take_key(delivery) if self.enabled else None
         if key is not None:
-            self._add(self._given_back, key)
+            self._add(self._requeued, key)
             self._uncover(key)
 
     def acks_lost(self, unforwarded: Iterable[Delivery]) -> None:
@@ -192,7 +192,7 @@ class Memory:
         self._acked.clear()
         self._acked_messages = self._acked_bytes = 0
         if self._remembered:
-            for key in (*map(self._take_key, unforwarded), *self._given_back):
+            for key in (*map(self._take_key, unforwarded), *self._requeued):
                 self._uncover(key)
 
     def consuming(self, now_s: float) -> None:

@@ -107,7 +107,7 @@ class Trouble:
         rest_s = min(hold_timeout_s, confirm_timeout_s * 2.0 ** min(self._unconfirmed, 16))
         self._resting_until_s = max(self._resting_until_s, now_s + rest_s)
 
-    def given_back(self, now_s: float) -> None:
+    def requeued(self, now_s: float) -> None:
         """What was held is requeued: the hold timeout begins again."""
         self._since_s = now_s
 

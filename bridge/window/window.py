@@ -165,7 +165,7 @@ class Window(Confirms):
 
     def give_up(self, now_s: float) -> None:
         """The destination has accepted nothing for `hold_timeout`; its time begins again."""
-        self.trouble.given_back(now_s)
+        self.trouble.requeued(now_s)
 
     def release_published(self, reason: RequeueReason) -> None:
         """Give up waiting for answers: what is published is requeued too. Each may be there twice."""
@@ -209,7 +209,7 @@ class Window(Confirms):
         if lost.publishes.orphaned_for(self._source):
             # Whether they arrived will never be known: their redeliveries are forwarded as any message.
             for delivery in published:
-                self.memory.given_back(delivery)
+                self.memory.requeued(delivery)
             published = []
         if published:
             count(self.books.publish_retries, "destination-lost", len(published))

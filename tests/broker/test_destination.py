@@ -67,14 +67,14 @@ def test_an_outage_is_held_through(
     assert audit.duplicates <= done.total("bridge_duplicates_possible_total"), audit
 
 
-def given_back(this: Scene, blocked: bool) -> None:  # noqa: FBT001 - a parametrised condition
+def requeued(this: Scene, blocked: bool) -> None:  # noqa: FBT001 - a parametrised condition
     """Wait until the bridge has given all back; what is written to a blocked broker stays published."""
     metrics = this.bridge.wait_for(
         lambda m: (
             m.total("bridge_messages_requeued_total", reason="hold-timeout") > 0
             and m.total("bridge_messages_in_flight", state="held") == 0
         ),
-        "everything held to be given back",
+        "everything held to be requeued",
     )
     if not blocked:
         assert in_flight(metrics) == 0
@@ -102,7 +102,7 @@ def test_past_the_hold_timeout_everything_is_requeued_and_consumed_again(
         else:
             destination.stop()
         this.publish(5000)
-        given_back(this, blocked)
+        requeued(this, blocked)
         if blocked:
             destination.alarm(on=False)
         else:
@@ -112,5 +112,5 @@ def test_past_the_hold_timeout_everything_is_requeued_and_consumed_again(
     audit = this.audit()
     assert audit.lost == []
     assert audit.duplicates <= done.total("bridge_duplicates_possible_total"), audit
-    if (queue_type, source.version) != ("quorum", "3.10"):  # which puts what is given back behind all others
+    if (queue_type, source.version) != ("quorum", "3.10"):  # which puts what is requeued behind all others
         assert audit.out_of_order == 0, audit

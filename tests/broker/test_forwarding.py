@@ -203,7 +203,7 @@ def test_tls_on_both_sides(
 def test_sigterm_under_full_load_loses_and_doubles_nothing(
     source: Node, destination: Node, queue_type: str, queue_name: str
 ) -> None:
-    """Three times in the middle of everything: what the bridge has is forwarded and acked, or given back."""
+    """Three times in the middle of everything: what the bridge has is forwarded and acked, or requeued."""
     this = scene(source, destination, queue_type=queue_type, name=queue_name)
     this.publish(40_000)
     for n in range(1, 4):

@@ -1,7 +1,7 @@
-"""While the destination accepts nothing, one or two messages try it: the others are not fetched and given back for it.
+"""While the destination accepts nothing, one or two messages try it: the others are not fetched and requeued for it.
 
 Where ``nack(requeue)`` counts towards a quorum queue's delivery limit (before 4.3, here on 3.10 with a limit), each
-time that a healthy message is given back brings it nearer to the quarantine.
+time that a healthy message is requeued brings it nearer to the quarantine.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ pytestmark = pytest.mark.parametrize("broker_version", ("3.10",), indirect=True)
 
 COUNT = 1000
 LIMIT = 6
-"""What has come back three times is quarantined: enough for a probe and the one time that all is given back."""
+"""What has come back three times is quarantined: enough for a probe and the one time that all is requeued."""
 STOPS = 6
 AT_MOST = (STOPS - 1) // 2
 """The first stop may count for all; of the others two in a row count for the one message in hand."""
 TRYING_S = 8.0
-"""Eight hold timeouts, in which four whole prefetches could be fetched and given back."""
+"""Eight hold timeouts, in which four whole prefetches could be fetched and requeued."""
 
 
 def limited(source: Node, destination: Node, name: str) -> Scene:
@@ -70,7 +70,7 @@ def test_few_messages_try_whether_there_is_a_route(source: Node, destination: No
 
 
 def test_stopping_again_and_again_quarantines_next_to_nothing(source: Node, destination: Node, queue_name: str) -> None:
-    """SIGTERM while the destination is full: only what a bridge has in hand is given back.
+    """SIGTERM while the destination is full: only what a bridge has in hand is requeued.
 
     The same message may be in hand each time, and go to the quarantine: nothing tells it from a guilty one.
     """

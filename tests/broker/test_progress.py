@@ -156,7 +156,7 @@ def test_a_quarantine_that_an_alarm_blocks_does_not_stop_the_rest(
         possible = this.metrics().total("bridge_duplicates_possible_total")  # of the channels that the poison closed
         source.alarm(on=False)
         assert this.bridge.terminate() == 0
-    assert source.queue_depth(this.queue_in) == 1, "given back"
+    assert source.queue_depth(this.queue_in) == 1, "requeued"
     with this.bridge:  # a new process takes the quarantine for well
         this.bridge.wait_for(lambda m: m.total("bridge_messages_quarantined_total", reason="poison") == 1, "quarantine")
         wait_until(lambda: source.queue_depth(this.queue_in) == 0, "the source queue to be empty")

@@ -73,7 +73,7 @@ def quarantined(this: Scene) -> list[RawMessage]:
 def test_a_full_queue_costs_few_retries_and_heals(
     source: Node, destination: Node, queue_type: str, queue_name: str
 ) -> None:
-    """One publish window at most, then one message at a time; nothing is given back to the source meanwhile."""
+    """One publish window at most, then one message at a time; nothing is requeued to the source meanwhile."""
     prefetch, room = 50, 300
     this = scene(
         source,
@@ -294,7 +294,7 @@ def test_a_delivery_near_the_limit_is_quarantined_before_the_broker_drops_it(
 def test_thirty_restarts_of_the_bridge_reach_no_delivery_limit(
     source: Node, destination: Node, queue_name: str
 ) -> None:
-    """SIGTERM under load: what is given back is given back such that the broker drops none of it."""
+    """SIGTERM under load: what is requeued is requeued such that the broker drops none of it."""
     this = scene(source, destination, name=queue_name, declare=False)
     source.declare(this.queue_in, "quorum", {"x-delivery-limit": LIMIT})
     destination.declare(this.queue_out, "quorum")

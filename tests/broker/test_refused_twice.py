@@ -124,7 +124,7 @@ def test_one_message_that_closes_the_quarantines_channel_keeps_no_other_out(
         assert in_flight(done) == 1, "the one that nobody accepts is held"
         assert imbalance(done) == 0
         assert this.bridge.terminate() == 0
-    assert source.queue_depth(this.queue_in) == 1, "and is given back in the end"
+    assert source.queue_depth(this.queue_in) == 1, "and is requeued in the end"
     audit = this.audit()
     assert audit.lost == list(range(NEIGHBOURS, NEIGHBOURS + 6)), audit
     assert audit.duplicates <= done.total("bridge_duplicates_possible_total"), audit

@@ -1,4 +1,4 @@
-"""A stream as the source: nothing is ever given back to it, and each consumer begins where it is told to."""
+"""A stream as the source: nothing is ever requeued to it, and each consumer begins where it is told to."""
 
 from __future__ import annotations
 

@@ -514,7 +514,7 @@ class Process:
 
     def _leave(self, now_s: float) -> None:
         """All is settled or time is up: write the last words, say goodbye and be gone."""
-        assert not self.window.in_flight, "invariant 6: given back by closing"
+        assert not self.window.in_flight, "invariant 6: requeued by closing"
         for session in (self.source, self.destination):
             if session is not None:
                 self.end(session, now_s, polite=True)

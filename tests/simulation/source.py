@@ -392,7 +392,7 @@ class Source:
         self.connections.remove(connection)
 
     def _take_back(self, connection: SourceConnection) -> None:
-        assert not (connection.unsettled and connection.link.drained), "invariant 6: given back by closing"
+        assert not (connection.unsettled and connection.link.drained), "invariant 6: requeued by closing"
         messages = [message for message, _ in connection.unsettled.values()]
         connection.unsettled.clear()
         connection.consumers.clear()

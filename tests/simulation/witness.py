@@ -33,11 +33,11 @@ class Witness:
         self._reader = FrameReader()
         self.unsettled: dict[int, Delivery] = {}
         self.published: dict[int, tuple[int, Delivery]] = {}
-        """By publish_seqno: the delivery and its tag; tag 0 for one that was given up: an orphan, or given back."""
+        """By publish_seqno: the delivery and its tag; tag 0 for one that was given up: an orphan, or requeued."""
         self._dropped: set[int] = set()
         """Delivery tags of what was not read when memory was full: each must be requeued."""
         self.left_over = 0
-        """What was in the window when the consumer began: not given back, since it was published."""
+        """What was in the window when the consumer began: not requeued, since it was published."""
         self._returned: Counter[Message] = Counter()
         """Returns of which the confirm is still to come."""
         self._in_doubt: set[int] = set()
@@ -122,7 +122,7 @@ class Witness:
         delivery = self.unsettled.pop(tag)
         assert tag not in {t for t, _ in self.published.values()}, f"settles {tag}, which is published"
         if tag in self._confirmed:
-            assert acks, f"gives back {tag}, of which there is a copy"
+            assert acks, f"requeues {tag}, of which there is a copy"
             self._confirmed.discard(tag)
             self._may_ack.discard(tag)
         elif tag in self._may_ack:
@@ -146,7 +146,7 @@ class Witness:
         self.give_up_published()
 
     def give_up_published(self) -> None:
-        """What is published is an orphan, or is given back nevertheless: its confirm allows no ack."""
+        """What is published is an orphan, or is requeued nevertheless: its confirm allows no ack."""
         self.published = {n: (0, d) for n, (_, d) in self.published.items()}
 
     # --- The destination ---------------------------------------------------------------------------------

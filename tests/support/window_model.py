@@ -65,7 +65,7 @@ class Publish:
 
     delivery: Delivery
     stale: bool = False
-    """Of a source generation that has ended, or given back: no ack may follow."""
+    """Of a source generation that has ended, or requeued: no ack may follow."""
     orphan: bool = False
     returned: bool = False
     doubtful: bool = False
@@ -117,7 +117,7 @@ class WindowMachine(RuleBasedStateMachine):
         # The memory, naively.
         self.acked: list[tuple[float, bytes]] = []
         self.copies: Counter[bytes] = Counter()
-        self.given_back: Counter[bytes] = Counter()
+        self.returned_to_queue: Counter[bytes] = Counter()
         # How many messages there have been, and how many copies at the destination or in quarantine.
         self.sent: Counter[Kind] = Counter()
         self.arrived: Counter[Kind] = Counter()
@@ -266,7 +266,7 @@ class WindowMachine(RuleBasedStateMachine):
             message.redelivered |= self.sent[message.kind] == 1
         self.stale += len(source.unsettled)
         published = {publish.delivery.delivery_tag for publish in self._live()}
-        self._give_back(list(source.unsettled))
+        self._return_to_queue(list(source.unsettled))
         self.source = None
         for publish in self.pending.values():
             publish.orphan = publish.orphan or not publish.stale
@@ -276,7 +276,7 @@ class WindowMachine(RuleBasedStateMachine):
                 self.copies[key] += 1
         self.acked.clear()
         held = [d for tag, (_, d) in source.unsettled.items() if tag not in published]
-        for unforwarded in (*(identity(d.route, d.content) for d in held), *+self.given_back):
+        for unforwarded in (*(identity(d.route, d.content) for d in held), *+self.returned_to_queue):
             del self.copies[unforwarded or b""]
         self.expires_s = None
         self.window.source_lost()
@@ -487,7 +487,7 @@ class WindowMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from((0.1, 0.5, 3.0, 10.0, 61.0, 301.0)))
     def time_passes(self, seconds: float) -> None:
-        """What is aside for `hold_timeout` is given back."""
+        """What is aside for `hold_timeout` is requeued."""
         self.now_s += seconds
         if self.source is not None:
             self.source.may_requeue |= self.source.passed
@@ -521,8 +521,8 @@ class WindowMachine(RuleBasedStateMachine):
             for acked in covered:
                 self._ack(acked)
         for tag in window.settlement.requeues:
-            assert tag in source.unsettled, f"invariant 6: gives back {tag}, which is not unsettled"
-            assert tag in source.may_requeue, f"invariant 6: gives back {tag} without need"
+            assert tag in source.unsettled, f"invariant 6: requeues {tag}, which is not unsettled"
+            assert tag in source.may_requeue, f"invariant 6: requeues {tag} without need"
         self._requeue(window.settlement.requeues)
         window.settlement.acks.clear()
         window.settlement.requeues.clear()
@@ -618,14 +618,14 @@ class WindowMachine(RuleBasedStateMachine):
             source.credits[d.content] -= 1
             assert source.credits[d.content] >= 0, f"invariant 1: acks {tag}, of which no copy arrived"
             self.forwarded += 1
-            if d.redelivered and key is not None and self.given_back[key]:
-                self.given_back[key] -= 1
+            if d.redelivered and key is not None and self.returned_to_queue[key]:
+                self.returned_to_queue[key] -= 1
         if key is not None and tag not in source.in_quarantine:
             self.acked.append((self.heard_s, key))
 
     def _requeue(self, tags: list[int]) -> None:
         assert self.source is not None
-        self._give_back(tags)
+        self._return_to_queue(tags)
         self.requeued += len(tags)
         for tag in tags:
             _, d = self.source.unsettled.pop(tag)
@@ -634,10 +634,10 @@ class WindowMachine(RuleBasedStateMachine):
 
     def _uncover(self, key: bytes) -> None:
         """One like this comes back and has not been forwarded."""
-        self.given_back[key] += 1
+        self.returned_to_queue[key] += 1
         del self.copies[key]
 
-    def _give_back(self, tags: list[int]) -> None:
+    def _return_to_queue(self, tags: list[int]) -> None:
         assert self.source is not None
         messages = [self.source.unsettled[tag][0] for tag in tags]
         for message in messages:

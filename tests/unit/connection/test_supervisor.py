@@ -687,7 +687,7 @@ async def test_a_blocked_destination_is_told_and_gets_nothing_until_it_is_unbloc
 async def test_a_refusing_destination_is_told_once_and_tried_until_it_accepts_messages_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Nothing is given back to the source meanwhile."""
+    """Nothing is requeued to the source meanwhile."""
     caplog.set_level(logging.INFO, "bridge")
     async with ScriptedBroker() as source, ScriptedBroker() as destination:
         destination.published = lambda peer, publish_seqno: peer.send(commands.Basic.Nack(publish_seqno, False, False))  # noqa: FBT003

@@ -106,7 +106,7 @@ async def test_the_next_generation_consumes_with_all_where_the_last_one_acked_a_
 @on_both_loops
 async def test_generations_that_end_without_an_ack_are_followed_by_a_pause() -> None:
     """Each of them counts for the message at the head of the queue."""
-    limits = TimeLimits(in_vain_s=100.0)
+    limits = TimeLimits(unused_pause_s=100.0)
     async with (
         ScriptedBroker() as source,
         ScriptedBroker() as destination,

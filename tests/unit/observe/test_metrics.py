@@ -205,7 +205,7 @@ def words(pattern: str) -> set[str]:
     (
         (r'Verdict\("([a-z-]+)"', metrics.QUARANTINE_REASONS),
         (r'publish_retries, "([a-z-]+)"', metrics.RETRY_REASONS),
-        (r'(?:release|release_published|_give_back)\("([a-z-]+)"', metrics.REQUEUE_REASONS),
+        (r'(?:release|release_published|_requeue_held)\("([a-z-]+)"', metrics.REQUEUE_REASONS),
         (r'\.drop\([^")]*"([a-z-]+)"', metrics.REQUEUE_REASONS),
         (r'(?:\.end|\.ended|\.fail|Ending)\("([a-z-]+)"', metrics.END_REASONS),
         (r'"([a-z]+-timeout)"', (*metrics.END_REASONS, *metrics.REQUEUE_REASONS)),

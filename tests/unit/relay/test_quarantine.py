@@ -516,7 +516,7 @@ def test_answers_of_a_channel_that_has_been_given_up_are_nothing() -> None:
     assert confirmed(bridge) == [1]
 
 
-def test_what_was_given_back_meanwhile_is_not_acked() -> None:
+def test_what_was_requeued_meanwhile_is_not_acked() -> None:
     bridge = quarantining(1)
     bridge.window.release_published("shutdown")
     bridge.window.release("shutdown")

@@ -243,7 +243,7 @@ def test_a_source_that_ends_for_another_reason_leaves_the_quarantine_as_it_was()
     assert bridge.relay.quarantine.wanted(bridge.now_s)
 
 
-def test_what_was_acked_in_vain_comes_again_before_the_queue_has_answered_and_is_not_published_twice() -> None:
+def test_what_was_acked_without_success_comes_again_before_the_queue_has_answered_and_is_not_published_twice() -> None:
     bridge = Bridge()
     message = content(b"m", PERSISTENT | {"message_id": b"m-1"})
     bridge.source(deliver(1, message))
@@ -321,7 +321,7 @@ def test_a_consumer_that_is_lost_while_it_begins_needs_no_cancel() -> None:
     assert bridge.to_source() == b""
 
 
-def test_giving_back_while_consuming_begins_cancels_when_it_has_begun() -> None:
+def test_requeueing_while_consuming_begins_cancels_when_it_has_begun() -> None:
     bridge = Bridge(WindowLimits(hold_timeout_s=60.0))
     bridge.lose_source()
     bridge.start()

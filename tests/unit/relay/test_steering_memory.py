@@ -149,7 +149,7 @@ def test_a_hold_timeout_while_it_sheds_requeues_all_that_is_held() -> None:
     bridge.wait(MEMORY_FULL_S)
     assert bridge.state() is State.SHEDDING
     bridge.wait(2.0)
-    assert bridge.state() is State.GIVING_BACK
+    assert bridge.state() is State.REQUEUEING
     bridge.source(frames.CANCEL_OK)
     assert bridge.to_source() == CANCEL + requeue(1, multiple=True)
     assert bridge.books.requeued == {"hold-timeout": 1}

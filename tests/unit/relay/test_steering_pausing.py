@@ -188,12 +188,12 @@ def test_a_pause_while_it_widens_cancels_both_consumers() -> None:
     assert bridge.state() is State.PAUSED
 
 
-def test_a_pause_while_giving_back_ends_in_a_pause_and_not_in_a_probe() -> None:
+def test_a_pause_while_requeueing_ends_in_a_pause_and_not_in_a_probe() -> None:
     bridge = Bridge()
     bridge.source(deliver(1, M))
     bridge.relay.destination.lost(bridge.now_s)
     bridge.wait(300.0)
-    assert bridge.state() is State.GIVING_BACK
+    assert bridge.state() is State.REQUEUEING
     assert bridge.to_source() == CANCEL
     bridge.pause()
     bridge.source(frames.CANCEL_OK)

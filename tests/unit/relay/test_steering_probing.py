@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from bridge.relay.consumer import Consumer
-from bridge.relay.plan import IN_VAIN_S
+from bridge.relay.plan import UNUSED_PAUSE_S
 from bridge.relay.queue import QueueFacts, QueueState
 from bridge.relay.state import State
 from bridge.relay.steering import RETURNED_OFTEN, UNREADABLE, UNREADABLE_AFTER, Consume, EndGeneration, OpenQuarantine
@@ -220,7 +220,7 @@ def test_a_broker_that_never_answers_the_old_consumers_cancel_ends_the_source() 
     assert (ending.side, ending.reason) == ("source", "cancel-timeout")
 
 
-def test_giving_back_while_it_widens_cancels_both_consumers() -> None:
+def test_requeueing_while_it_widens_cancels_both_consumers() -> None:
     bridge = Bridge(WindowLimits(hold_timeout_s=60.0), probing=True)
     accept_probe(bridge)
     bridge.consume("ct-2")
@@ -276,7 +276,7 @@ def test_after_the_second_generation_in_a_row_without_an_ack_it_pauses_ever_long
         bridge.lose_source()
         began_s = bridge.now_s
         while not bridge.wanted_prefetch:
-            bridge.wait(IN_VAIN_S)
+            bridge.wait(UNUSED_PAUSE_S)
         pauses.append(bridge.now_s - began_s)
         bridge.consume(ready=5)
     assert pauses == [0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300], "the hold timeout is the longest"

@@ -1,4 +1,4 @@
-"""The steering: a shutdown, and what it still forwards, acks and gives back."""
+"""The steering: a shutdown, and what it still forwards, acks and requeues."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_stop_that_deliveries_prolong_cancels_forwards_and_requeues_the_rest()
     assert bridge.wanted_prefetch == 0
     assert bridge.to_source() == b""
     bridge.destination(confirm(3, multiple=True))
-    assert bridge.to_destination() == publish() + M, "the destination is well: forwarded, not given back"
+    assert bridge.to_destination() == publish() + M, "the destination is well: forwarded, not requeued"
     assert not bridge.steering.source_drained
     bridge.destination(confirm(4))
     assert bridge.to_source() == ack(3, multiple=True) + ack(4, multiple=True)
@@ -98,7 +98,7 @@ def test_a_stop_with_the_destination_away_requeues_at_the_cancel_ok() -> None:
     bridge.relay.destination.lost(bridge.now_s)
     bridge.stop()
     bridge.source(deliver(4, M))
-    assert bridge.to_source() == CANCEL, "what is given back before the cancel comes straight back"
+    assert bridge.to_source() == CANCEL, "what is requeued before the cancel comes straight back"
     bridge.source(frames.CANCEL_OK)
     assert bridge.to_source() == requeue(4, multiple=True), "in one go, so that its order stays"
     assert bridge.steering.source_drained
@@ -195,7 +195,7 @@ def test_a_stop_while_the_queue_of_a_lost_consumer_is_asked_waits_for_its_answer
 # --- When time is up -----------------------------------------------------------------------------------------
 
 
-def test_when_time_is_up_the_published_are_given_back_too_and_late_confirms_are_not_heard() -> None:
+def test_when_time_is_up_the_published_are_requeued_too_and_late_confirms_are_not_heard() -> None:
     bridge = Bridge()
     bridge.source(*(deliver(tag, M) for tag in range(1, 4)))
     bridge.to_destination()

@@ -171,9 +171,9 @@ def test_what_came_round_again_and_was_not_forwarded_is_not_taken_for_its_first_
     assert memory.recall(message("b"))
 
 
-def test_what_was_given_back_is_not_taken_for_its_first_copy_until_it_was_forwarded(memory: Memory) -> None:
+def test_what_was_requeued_is_not_taken_for_its_first_copy_until_it_was_forwarded(memory: Memory) -> None:
     acked(memory, message("a"), message("b"))
-    memory.given_back(message("a"))
+    memory.requeued(message("a"))
     memory.acks_lost([])
     assert not memory.recall(message("a"))
     assert memory.recall(message("b"))
@@ -184,10 +184,10 @@ def test_what_was_given_back_is_not_taken_for_its_first_copy_until_it_was_forwar
 
 
 def test_forwarding_another_message_of_the_same_id_does_not_stand_for_the_requeued_one(memory: Memory) -> None:
-    memory.given_back(message("a"))
+    memory.requeued(message("a"))
     acked(memory, message("a"))
     memory.acks_lost([])
-    assert not memory.recall(message("a")), "what was given back is still to come"
+    assert not memory.recall(message("a")), "what was requeued is still to come"
 
 
 def test_more_acks_than_can_be_remembered_are_not_vouched_for() -> None:
@@ -200,8 +200,8 @@ def test_more_acks_than_can_be_remembered_are_not_vouched_for() -> None:
 def test_after_a_message_was_requeued_its_like_is_no_longer_suppressed(memory: Memory) -> None:
     acked(memory, message("a"))
     memory.acks_lost([])
-    memory.given_back(message("a"))
-    memory.given_back(delivery(1, b"", PERSISTENT))
+    memory.requeued(message("a"))
+    memory.requeued(delivery(1, b"", PERSISTENT))
     assert not memory.recall(message("a"))
     assert not memory.vouches_for(message("a"))
 
@@ -235,7 +235,7 @@ def test_identities_are_bounded_in_bytes_too_and_what_falls_out_is_not_vouched_f
 
 
 def test_the_identity_of_a_redelivery_is_worked_out_once() -> None:
-    """Until it is forwarded, given back, suppressed or remembered for the next generation."""
+    """Until it is forwarded, requeued, suppressed or remembered for the next generation."""
     worked_out: list[bytes] = []
 
     def counted(route: bytes, content: bytes) -> bytes | None:
@@ -244,7 +244,7 @@ def test_the_identity_of_a_redelivery_is_worked_out_once() -> None:
 
     memory = Memory(enabled=True, identify=counted)
     acked(memory, message("suppressed"), message("other"))
-    memory.given_back(message("elsewhere"))
+    memory.requeued(message("elsewhere"))
     memory.acks_lost([])
     worked_out.clear()
     names = ("suppressed", "forwarded", "returned", "orphan", "unforwarded", "quarantined")
@@ -253,7 +253,7 @@ def test_the_identity_of_a_redelivery_is_worked_out_once() -> None:
     assert all(memory.vouches_for(d) for d in redelivered.values())
     memory.suppressed(redelivered["suppressed"])
     acked(memory, redelivered["forwarded"])
-    memory.given_back(redelivered["returned"])
+    memory.requeued(redelivered["returned"])
     memory.quarantined(redelivered["quarantined"])
     memory.acks_lost([redelivered["unforwarded"]])
     memory.remember(redelivered["orphan"])

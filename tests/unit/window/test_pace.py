@@ -66,7 +66,7 @@ def test_trouble_counts_from_its_beginning_and_again_from_when_what_was_held_is_
     it.refused("why", 110.0)
     assert (it.seconds(115.0), it.lasts) == (15.0, True)
     assert it.text == "why"
-    it.given_back(120.0)
+    it.requeued(120.0)
     assert it.seconds(121.0) == 1.0
     it.over()
     assert (it.seconds(130.0), it.text, it.lasts) == (0.0, "", False)

@@ -199,7 +199,7 @@ def test_what_came_round_again_before_the_broker_cancelled_the_consumer_is_not_t
     assert scene.books.duplicates_possible == 1
 
 
-@pytest.mark.parametrize("fate", ("held", "given back", "orphan nacked", "orphan's destination lost"))
+@pytest.mark.parametrize("fate", ("held", "requeued", "orphan nacked", "orphan's destination lost"))
 def test_a_message_that_came_round_again_is_not_suppressed_in_the_place_of_its_first_copy(fate: str) -> None:
     """Somebody sent it back to the source with its id, to be tried again: that was not forwarded, and must be."""
     scene = Scene()
@@ -209,7 +209,7 @@ def test_a_message_that_came_round_again_is_not_suppressed_in_the_place_of_its_f
     scene.receive_each(identified(2, "a"))
     if fate.startswith("orphan"):
         scene.take()
-    if fate == "given back":
+    if fate == "requeued":
         scene.window.release("hold-timeout")
     scene.window.source_lost()
     if fate == "orphan nacked":
@@ -237,7 +237,7 @@ def test_nothing_is_published_while_orphans_wait() -> None:
     assert scene.take() == [1]
 
 
-# --- Giving back ------------------------------------------------------------------------------------------------
+# --- Requeueing ------------------------------------------------------------------------------------------------
 
 
 def test_release_requeues_all_that_is_not_published_in_order_and_what_still_comes() -> None:
@@ -295,7 +295,7 @@ def test_a_delivery_whose_body_was_dropped_is_requeued_and_counted() -> None:
     assert sum(scene.books.size_bits) == 3
     scene.take()
     scene.confirm(2, multiple=True)
-    assert scene.acks() == [(1, False), (3, False)], "an ack of all below would ack what was given back"
+    assert scene.acks() == [(1, False), (3, False)], "an ack of all below would ack what was requeued"
 
 
 def test_a_gap_in_the_delivery_tags_is_malformed_and_nothing_of_it_is_taken_in() -> None:

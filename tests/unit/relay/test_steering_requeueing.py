@@ -1,4 +1,4 @@
-"""The steering: messages that are given back while a bridge runs, since the destination accepts nothing."""
+"""The steering: messages that are requeued while a bridge runs, since the destination accepts nothing."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 HOLD = WindowLimits(prefetch=10, hold_timeout_s=60.0)
 
 
-def give_back(bridge: Bridge) -> None:
-    """One message is held for too long and given back; the destination is ready again."""
+def requeue_held(bridge: Bridge) -> None:
+    """One message is held for too long and requeued; the destination is ready again."""
     bridge.source(deliver(1, M))
     bridge.destination(frames.BLOCKED)
     bridge.wait(bridge.window.limits.hold_timeout_s)
@@ -57,7 +57,7 @@ def test_what_is_held_too_long_is_requeued_and_consumed_again_when_the_destinati
     bridge.wait(59.0)
     assert bridge.to_source() == b"", "invariant 6: hold first"
     bridge.wait(1.0)
-    assert bridge.state() is State.GIVING_BACK
+    assert bridge.state() is State.REQUEUEING
     assert bridge.to_source() == CANCEL
     bridge.source(frames.CANCEL_OK)
     assert bridge.to_source() == requeue(3, multiple=True), "in one go, so that its order stays"
@@ -86,7 +86,7 @@ def test_what_comes_while_the_consumer_is_being_cancelled_is_requeued_too() -> N
     assert bridge.to_source() == requeue(2, multiple=True)
 
 
-def test_while_some_are_published_the_held_are_given_back_one_by_one() -> None:
+def test_while_some_are_published_the_held_are_requeued_one_by_one() -> None:
     bridge = Bridge(HOLD)
     bridge.source(*(deliver(tag, content(b"x" * 100)) for tag in range(1, 4)))
     bridge.window._destination.publish_window.narrow(1)
@@ -99,7 +99,7 @@ def test_while_some_are_published_the_held_are_given_back_one_by_one() -> None:
     assert bridge.to_source() == ack(1, multiple=True)
 
 
-def test_with_memory_full_the_held_are_given_back_before_the_cancel_ok_which_could_not_be_read() -> None:
+def test_with_memory_full_the_held_are_requeued_before_the_cancel_ok_which_could_not_be_read() -> None:
     bridge = Bridge(WindowLimits(hold_timeout_s=5.0, max_in_flight_bytes=100))
     bridge.source(deliver(1, content(b"x" * 100)))
     bridge.destination(frames.BLOCKED)
@@ -127,7 +127,7 @@ def test_a_source_that_is_lost_during_requeueing_leaves_nothing_to_requeue() -> 
 
 def test_the_hold_timeout_runs_again_after_each_time() -> None:
     bridge = Bridge(HOLD)
-    give_back(bridge)
+    requeue_held(bridge)
     bridge.source(deliver(2, M, redelivered=1))
     bridge.destination(frames.BLOCKED)
     bridge.wait(59.0)
@@ -151,7 +151,7 @@ def test_a_queue_that_a_cancel_may_delete_is_never_given_up(facts: QueueFacts) -
 def test_where_requeueing_counts_a_probe_is_held_for_longer_than_all_others() -> None:
     """Before RabbitMQ 4.3 each requeue brings a message nearer to the delivery limit."""
     bridge = Bridge(HOLD, facts=QUORUM_3)
-    give_back(bridge)
+    requeue_held(bridge)
     bridge.source(deliver(2, M, redelivered=1))
     bridge.destination(frames.BLOCKED)
     bridge.wait(PROBE_HOLD_S - 1.0)
@@ -188,7 +188,7 @@ def test_a_refused_probe_is_requeued_at_once_and_probed_again_after_a_pause_that
     pauses: list[float] = []
     for number in range(1, 12):
         refuse_probe(bridge, number, number)
-        assert bridge.state() is State.GIVING_BACK
+        assert bridge.state() is State.REQUEUEING
         assert bridge.to_source() == CANCEL
         bridge.source(frames.CANCEL_OK)
         assert bridge.to_source() == requeue(number, multiple=True)
@@ -233,7 +233,7 @@ def test_a_probe_is_requeued_also_long_after_the_refusals_before_it() -> None:
     bridge.wait(REMEMBERED_S)
     bridge.wait(REMEMBERED_S)
     refuse_probe(bridge, 4, 4)
-    assert bridge.state() is State.GIVING_BACK
+    assert bridge.state() is State.REQUEUEING
 
 
 @pytest.mark.parametrize("facts", (QUORUM_3, AUTO_DELETE, UNKNOWN))
@@ -269,10 +269,10 @@ def is_poison(bridge: Bridge) -> None:
 
 @pytest.mark.parametrize("fault", (has_no_route, is_poison))
 def test_a_probe_that_is_itself_at_fault_is_set_aside_and_the_next_one_tries(fault: Callable[[Bridge], None]) -> None:
-    """Given back it would come first again, for ever; and it says nothing of the destination."""
+    """Requeued it would come first again, for ever; and it says nothing of the destination."""
     limits = WindowLimits(prefetch=10, hold_timeout_s=60.0, quarantine=False)
     bridge = Bridge(limits)
-    give_back(bridge)
+    requeue_held(bridge)
     bridge.source(deliver(2, M, redelivered=1))
     bridge.to_destination()
     fault(bridge)
@@ -295,7 +295,7 @@ def test_a_destination_that_closes_its_channel_over_itself_refuses_the_probe_too
 
 
 def test_a_refused_probe_beside_one_that_is_parked_is_held() -> None:
-    """To give back only the one would bring the other nothing but a new place."""
+    """To requeue only the one would bring the other nothing but a new place."""
     bridge = Bridge(probing=True)
     bridge.source(deliver(1, M))
     bridge.to_destination()
