@@ -240,7 +240,7 @@ def run(settings: Settings, events: EventLog, patience: Patience, early: EarlySi
 
 
 def check_settings(settings: Settings, *, in_json: bool) -> int:
-    """Check what the settings lead to; return the exit code: 1 for an error, a signal's as a shell tells it."""
+    """Check what the settings lead to; return the exit code: 1 for an error, a signal's as a shell reports it."""
     received: list[int] = []
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         try:

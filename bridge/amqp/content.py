@@ -2,7 +2,7 @@
 
 A delivered content is the same bytes that a publish needs, so it is kept as one `bytes` and never decoded as
 a whole. This module knows what is inside: the property flags, the top level of the header table, the body's
-frames. It changes what invariant 7 of `window` allows and nothing else. Which message is which is told by `identity`.
+frames. It changes what invariant 7 of `window` allows and nothing else. `identity` says which message is which.
 
 Layout (AMQP 0-9-1, 4.2.6.1 and 4.2.6.2)::
 

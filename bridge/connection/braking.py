@@ -1,4 +1,4 @@
-"""Braking: tells the brake what was asked and answered of the destination's queue, and has it looked at once."""
+"""Braking: reports to the brake what was asked and answered of the destination's queue, and has it looked at once."""
 
 from __future__ import annotations
 

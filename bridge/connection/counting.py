@@ -179,7 +179,7 @@ class Counting:
         if self._listener is None:
             return
         if self._backlog.stream:
-            self._listener.uncounted("it is a stream, which tells neither how many messages wait nor its consumers")
+            self._listener.uncounted("it is a stream, which reports neither how many messages wait nor its consumers")
         elif believed:
             self._listener.answered(found)
         else:

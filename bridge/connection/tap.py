@@ -146,7 +146,7 @@ class Tap(asyncio.StreamReaderProtocol):
         self._heartbeat_s = heartbeat_s
 
     def pause_writing(self) -> None:
-        """The socket takes no more; called by asyncio."""
+        """The socket accepts no more; called by asyncio."""
         self.writable = False
         super().pause_writing()
 
@@ -229,7 +229,7 @@ class Pump:
             self.destination = tap
 
     def rest(self) -> None:
-        """Nobody looks at the relay for a while: wake whoever does when something moves."""
+        """Nobody looks at the relay for a while: call `wake` when something moves."""
         self._resting = True
 
     def attend(self) -> None:

@@ -1,4 +1,4 @@
-"""What is answered at `/`, `/status`, `/metrics`, `/healthz` and `/readyz`, whoever asks.
+"""What is answered at `/`, `/status`, `/metrics`, `/healthz` and `/readyz`.
 
 Every answer is made from a copy of books and status, which the event loop makes on its own thread in some 50 µs: it is
 exact while traffic flows. When the loop does not answer within a second it is stuck, and the answers say so.

@@ -302,8 +302,8 @@ class Quarantine:
     def answered(self, event: Confirm | Return, now_s: float) -> None:
         """Take an answer: a confirm, or a return. Raises `MalformedFrameError` for a number that was never used.
 
-        So is 0, which in AMQP stands for all that is unconfirmed: the broker cannot mean what is still under way to it,
-        and which that is nobody here can tell. RabbitMQ confirms by number.
+        It raises for 0, too, which in AMQP stands for all that is unconfirmed: the broker cannot mean publishes that
+        have not reached it yet, and it is unknown which those are. RabbitMQ confirms by number.
         """
         if self._channel is not Channel.OPEN:
             return  # of a channel that has been given up: what it was about is published again

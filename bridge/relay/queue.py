@@ -78,9 +78,9 @@ class QueueFacts:
             )
         if self.deleted_by_cancel:
             return (
-                "may be one that is deleted when its consumer goes (only a user who may configure it is told): its "
-                "messages are held for as long as the destination does not accept them; grant that permission, or set "
-                "BRIDGE_SOURCE_QUEUE_TYPE where it is a quorum queue"
+                "may be one that is deleted when its consumer goes (RabbitMQ reports that only to a user who may "
+                "configure it): its messages are held for as long as the destination does not accept them; grant that "
+                "permission, or set BRIDGE_SOURCE_QUEUE_TYPE where it is a quorum queue"
             )
         return ""
 

@@ -88,7 +88,7 @@ class Books:
     size_bytes_total: int = 0
 
     def throttled(self, reason: ThrottleReason, seconds: float) -> None:
-        """A rate has held messages back for so long."""
+        """A rate has held messages back for this many seconds."""
         self.throttled_seconds[reason] = self.throttled_seconds.get(reason, 0.0) + seconds
 
     @property

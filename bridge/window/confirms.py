@@ -57,7 +57,7 @@ class Confirms(Flight):
             if delivery is None:
                 continue
             fate = self._destination.publishes.resolve(delivery, accepted=accepted)
-            if accepted and fate == "taken":
+            if accepted and fate == "accepted":
                 # Without an id its redelivery cannot be told from another message; `receive` counts it.
                 self.memory.remember(delivery)
                 self.accepted += 1

@@ -178,7 +178,7 @@ class Parked:
     def take_given_up(
         self, now_s: float, hold_timeout_s: float, *, returned: bool
     ) -> list[tuple[Delivery, RequeueReason]]:
-        """Hand over those that have been refused for so long, each with the reason; the `returned`, too, or not."""
+        """Hand over those refused for `hold_timeout_s`, each with the reason; the `returned`, too, or not."""
         late = [
             t
             for t, w in self.waiting.items()

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 Key = tuple[bytes, bytes]
 """Routing key, where each message keeps its own, and content: publishes that agree in it are alike."""
-Fate = Literal["taken", "returned", "doubtful"]
+Fate = Literal["accepted", "returned", "doubtful"]
 """What the confirm of a publish means, as far as returns tell."""
 
 
@@ -345,7 +345,7 @@ class Publishes:
             self._drop_empty(alike)
             if accepted:
                 return "returned"
-        return "doubtful" if doubtful else "taken"
+        return "doubtful" if doubtful else "accepted"
 
     def _index(self) -> None:
         """Look at what was published since the last return and is unconfirmed."""

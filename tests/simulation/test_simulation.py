@@ -61,7 +61,7 @@ def believe_nacks(patch: pytest.MonkeyPatch) -> None:
 
 
 def ignore_returns(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Publishes, "resolve", lambda *_, **__: "taken")
+    patch.setattr(Publishes, "resolve", lambda *_, **__: "accepted")
 
 
 def doubt_nothing(patch: pytest.MonkeyPatch) -> None:
@@ -70,7 +70,7 @@ def doubt_nothing(patch: pytest.MonkeyPatch) -> None:
 
     def sure(self: Publishes, delivery: Delivery, *, accepted: bool) -> str:
         found = fate(self, delivery, accepted=accepted)
-        return "taken" if found == "doubtful" else found
+        return "accepted" if found == "doubtful" else found
 
     patch.setattr(Publishes, "resolve", sure)
 

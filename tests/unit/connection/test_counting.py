@@ -164,8 +164,9 @@ async def test_what_was_known_ends_with_the_generation() -> None:
             await eventually(lambda: backlog.messages == 7)
             source.answers[ProtocolHeader] = lambda peer, _, __: peer.abort()
             source.peer.abort()
-            await eventually(lambda: backlog.messages is None)
-            assert backlog.unknown == "not connected"
+            # A question that was under way may be reported first, as not answered.
+            await eventually(lambda: backlog.unknown == "not connected")
+            assert backlog.messages is None
 
 
 @on_both_loops

@@ -229,7 +229,7 @@ def test_a_return_is_about_the_one_whose_body_it_has() -> None:
     assert not scene.publishes.unresolved
     scene.returned(b"2")
     assert scene.publishes.unresolved
-    assert scene.fates() == ["taken", "returned", "taken"]
+    assert scene.fates() == ["accepted", "returned", "accepted"]
     assert not scene.publishes.unresolved
 
 
@@ -240,7 +240,7 @@ def test_each_return_counts_for_one_confirm_of_those_that_are_alike() -> None:
     scene.confirm(2)
     scene.returned(b"same")
     scene.returned(b"same")
-    assert [scene.fate(d) for d in (alike[0], *alike[2:])] == ["returned", "returned", "taken"]
+    assert [scene.fate(d) for d in (alike[0], *alike[2:])] == ["returned", "returned", "accepted"]
 
 
 def test_a_return_counts_for_one_that_was_published_later_and_is_like_it() -> None:
@@ -250,7 +250,7 @@ def test_a_return_counts_for_one_that_was_published_later_and_is_like_it() -> No
     scene.publish(one)
     scene.returned(b"same")
     scene.publish(other)
-    assert [scene.fate(other), scene.fate(one)] == ["returned", "taken"]
+    assert [scene.fate(other), scene.fate(one)] == ["returned", "accepted"]
 
 
 def test_what_is_refused_was_not_returned() -> None:
@@ -258,10 +258,10 @@ def test_what_is_refused_was_not_returned() -> None:
     alike = [delivery(tag, b"same") for tag in (1, 2, 3)]
     scene.publish(*alike)
     scene.returned(b"same")
-    assert scene.fate(alike[0], accepted=False) == "taken"
+    assert scene.fate(alike[0], accepted=False) == "accepted"
     assert scene.publishes.unresolved
-    assert scene.fate(alike[1], accepted=False) == "taken"
-    assert scene.fate(alike[2], accepted=False) == "taken"
+    assert scene.fate(alike[1], accepted=False) == "accepted"
+    assert scene.fate(alike[2], accepted=False) == "accepted"
     assert not scene.publishes.unresolved, "none of them is left that it could be about"
 
 
@@ -282,7 +282,7 @@ def test_with_keys_of_their_own_a_return_is_matched_by_key_too() -> None:
     several = [delivery(tag, b"same", routing_key=key) for tag, key in ((1, "a"), (2, "b"))]
     scene.publish(*several)
     scene.returned(b"same", key="b")
-    assert scene.fates() == ["taken", "returned"]
+    assert scene.fates() == ["accepted", "returned"]
 
 
 STAMPED = {"timestamp_in_ms": text("1"), "x-routed-by": text("node")}
@@ -293,14 +293,14 @@ def test_whatever_the_broker_changed_the_id_tells_which_it_is() -> None:
     scene = Scene()
     scene.publish(*(delivery(tag, b"same", headers(k="v") | {"message_id": b"m-%d" % tag}) for tag in range(1, 9)))
     scene.returned(b"same", headers(other="form") | {"message_id": b"m-5", "timestamp": bytes(8)})
-    assert scene.fates() == [*["taken"] * 4, "returned", *["taken"] * 3]
+    assert scene.fates() == [*["accepted"] * 4, "returned", *["accepted"] * 3]
 
 
 def test_of_those_with_one_id_and_body_the_headers_tell_which_it_is_as_far_as_they_can() -> None:
     scene = Scene()
     scene.publish(*(delivery(number, b"same", headers(n=str(number))) for number in (1, 2, 3)))
     scene.returned(b"same", PERSISTENT | {"headers": table({"n": text("2")} | STAMPED)})
-    assert scene.fates() == ["taken", "returned", "taken"]
+    assert scene.fates() == ["accepted", "returned", "accepted"]
 
 
 def test_where_they_cannot_tell_all_that_it_may_be_are_in_doubt() -> None:
@@ -311,7 +311,7 @@ def test_where_they_cannot_tell_all_that_it_may_be_are_in_doubt() -> None:
     scene.returned(b"same", second)
     assert scene.publishes.unresolved
     scene.returned(b"same", third)
-    assert scene.fates() == ["doubtful", "doubtful", "doubtful", "taken"]
+    assert scene.fates() == ["doubtful", "doubtful", "doubtful", "accepted"]
     assert not scene.publishes.unresolved
     assert not scene.publishes.unrecognised
 
@@ -320,7 +320,7 @@ def test_where_no_broker_is_known_to_do_that_all_of_the_id_and_body_are_in_doubt
     scene = Scene()
     scene.publish(*(delivery(tag, b"same", headers(x=str(tag))) for tag in (1, 2)), delivery(3, b"other"))
     scene.returned(b"same", headers(x="rewritten"))
-    assert scene.fates() == ["doubtful", "doubtful", "taken"]
+    assert scene.fates() == ["doubtful", "doubtful", "accepted"]
     assert not scene.publishes.unrecognised
 
 
@@ -346,7 +346,7 @@ def test_what_is_published_after_a_return_is_not_in_doubt() -> None:
     scene = Scene(1, 2)
     scene.returned(b"changed beyond recognition")
     scene.publish(delivery(3))
-    assert scene.fates() == ["doubtful", "doubtful", "taken"]
+    assert scene.fates() == ["doubtful", "doubtful", "accepted"]
 
 
 def test_a_doubt_ends_with_a_refusal() -> None:
@@ -357,7 +357,7 @@ def test_a_doubt_ends_with_a_refusal() -> None:
     assert [scene.fate(d, accepted=False) for d in several] == ["doubtful", "doubtful"]
     assert not scene.publishes.unresolved
     scene.publish(*several)
-    assert [scene.fate(d) for d in several] == ["taken", "taken"]
+    assert [scene.fate(d) for d in several] == ["accepted", "accepted"]
 
 
 def test_what_cannot_be_read_may_be_what_came_back() -> None:
@@ -365,10 +365,10 @@ def test_what_cannot_be_read_may_be_what_came_back() -> None:
     scene = Scene()
     scene.publish(delivery(1), delivery(2)._replace(content=unreadable), delivery(3))
     scene.returned(b"3")
-    assert scene.fates() == ["taken", "doubtful", "doubtful"]
+    assert scene.fates() == ["accepted", "doubtful", "doubtful"]
     scene.publish(delivery(4), delivery(5)._replace(content=unreadable))
     scene.publishes.returned(Return(1, 312, "NO_ROUTE", b"\x02ex\x03key", unreadable, 0))
-    assert scene.fates() == ["taken", "returned"]
+    assert scene.fates() == ["accepted", "returned"]
 
 
 def test_what_is_in_doubt_already_is_not_looked_at_again() -> None:
@@ -445,10 +445,10 @@ def test_whatever_is_returned_and_however_it_is_changed_nothing_that_came_back_i
     fates = scene.fates()
     for content_ in {d.content for d in several}:
         alike = [index for index, d in enumerate(several) if d.content == content_]
-        taken = sum(fates[index] == "taken" for index in alike)
+        taken = sum(fates[index] == "accepted" for index in alike)
         assert taken <= len(alike) - len(back.intersection(alike))
     if not (mangled or added) and len({body for body, _ in messages}) == len(messages):
-        assert [fate != "taken" for fate in fates] == [index in back for index in range(len(several))]
+        assert [fate != "accepted" for fate in fates] == [index in back for index in range(len(several))]
 
 
 def test_a_successor_is_empty_and_counts_from_1_again() -> None:
