@@ -311,6 +311,8 @@ async def _serve(settings: Settings, events: EventLog, patience: Patience, early
                 "destination_exchange": settings.destination_exchange,
             },
         )
+        for text in filter(None, (settings.source.unverified, settings.destination.unverified)):
+            log.warning("%s", text)
         await supervisor.run()
 
 

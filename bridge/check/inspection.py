@@ -108,6 +108,9 @@ class Inspection:
             self._inspect_expiry(f"the client certificate {tls.cert_file}", not_after, ended="error")
 
     def _inspect_certificates(self) -> None:
+        if self._side.unverified:
+            self.found("warning", "certificate", self._side.unverified)
+            return
         brokers, authorities = self.inquiry.certificate_ends()
         for not_after in brokers:
             self._inspect_expiry("the broker's certificate", not_after)

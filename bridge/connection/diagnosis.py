@@ -157,6 +157,12 @@ _ANSWERS: tuple[tuple[type[Exception], str, ConnectResult, str], ...] = (
     ),
     (
         ssl.SSLCertVerificationError,
+        "[Mm]ismatch",
+        "tls",
+        "the broker's certificate is refused ({said}); use a name of it in {url}, or set {tls_server_name} to one",
+    ),
+    (
+        ssl.SSLCertVerificationError,
         "",
         "tls",
         "the broker's certificate is refused ({said}); check {ca_file} and the host name in {url}",

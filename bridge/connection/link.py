@@ -167,7 +167,9 @@ class Link:
         """Connect to URL number `index` and open the data channel, with confirms where it publishes."""
         side = self._side
         self._index = index
-        factory = self._factory = TapFactory(lambda reader: self._new_tap(reader, receiver), self._look_up)
+        factory = self._factory = TapFactory(
+            lambda reader: self._new_tap(reader, receiver), self._look_up, side.server_name
+        )
         advice = "does the file system that they are on answer?"
         with self._waiting_for("reading password and certificate files", advice):
             context = await off_loop(f"{side.tls}", side.ssl_context)

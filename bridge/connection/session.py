@@ -271,13 +271,18 @@ class DestinationSession(Session):
 
     async def open(self, index: int) -> None:
         """Connect and verify queue or exchange; a generation begins. Raises `BridgeError`."""
-        async with self._explained(index):
-            self._port = self._relay.connect_destination(self.closed)
-            self._channel = await self._connect(index, self._port)
-            if self._side.queue is not None:
-                await self._queue(self._channel, self._side.queue)
-            else:
-                await self._channel.get_exchange(self._settings.destination_exchange or "", ensure=True)
+        self._port = self._relay.connect_destination(self.closed)
+        try:
+            async with self._explained(index):
+                self._channel = await self._connect(index, self._port)
+                if self._side.queue is not None:
+                    await self._queue(self._channel, self._side.queue)
+                else:
+                    await self._channel.get_exchange(self._settings.destination_exchange or "", ensure=True)
+        except ConnectError as error:
+            if error.result == "missing":
+                self._port.missing()
+            raise
         await self._inspect_exchange()
         now_s = asyncio.get_running_loop().time()
         self._port.opened(self._begin(), now_s)

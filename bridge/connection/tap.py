@@ -266,10 +266,16 @@ class _Reader(asyncio.StreamReader):
 class TapFactory(TransportFactory):
     """aiormq's hook: opens the socket with a tap on it."""
 
-    def __init__(self, make: Callable[[asyncio.StreamReader], Tap], look_up: LookUp) -> None:
-        """`look_up` returns a host's addresses in the order in which to try them."""
+    def __init__(
+        self, make: Callable[[asyncio.StreamReader], Tap], look_up: LookUp, server_name: Callable[[str], str]
+    ) -> None:
+        """`look_up` returns a host's addresses in the order in which to try them.
+
+        `server_name` returns the name that the certificate of the broker at a host must have.
+        """
         self._make = make
         self._look_up = look_up
+        self._server_name = server_name
         self._reader: _Reader | None = None
         self.tap: Tap | None = None
         self.address: object = None
@@ -291,7 +297,10 @@ class TapFactory(TransportFactory):
             sock = await dial.connect(await self._look_up(host, url.port or 0))
             self.address = sock.getpeername()
             await loop.create_connection(
-                lambda: tap, sock=sock, ssl=context, server_hostname=host if context is not None else None
+                lambda: tap,
+                sock=sock,
+                ssl=context,
+                server_hostname=self._server_name(host) if context is not None else None,
             )
         except OSError as error:
             raise AMQPConnectionError(*error.args) from error

@@ -23,7 +23,7 @@ from bridge.observe.sentence import sentence
 from bridge.observe.text import hide, printable, without_message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from bridge.observe.history import Sample
     from bridge.observe.status import SideStatus, Status
@@ -50,6 +50,8 @@ class About:
     destination_queue: str | None = None
     destination_exchange: str | None = None
     destination_routing_key: str | None = None
+    warnings: Mapping[str, str] = field(default_factory=dict)
+    """By side, what about its settings an operator is warned of."""
     quarantine_queue: str = ""
     prefetch: int = 0
     max_in_flight_bytes: int = 0
@@ -69,6 +71,7 @@ def about(settings: Settings, events: EventLog) -> About:
         destination_queue=settings.destination_queue,
         destination_exchange=settings.destination_exchange,
         destination_routing_key=settings.destination_routing_key,
+        warnings={side.name: side.unverified for side in (settings.source, settings.destination)},
         quarantine_queue=settings.quarantine_queue_name,
         prefetch=settings.source_prefetch,
         max_in_flight_bytes=settings.max_in_flight_bytes,
@@ -144,7 +147,7 @@ def _readiness(seen: Seen, _: About) -> Document:
 
 
 def _source(seen: Seen, about: About) -> Document:
-    return {"queue": about.source_queue, **_side(seen.status.source)}
+    return {"queue": about.source_queue, **_side(seen.status.source, about)}
 
 
 def _destination(seen: Seen, about: About) -> Document:
@@ -153,7 +156,7 @@ def _destination(seen: Seen, about: About) -> Document:
         "queue": about.destination_queue,
         "exchange": about.destination_exchange,
         "routing_key": about.destination_routing_key,
-        **_side(status),
+        **_side(status, about),
         "blocked": status.blocked,
         "blocked_since": timestamp(status.blocked_since_s),
         "blocked_reason": status.blocked_reason,
@@ -162,13 +165,14 @@ def _destination(seen: Seen, about: About) -> Document:
     }
 
 
-def _side(status: SideStatus) -> Document:
+def _side(status: SideStatus, about: About) -> Document:
     end = status.last_end
     return {
         "state": "connected" if status.up else "not connected",
         "since": timestamp(status.since_s),
         "reason": status.reason,
         "url": status.url,
+        "warning": about.warnings.get(status.name, ""),
         "generation": status.generation,
         "last_end": None
         if end is None

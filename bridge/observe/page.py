@@ -130,6 +130,7 @@ def _side(document: Document, name: str) -> Markup:
         "blocked": f"since {clock(side['blocked_since'], now)}: {side['blocked_reason']}" if blocked else None,
         "reason": side["reason"] or None,
         "broker": side["url"] or None,
+        "warning": side["warning"] or None,
         "generation": f"{side['generation']:,}" if side["generation"] else None,
         "last end": f"{end['reason']} at {clock(end['at'], now)}: {end['text']}" if end else None,
         **_backlog(backlog, now),

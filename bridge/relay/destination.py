@@ -52,6 +52,10 @@ class Destination(Port):
         self._begin(frame_max)
         self._window.destination_opened(now_s, frame_max)
 
+    def missing(self) -> None:
+        """There is no such queue or exchange: what was published to it could not be confirmed (3.10 says nothing)."""
+        self._window.trouble.explained()
+
     def _end(self, now_s: float) -> None:
         self._unwritten = None
         self._window.destination_lost(self.close, now_s)

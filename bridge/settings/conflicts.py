@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from bridge.errors import CredentialsError
 from bridge.settings import parsers
-from bridge.settings.settings import PREFIX, SIDE_KINDS, Settings, variable
+from bridge.settings.settings import PREFIX, SIDE_KINDS, TLS_KINDS, Settings, variable
 from bridge.settings.sides import EXAMPLE, has_outer_space
 
 if TYPE_CHECKING:
@@ -77,21 +77,14 @@ def _side_conflicts(settings: Settings, side: SideSettings, wrong: set[str]) -> 
     name = variable(side.name)
     given = {kind for kind in SIDE_KINDS if f"{side.name}_{kind}" in settings.model_fields_set}
     bad = {kind for kind in SIDE_KINDS if settings.field_used(f"{side.name}_{kind}") in wrong}
-    secure = bool(side.addresses) and side.addresses[0].scheme == "amqps"
     login = {"username", "password", "password_file"}
-    tls = {"ca_file", "cert_file", "key_file"}
+    tls = set(TLS_KINDS)
     lines = []
     if {"password", "password_file"} <= given:
         lines.append(f"{name}_PASSWORD and {name}_PASSWORD_FILE are both set; expected one of them")
-    if side.addresses and not secure and given & tls:
-        files = " and ".join(f"{name}_{kind.upper()}" for kind in sorted(given & tls))
-        lines.append(f"{files} without effect on amqp://; expected an amqps:// URL")
-    if "key_file" in given and side.tls.cert_file is None and not bad & tls:
-        lines.append(f"{name}_KEY_FILE is set without {name}_CERT_FILE; expected both")
-    if secure and "cert_file" in given and side.tls.key_file is None and not bad & tls:
-        lines += _pair(side)
+    lines += _tls_conflicts(side, given & tls, broken=bool(bad & tls))
     if side.auth == "external":
-        if side.addresses and (not secure or side.tls.cert_file is None) and not bad & tls and "auth" in given:
+        if side.addresses and (not side.secure or side.tls.cert_file is None) and not bad & tls and "auth" in given:
             lines.append(f"{name}_AUTH=external logs in by certificate; expected an amqps:// URL and {name}_CERT_FILE")
         if given & login:
             lines.append(f"{name}_AUTH=external logs in by certificate; expected no {name}_USERNAME and no password")
@@ -100,14 +93,38 @@ def _side_conflicts(settings: Settings, side: SideSettings, wrong: set[str]) -> 
     return lines + _declare_conflicts(side, given)
 
 
+def _tls_conflicts(side: SideSettings, given: set[str], *, broken: bool) -> list[str]:
+    """`given` are the kinds of TLS settings that are set for the side; one of them is `broken` and reported already."""
+    name = variable(side.name)
+    if side.tls.verify:
+        given = given - {"tls_verify"}  # the default
+
+    def named(kinds: set[str]) -> str:
+        return " and ".join(f"{name}_{kind.upper()}" for kind in sorted(kinds))
+
+    lines = []
+    if side.addresses and not side.secure and given:
+        lines.append(f"{named(given)} without effect on amqp://; expected an amqps:// URL")
+    if not side.tls.verify and (idle := given & {"ca_file", "tls_server_name"}):
+        lines.append(f"{named(idle)} without effect with {name}_TLS_VERIFY=false; expected one or the other")
+    if broken:
+        return lines
+    if "key_file" in given and side.tls.cert_file is None:
+        lines.append(f"{name}_KEY_FILE is set without {name}_CERT_FILE; expected both")
+    elif "key_passphrase_file" in given and side.tls.key_file is None:
+        lines.append(f"{name}_KEY_PASSPHRASE_FILE is set without {name}_KEY_FILE; expected both")
+    elif side.secure and "cert_file" in given and side.tls.key_file is None:
+        lines += _pair(side)
+    return lines
+
+
 def unready(settings: Settings, wrong: set[str]) -> list[str]:
     """Return which certificates have not their keys: while both files are being rotated, or for good."""
     lines = []
     for side in (settings.source, settings.destination):
-        files = {settings.field_used(f"{side.name}_{kind}") for kind in ("url", "ca_file", "cert_file", "key_file")}
+        files = {settings.field_used(f"{side.name}_{kind}") for kind in ("url", *TLS_KINDS)}
         own = f"{side.name}_cert_file" in settings.model_fields_set
-        secure = bool(side.addresses) and side.addresses[0].scheme == "amqps"
-        if own and secure and side.tls.cert_file and side.tls.key_file and not files & wrong:
+        if own and side.secure and side.tls.cert_file and side.tls.key_file and not files & wrong:
             lines += _pair(side)
     return lines
 

@@ -7,8 +7,13 @@ import os
 import stat
 from typing import TYPE_CHECKING, BinaryIO
 
+from bridge.errors import CredentialsError
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+MAX_SECRET_BYTES = 1 << 16
+"""More than the longest token that RabbitMQ takes for a password; a file may be a device that never ends."""
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -21,3 +26,21 @@ def open_file(path: Path) -> BinaryIO:
         file.close()
         raise OSError(errno.EINVAL, "it is a pipe")
     return file
+
+
+def read_secret(path: Path, what: str) -> str:
+    """Read what stands in a file, without the end of its line; `what` the file is. Raises `CredentialsError`."""
+    try:
+        with open_file(path) as file:
+            data = file.read(MAX_SECRET_BYTES + 1)
+        text = data.decode()
+    except OSError as error:
+        raise CredentialsError(f"{what} {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise CredentialsError(f"{what} {path}: not UTF-8 text") from None
+    if len(data) > MAX_SECRET_BYTES:
+        raise CredentialsError(f"{what} {path}: longer than {MAX_SECRET_BYTES} bytes")
+    text = text.removesuffix("\n").removesuffix("\r")
+    if not text:
+        raise CredentialsError(f"{what} {path}: empty")
+    return text

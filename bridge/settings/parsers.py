@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 MAX_SHORTSTR_BYTES = 255
 """AMQP 0-9-1, 4.2.5.3: names and keys are short strings."""
 
+HOST_NAME = r"(?:[0-9A-Za-z_-]+(?:\.[0-9A-Za-z_-]+)*|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*)"
+"""A name (in its ASCII form) or an address."""
+
 DURATION_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 SIZE_UNITS = {"": 1, "B": 1} | {
     f"{prefix}{binary}B": (1024 if binary else 1000) ** power
@@ -161,6 +164,18 @@ def short_string(what: str) -> PlainValidator:
         return text
 
     return validator(parse, type="string", maxLength=MAX_SHORTSTR_BYTES)
+
+
+def host_name() -> PlainValidator:
+    """A host name or an address, as certificates have it."""
+
+    def parse(text: str) -> str:
+        name = text.strip().removesuffix(".")
+        if not re.fullmatch(HOST_NAME, name):
+            raise ValueError(f"{quoted(text)} is not a host name; expected one as in the certificate, without a port")
+        return name
+
+    return validator(parse, type="string", pattern=rf"^\s*{HOST_NAME}\.?\s*$")
 
 
 def table() -> PlainValidator:

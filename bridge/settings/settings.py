@@ -20,12 +20,14 @@ from yarl import URL
 from bridge.amqp.content import Treatment
 from bridge.amqp.target import Target
 from bridge.settings import parsers
-from bridge.settings.sides import EXAMPLE, Auth, Credentials, QueueType, SideSettings, Tls, parse_urls
+from bridge.settings.sides import EXAMPLE, Auth, Credentials, QueueType, SideSettings, parse_urls
+from bridge.settings.tls import Tls
 from bridge.words import SideName  # noqa: TC001 - beside types that pydantic reads
 
 PREFIX = "BRIDGE_"
+TLS_KINDS = ("ca_file", "cert_file", "key_file", "key_passphrase_file", "tls_server_name", "tls_verify")
 SIDE_KINDS = (
-    *("url", "username", "password", "password_file", "ca_file", "cert_file", "key_file", "auth"),
+    *("url", "username", "password", "password_file", *TLS_KINDS, "auth"),
     *("declare", "queue_type", "queue_arguments"),
 )
 """What both sides have a setting of."""
@@ -113,7 +115,17 @@ class Settings(BaseSettings):
         None, description="The CAs to trust, in PEM.", json_schema_extra={"shown": "the system's CAs"}
     )
     source_cert_file: CertificateFile = Field(None, description="A client certificate, in PEM.")
-    source_key_file: KeyFile = Field(None, description="Its key, in PEM and not encrypted.")
+    source_key_file: KeyFile = Field(None, description="Its key, in PEM.")
+    source_key_passphrase_file: File = Field(None, description="A file with the passphrase of a key that is encrypted.")
+    source_tls_server_name: Annotated[str | None, parsers.host_name()] = Field(
+        None,
+        description="The name that the broker's certificate has, where the URL has an address or a tunnel's end.",
+        json_schema_extra={"shown": "the URL's host"},
+    )
+    source_tls_verify: Flag = Field(
+        default=True,
+        description="Whether the broker's certificate is verified. `false` trusts whoever answers.",
+    )
     source_auth: AuthWord = Field(
         "plain", description="How to log in: `plain`, or `external` by the client certificate."
     )
@@ -163,7 +175,19 @@ class Settings(BaseSettings):
         None, description="The CAs to trust, in PEM.", json_schema_extra={"shown": "the system's CAs"}
     )
     destination_cert_file: CertificateFile = Field(None, description="A client certificate, in PEM.")
-    destination_key_file: KeyFile = Field(None, description="Its key, in PEM and not encrypted.")
+    destination_key_file: KeyFile = Field(None, description="Its key, in PEM.")
+    destination_key_passphrase_file: File = Field(
+        None, description="A file with the passphrase of a key that is encrypted."
+    )
+    destination_tls_server_name: Annotated[str | None, parsers.host_name()] = Field(
+        None,
+        description="The name that the broker's certificate has, where the URL has an address or a tunnel's end.",
+        json_schema_extra={"shown": "the URL's host"},
+    )
+    destination_tls_verify: Flag = Field(
+        default=True,
+        description="Whether the broker's certificate is verified. `false` trusts whoever answers.",
+    )
     destination_auth: AuthWord = Field(
         "plain", description="How to log in: `plain`, or `external` by the client certificate."
     )
@@ -323,7 +347,7 @@ class Settings(BaseSettings):
         """Fields of the destination that are the source's, group by group: half a login is no login."""
         if self.destination_url not in (None, self.source_url):
             return frozenset()
-        groups = (("url",), ("username", "password", "password_file"), ("ca_file", "cert_file", "key_file"), ("auth",))
+        groups = (("url",), ("username", "password", "password_file"), TLS_KINDS, ("auth",))
         fields = [{f"destination_{kind}" for kind in group} for group in groups]
         return frozenset().union(*(group for group in fields if group.isdisjoint(self.model_fields_set)))
 
@@ -339,7 +363,7 @@ class Settings(BaseSettings):
             name=name,
             addresses=urls.get_secret_value() if (urls := value("url")) else (),
             credentials=Credentials(value("username"), value("password"), value("password_file")),
-            tls=Tls(value("ca_file"), value("cert_file"), value("key_file")),
+            tls=Tls(*map(value, TLS_KINDS)),
             auth=value("auth"),
             queue=value("queue"),
             declare=value("declare"),

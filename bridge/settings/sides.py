@@ -6,25 +6,22 @@ used from the next connect on. What is printable here (`repr`, `safe_urls`) neve
 
 from __future__ import annotations
 
-import base64
-import re
-import ssl
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote
 
 from yarl import URL
 
-from bridge.errors import CredentialsError
-from bridge.settings.files import open_file
+from bridge.settings.files import read_secret
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping
     from pathlib import Path
 
     from pydantic import SecretStr
 
+    from bridge.settings.tls import Tls
     from bridge.words import SideName
 
 Auth = Literal["plain", "external"]
@@ -32,14 +29,8 @@ QueueType = Literal["classic", "quorum", "stream"]
 
 DEFAULT_HEARTBEAT_S = 10
 MAX_HEARTBEAT_S = 3600
-MAX_PASSWORD_BYTES = 1 << 16
-"""More than the longest token that RabbitMQ takes for a password; a file may be a device that never ends."""
 PORTS = {"amqp": 5672, "amqps": 5671}
 EXAMPLE = "amqp://user:password@host:5672/vhost, or amqps://"
-
-_CERTIFICATE = re.compile(rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----([^-]+)-----END")
-_VALIDITY = re.compile(rb"(?:\x17\x0d\d{12}|\x18\x0f\d{14})Z(?:\x17\x0d(\d{12})|\x18\x0f(\d{14}))Z")
-"""RFC 5280, 4.1.2.5, in DER: two times, one right after the other as nowhere before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,70 +52,9 @@ class Credentials:
             return self.password.get_secret_value()
         if self.password_file is None:
             return None
-        try:
-            with open_file(self.password_file) as file:
-                data = file.read(MAX_PASSWORD_BYTES + 1)
-            text = data.decode()
-        except OSError as error:
-            raise CredentialsError(f"password file {self.password_file}: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise CredentialsError(f"password file {self.password_file}: not UTF-8 text") from None
-        if len(data) > MAX_PASSWORD_BYTES:
-            raise CredentialsError(f"password file {self.password_file}: longer than {MAX_PASSWORD_BYTES} bytes")
-        text = text.removesuffix("\n").removesuffix("\r")
-        if not text:
-            raise CredentialsError(f"password file {self.password_file}: empty")
+        text = read_secret(self.password_file, "password file")
         self.seen.add(text)
         return text
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """The files for `amqps`; without a CA file the system's CAs are trusted."""
-
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
-
-    def context(self) -> ssl.SSLContext:
-        """Read the files as they are now. Blocks for some milliseconds. Raises CredentialsError."""
-        files = {"CA file": self.ca_file, "client certificate": self.cert_file, "client key": self.key_file}
-        for what, path in files.items():
-            try:
-                if path is not None:
-                    open_file(path).close()  # OpenSSL would wait for what is written into a pipe
-            except OSError as error:
-                raise CredentialsError(f"{what} {path}: {error.strerror}") from None
-        try:
-            context = ssl.create_default_context(cafile=self.ca_file)
-        except OSError as error:  # ssl.SSLError is one
-            raise CredentialsError(f"CA file {self.ca_file}: {error.strerror or error}") from None
-        # Python's own default since 3.13: every Python is to give the same answer about a certificate.
-        context.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
-        if self.cert_file is not None:
-            key = f" with key {self.key_file}" if self.key_file is not None else ""
-            try:
-                # Without a password callback OpenSSL would ask on the terminal for an encrypted key's.
-                context.load_cert_chain(self.cert_file, self.key_file, password="")
-            except OSError as error:
-                reason = f"{error.strerror or error} (an unencrypted PEM certificate and its key are needed)"
-                raise CredentialsError(f"client certificate {self.cert_file}{key}: {reason}") from None
-        return context
-
-    def client_not_after(self) -> list[str]:
-        """Return when each certificate of the client's file ends, written as `getpeercert` writes it.
-
-        The `ssl` module tells it of a peer's certificate and of CAs alone.
-        """
-        if self.cert_file is None:
-            return []
-        ends = []
-        for block in _CERTIFICATE.findall(self.cert_file.read_bytes()):
-            for short, long in _VALIDITY.findall(base64.b64decode(block))[:1]:
-                year = "%y" if short else "%Y"
-                end = datetime.strptime((short or long).decode(), f"{year}%m%d%H%M%S").replace(tzinfo=UTC)
-                ends.append(f"{end:%b %d %H:%M:%S %Y} GMT")
-        return ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,9 +140,29 @@ class SideSettings:
         password = self.credentials.read_password() or address.password
         return address.with_user(self._user(address) or "guest").with_password(password or "guest")
 
+    @property
+    def secure(self) -> bool:
+        """Whether it connects by TLS."""
+        return bool(self.addresses) and self.addresses[0].scheme == "amqps"
+
+    @property
+    def unverified(self) -> str:
+        """What an operator must know of a broker whose certificate is not verified; empty where it is."""
+        if not self.secure or self.tls.verify:
+            return ""
+        return (
+            f"{self.variables['tls_verify']}=false: the {self.name}'s certificate is not verified, so that whoever is "
+            "on the way may be taken for the broker, and be told the password"
+        )
+
+    def server_name(self, host: str) -> str:
+        """Return the name that the certificate of the broker at `host` must have, and that it is asked for by."""
+        # A dot at the end keeps the resolver from its search list; neither SNI (RFC 6066, 3) nor certificates have it.
+        return self.tls.server_name or host.removesuffix(".")
+
     def ssl_context(self) -> ssl.SSLContext | None:
         """Build the TLS context from the files as they are now; None for `amqp`. Raises CredentialsError."""
-        return self.tls.context() if self.addresses[0].scheme == "amqps" else None
+        return self.tls.context() if self.secure else None
 
     def user(self, index: int) -> str | None:
         """Return whom URL number `index` logs in as; None where a certificate says it, or nothing."""

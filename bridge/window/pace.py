@@ -107,6 +107,11 @@ class Trouble:
         rest_s = min(hold_timeout_s, confirm_timeout_s * 2.0 ** min(self._unconfirmed, 16))
         self._resting_until_s = max(self._resting_until_s, now_s + rest_s)
 
+    def explained(self) -> None:
+        """The queue or exchange is gone that did not confirm: once there is another, it need not be left alone."""
+        self._unconfirmed = 0
+        self._resting_until_s = 0.0
+
     def requeued(self, now_s: float) -> None:
         """What was held is requeued: the hold timeout begins again."""
         self._since_s = now_s

@@ -314,6 +314,23 @@ def test_tls_and_the_certificates_end_are_shown(source: Node, destination: Node,
     ]
 
 
+def test_a_certificate_of_another_name_is_an_error_that_names_the_setting(
+    source: Node, destination: Node, certificates: Certificates
+) -> None:
+    tls = {"SOURCE_URL": source.tls_url, "SOURCE_CA_FILE": certificates.ca, "DESTINATION_URL": destination.url}
+    status, findings = checked(source, destination, SOURCE_TLS_SERVER_NAME="rabbit.example", **tls)
+    level, text = about(findings, "connection", "source")
+    assert (status, level, "set BRIDGE_SOURCE_TLS_SERVER_NAME to one" in text) == (1, "error", True)
+    assert checked(source, destination, SOURCE_TLS_SERVER_NAME="localhost", **tls)[0] == 0
+
+
+def test_a_certificate_that_is_not_verified_is_a_warning(source: Node, destination: Node) -> None:
+    tls = {"SOURCE_URL": source.tls_url, "DESTINATION_URL": destination.url}
+    status, findings = checked(source, destination, SOURCE_TLS_VERIFY="false", **tls)
+    level, text = about(findings, "certificate", "source")
+    assert (status, level, "is not verified" in text) == (0, "warning", True)
+
+
 def test_a_certificate_that_is_not_trusted_is_an_error(source: Node, destination: Node) -> None:
     status, findings = checked(source, destination, SOURCE_URL=source.tls_url)
     level, text = about(findings, "connection", "source")

@@ -200,6 +200,22 @@ def test_tls_on_both_sides(
     assert this.audit().is_perfect
 
 
+def test_a_broker_that_is_not_verified_is_served_and_every_start_and_status_say_so(
+    source: Node, destination: Node, queue_name: str
+) -> None:
+    this = scene(source, destination, name=queue_name)
+    this.bridge.settings |= {"BRIDGE_SOURCE_URL": source.tls_url, "BRIDGE_SOURCE_TLS_VERIFY": "false"}
+    this.bridge.settings["BRIDGE_DESTINATION_URL"] = destination.url
+    with this.bridge:
+        this.publish(10)
+        this.wait_done()
+        warning = this.bridge.status()["source"]["warning"]
+        assert this.bridge.status()["destination"]["warning"] == ""
+    assert warning.startswith("BRIDGE_SOURCE_TLS_VERIFY=false: the source's certificate is not verified")
+    assert warning in [event["event"] for event in this.bridge.events if event["level"] == "warning"]
+    assert this.audit().is_perfect
+
+
 def test_sigterm_under_full_load_loses_and_doubles_nothing(
     source: Node, destination: Node, queue_type: str, queue_name: str
 ) -> None:

@@ -28,7 +28,12 @@ class Certificates:
     client_key: Path
 
 
-def make_certificates(folder: Path, client_name: str = "guest", lacking: str = "") -> Certificates:
+def make_certificates(
+    folder: Path,
+    client_name: str = "guest",
+    lacking: str = "",
+    server_names: tuple[str, ...] = ("localhost", "127.0.0.1"),
+) -> Certificates:
     """Write a new authority's certificates into the folder; the client's common name is ``client_name``.
 
     ``lacking`` is an extension that the authority's or the server's certificate has not, or not as it should:
@@ -37,7 +42,7 @@ def make_certificates(folder: Path, client_name: str = "guest", lacking: str = "
     folder.mkdir(parents=True, exist_ok=True)
     files = Certificates(*(folder / f"{name}.pem" for name in ("ca", "server", "server-key", "client", "client-key")))
     authority = trustme.CA()
-    server = authority.issue_cert("localhost", "127.0.0.1", common_name="localhost")
+    server = authority.issue_cert(*server_names, common_name=server_names[0])
     client = authority.issue_cert(f"{client_name}@localhost", common_name=client_name)
     authority.cert_pem.write_to_path(files.ca)
     server.cert_chain_pems[0].write_to_path(files.server_cert)

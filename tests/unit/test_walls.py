@@ -26,6 +26,8 @@ WRITES_ALLOWED = {
     "books": "plain numbers, which everybody counts in who has something to count (see `window/books`)",
     "root.handlers": "the root logger belongs to the process, and this is where the process sets it up",
     "context.verify_flags": "the ssl library's way to set an option of a context",
+    "context.check_hostname": "the same",
+    "context.verify_mode": "the same",
 }
 """Attributes of another object that may be written to, and why."""
 CACHES = {"ContentPreparer._table": "keeps what it has read, so that the next message with that table finds it"}

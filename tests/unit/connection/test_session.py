@@ -323,6 +323,20 @@ async def test_a_close_that_an_operator_can_mend_says_how(code: int, text: str, 
         assert said.startswith(f"the broker closed the channel: {code} {text}{advice}")
 
 
+@on_both_loops
+async def test_a_destination_queue_that_is_missing_explains_why_nothing_was_confirmed() -> None:
+    """RabbitMQ 3.10 often confirms nothing more of what it has when a queue is deleted under load."""
+    async with session_of(DestinationSession) as (session, broker):
+        broker.answers[commands.Queue.Declare] = refuse(404, "NOT_FOUND - no queue 'out' in vhost '/'")
+        trouble = session._relay.window.trouble
+        now_s = asyncio.get_running_loop().time()
+        trouble.unconfirmed(now_s, 30.0, 300.0)
+        assert trouble.resting(now_s)
+        with pytest.raises(ConnectError, match="no queue 'out'"):
+            await session.open(0)
+        assert not trouble.resting(now_s)
+
+
 # --- Consuming and the quarantine ----------------------------------------------------------------------------
 
 
@@ -519,3 +533,30 @@ async def test_a_certificate_that_lacks_an_extension_is_refused_under_every_pyth
     async with server, session_of(SourceSession, source_url=url, source_ca_file=certificates.ca) as (session, _):
         with pytest.raises(ConnectError, match=f"lacks the extension {lacking}.*have it issued again"):
             await session.open(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "result", "asked_for"), (("rabbit.example", "connection-lost", "rabbit.example"), ("", "tls", None))
+)
+@on_both_loops
+async def test_the_certificate_may_have_another_name_than_the_urls_host(
+    name: str, result: str, asked_for: str | None, tmp_path: Path
+) -> None:
+    """As behind a tunnel. The name is what the broker is asked for, too (SNI): one address may serve several."""
+    certificates = make_certificates(tmp_path, server_names=("rabbit.example",))
+    asked: list[str | None] = []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.server_cert, certificates.server_key)
+    context.sni_callback = lambda _, found, __: asked.append(found)
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+    settings = {
+        "source_url": f"amqps://guest:secret@127.0.0.1:{server.sockets[0].getsockname()[1]}/",
+        "source_ca_file": certificates.ca,
+        "source_tls_server_name": name,
+    }
+    async with server, session_of(SourceSession, **settings) as (session, _):
+        with pytest.raises(ConnectError) as refused:
+            await session.open(0)
+    assert refused.value.result == result, "its certificate is accepted, and it says no word of AMQP"
+    assert asked == [asked_for]
+    assert ("set BRIDGE_SOURCE_TLS_SERVER_NAME to one" in str(refused.value)) == (not name)

@@ -68,7 +68,7 @@ class RecordingFactory(TapFactory):
     """Keeps what aiormq asks of the hook and what it writes."""
 
     def __init__(self, side: RecordingSide, feed_s: float) -> None:
-        super().__init__(lambda reader: make_tap(reader, side, feed_s), Dialer().look_up)
+        super().__init__(lambda reader: make_tap(reader, side, feed_s), Dialer().look_up, lambda host: host)
         self.asked: list[tuple[URL, set[str]]] = []
         self.writes: list[bytes] = []
 

@@ -13,13 +13,20 @@ from typing import TYPE_CHECKING
 
 import aiormq
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from pydantic import ValidationError
 from yarl import URL
 
 from bridge.errors import ConfigurationError, CredentialsError, NotYetError
 from bridge.settings.environment import load_settings, unknown_variables
+from bridge.settings.files import MAX_SECRET_BYTES
 from bridge.settings.settings import Option, Settings, effective, options, settings_help
-from bridge.settings.sides import MAX_PASSWORD_BYTES, SideSettings, mask
+from bridge.settings.sides import SideSettings, mask
 from tests.programs import bridge_env
 from tests.rig.certificates import Certificates, make_certificates
 
@@ -368,7 +375,7 @@ def test_a_password_file_is_re_read_each_time(tmp_path: Path) -> None:
         (b"", "empty"),
         (b"\n", "empty"),
         (b"\xff", "not UTF-8 text"),
-        (bytes(MAX_PASSWORD_BYTES + 1), "longer than 65536 bytes"),
+        (bytes(MAX_SECRET_BYTES + 1), "longer than 65536 bytes"),
     ),
 )
 def test_a_useless_password_file_is_named_when_it_is_needed(tmp_path: Path, content: bytes, reason: str) -> None:
@@ -434,6 +441,85 @@ def test_the_tls_files_are_re_read_each_time(certificates: Certificates, tmp_pat
     ca.write_text("not a certificate")
     with pytest.raises(CredentialsError, match=re.escape(str(ca))):
         side.ssl_context()
+
+
+@pytest.mark.parametrize(
+    ("changes", "host", "name"),
+    (
+        ({}, "broker.example", "broker.example"),
+        ({}, "broker.example.", "broker.example"),
+        ({"SOURCE_TLS_SERVER_NAME": "rabbit.internal"}, "10.0.0.7", "rabbit.internal"),
+        ({"SOURCE_TLS_SERVER_NAME": "rabbit.internal."}, "127.0.0.1", "rabbit.internal"),
+        ({"SOURCE_TLS_SERVER_NAME": "2001:db8::7"}, "tunnel", "2001:db8::7"),
+    ),
+)
+def test_the_certificate_must_have_the_hosts_name_or_the_one_that_is_set(
+    changes: dict[str, str], host: str, name: str
+) -> None:
+    assert load(SOURCE_URL=f"amqps://u:p@{host}", **changes).source.server_name(host) == name
+
+
+@pytest.mark.parametrize("name", ("rabbit.internal:5671", "amqps://rabbit", "a b", "", "rabbit..internal", "*.x"))
+def test_a_server_name_is_a_host_name_or_an_address(name: str) -> None:
+    found = problem(SOURCE_URL="amqps://u:p@h", SOURCE_TLS_SERVER_NAME=name or " ")
+    assert found.startswith("BRIDGE_SOURCE_TLS_SERVER_NAME")
+
+
+def test_without_verification_any_certificate_is_accepted_and_the_operator_is_told() -> None:
+    settings = load(SOURCE_URL="amqps://u:p@h", SOURCE_TLS_VERIFY="false", DESTINATION_URL="amqps://u:p@other")
+    context = settings.source.ssl_context()
+    assert context is not None
+    assert (context.check_hostname, context.verify_mode) == (False, ssl.CERT_NONE)
+    assert settings.source.unverified.startswith("BRIDGE_SOURCE_TLS_VERIFY=false: the source's certificate is not")
+    assert settings.destination.unverified == ""
+    assert load(SOURCE_TLS_VERIFY="true").source.unverified == ""
+
+
+def encrypted(certificates: Certificates, folder: Path, passphrase: bytes) -> dict[str, str]:
+    """TLS settings with an encrypted key, and the passphrase in a file."""
+    key = load_pem_private_key(certificates.client_key.read_bytes(), None)
+    file, secret = folder / "encrypted.pem", folder / "passphrase"
+    file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(passphrase)))
+    secret.write_bytes(passphrase + b"\n")
+    return tls(certificates) | {"SOURCE_KEY_FILE": str(file), "SOURCE_KEY_PASSPHRASE_FILE": str(secret)}
+
+
+def test_an_encrypted_key_is_read_with_its_passphrase(certificates: Certificates, tmp_path: Path) -> None:
+    side = load(**encrypted(certificates, tmp_path, b"open sesame")).source
+    assert side.ssl_context() is not None
+    assert "open sesame" not in repr(side)
+    (tmp_path / "passphrase").write_text("wrong")
+    with pytest.raises(
+        CredentialsError, match=re.escape(f"with the passphrase in {tmp_path / 'passphrase'}")
+    ) as refused:
+        side.ssl_context()
+    assert "wrong" not in str(refused.value)
+    (tmp_path / "passphrase").write_text("x" * 2000)
+    with pytest.raises(CredentialsError, match="longer than 102"):
+        side.ssl_context()
+    (tmp_path / "passphrase").unlink()
+    with pytest.raises(CredentialsError, match=r"passphrase file .*: No such file"):
+        side.ssl_context()
+
+
+def test_an_encrypted_key_without_a_passphrase_file_says_what_is_missing(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    settings = encrypted(certificates, tmp_path, b"open sesame")
+    del settings["SOURCE_KEY_PASSPHRASE_FILE"]
+    assert "unless there is a passphrase file" in passing_problem(**settings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    (
+        ({"SOURCE_KEY_PASSPHRASE_FILE": str(BRIDGE_ENV)}, "BRIDGE_SOURCE_KEY_PASSPHRASE_FILE is set without"),
+        ({"SOURCE_TLS_VERIFY": "false", "SOURCE_TLS_SERVER_NAME": "h"}, "BRIDGE_SOURCE_TLS_SERVER_NAME without effect"),
+        ({"SOURCE_URL": "amqp://u:p@h", "SOURCE_TLS_VERIFY": "false"}, "BRIDGE_SOURCE_TLS_VERIFY without effect"),
+    ),
+)
+def test_tls_settings_that_do_not_go_together_are_refused(changes: dict[str, str], complaint: str) -> None:
+    assert problem(**{"SOURCE_URL": "amqps://u:p@h"} | changes).startswith(complaint)
 
 
 def test_external_logs_in_by_certificate_alone(certificates: Certificates) -> None:

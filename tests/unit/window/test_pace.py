@@ -86,6 +86,17 @@ def test_a_destination_that_does_not_confirm_is_left_alone_for_longer_each_time_
     assert not it.resting(now_s + 10.0)
 
 
+def test_a_destination_of_which_the_queue_was_gone_need_not_be_left_alone() -> None:
+    it = Trouble(lambda: 0.0)
+    it.unconfirmed(0.0, 5.0, 60.0)
+    it.unconfirmed(10.0, 5.0, 60.0)
+    it.explained()
+    assert not it.resting(10.0)
+    assert (it.lasts, it.refusals) == (True, 2), "it has accepted nothing yet"
+    it.unconfirmed(20.0, 5.0, 60.0)
+    assert not it.resting(30.0), "counted anew"
+
+
 def test_a_refusal_is_remembered_for_a_while_when_nothing_is_in_flight() -> None:
     it = Trouble(lambda: 1.0)
     assert not it.remembers(0.0)
