@@ -46,5 +46,5 @@ def test_no_reason_of_0_1_0_was_renamed(metric: str) -> None:
 @pytest.mark.parametrize("metric", [name for name in NOW if NOW[name] - OF_0_1_0[name]])
 def test_the_notes_name_each_reason_that_is_new(metric: str) -> None:
     assert UPGRADING is not None
-    (named,) = re.findall(rf"((?:`[a-z-]+`(?:, | and )?)+) of\s+`{metric}`", UPGRADING[1])
+    (named,) = re.findall(rf"((?:`[a-z-]+`(?:,\s+|\s+and\s+)?)+) of\s+`{metric}`", UPGRADING[1])
     assert set(re.findall(r"`([a-z-]+)`", named)) == NOW[metric] - OF_0_1_0[metric]
