@@ -53,7 +53,7 @@ class Contestant:
 
 @contextmanager
 def _bridge(
-    route: Route, *, tls: bool = False, scraped: bool = False, deduplication: str = "message-id"
+    route: Route, *, tls: bool = False, scraped: bool = False, deduplication: str = "message-id", max_rate: int = 0
 ) -> Iterator[int]:
     settings = {
         "BRIDGE_SOURCE_URL": route.node.tls_url if tls else route.source_url,
@@ -62,6 +62,8 @@ def _bridge(
         "BRIDGE_DESTINATION_URL": route.node.tls_url if tls else route.destination_url,
         "BRIDGE_DEDUPLICATION": deduplication,
     }
+    if max_rate:
+        settings["BRIDGE_MAX_RATE"] = max_rate
     if route.exchange:
         settings["BRIDGE_DESTINATION_EXCHANGE"] = route.exchange
     else:
@@ -148,6 +150,9 @@ BRIDGE_SCRAPED = Contestant("bridge, scraped", partial(_bridge, scraped=True))
 BRIDGE_WITHOUT_DEDUPLICATION = Contestant("bridge, no suppression", partial(_bridge, deduplication="off"))
 BRIDGE_BESIDE_FEW = Contestant("bridge, 200 without a route", _bridge)
 BRIDGE_BESIDE_MANY = Contestant("bridge, every second without a route", _bridge)
+RATES = (1, 100, 5000, 20_000)
+BRIDGES_WITH_A_RATE = {Contestant(f"bridge, {rate:,}/s", partial(_bridge, max_rate=rate)): rate for rate in RATES}
+"""Messages per second that each is set to."""
 SHOVEL = Contestant("Shovel", _shovel)
 LOCAL_SHOVEL = Contestant("local Shovel", partial(_shovel, protocol="local"))
 AIO_PIKA_LOOP = Contestant("aio-pika loop", _aio_pika_loop, share=0.2)

@@ -139,6 +139,18 @@ def first_arrival(client: RawClient) -> float:
     return at
 
 
+def arrivals(client: RawClient, count: int) -> list[float]:
+    """Take ``count`` messages; when each came."""
+    came_s: list[float] = []
+    for message in client.deliveries():
+        came_s.append(time.monotonic())
+        if len(came_s) % 50 == 0 or len(came_s) == count:
+            client.ack(message.delivery_tag, multiple=True)
+        if len(came_s) == count:
+            break
+    return came_s
+
+
 def send_stamped(url: str, queue: str, count: int, rate_per_s: float, size: int) -> threading.Thread:
     """Begin to publish messages that carry the time at which they were sent, evenly, in a thread of its own."""
     properties = encode_properties(pika.BasicProperties(delivery_mode=2))

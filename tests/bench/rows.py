@@ -24,6 +24,7 @@ from tests.bench.contestants import (
     BRIDGE_OVER_TLS,
     BRIDGE_SCRAPED,
     BRIDGE_WITHOUT_DEDUPLICATION,
+    BRIDGES_WITH_A_RATE,
     LOCAL_SHOVEL,
     SHOVEL,
     Contestant,
@@ -41,6 +42,7 @@ DIRECT = Contestant("none: direct", lambda _: contextlib.nullcontext())
 
 _ROUND_TIMEOUT_S = 300
 _OUTAGE_S = 1.0
+_MANY_PER_S = 1000
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,33 @@ def _forwarding(route: Route, cell: Cell, contestant: Contestant, count: int) ->
         "broker CPU µs/msg": broker_cpu_s / messages * 1e6,
         "own cores": own_cpu_s / elapsed_s,
         "broker cores": broker_cpu_s / elapsed_s,
+    }
+
+
+def _rate(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> Measured:
+    """Count what arrives in some seconds after the first message, and how far that is from what was asked for.
+
+    Where they are few, each is taken as it comes; where they are many, to take them costs more than to forward them.
+    """
+    rate = BRIDGES_WITH_A_RATE[contestant]
+    count = max(2, rate * plan.seconds)
+    with _between_queues(node, cell) as route, RawClient(node.url) as client:
+        load.fill(route.source_url, route.source_queue, count + 1, cell.size)
+        if rate >= _MANY_PER_S:
+            with contestant.run(route) as pid:
+                samples = [*load.watch_arrivals(client, route, count, pid, _ROUND_TIMEOUT_S)]
+            begin, end = load.steady_part(samples, count)
+            count, elapsed_s = end.arrived - begin.arrived, end.at - begin.at
+        else:
+            client.consume(route.destination_queue)
+            with contestant.run(route):
+                arrived_s = load.arrivals(client, count + 1)
+            elapsed_s = arrived_s[-1] - arrived_s[0]
+    return {
+        "of what is asked": count / elapsed_s / rate,
+        "messages off": count - rate * elapsed_s,
+        "msg/s": count / elapsed_s,
+        "s": elapsed_s,
     }
 
 
@@ -358,6 +387,7 @@ ROWS = {
     "suppression": Row(
         "Duplicate suppression", _queue_types, lambda _: (BRIDGE, BRIDGE_WITHOUT_DEDUPLICATION), _throughput
     ),
+    "rate": Row("Held to a rate", _queue_types, lambda _: tuple(BRIDGES_WITH_A_RATE), _rate),
     "latency": Row("Latency at 500 msg/s", _queue_types, lambda _: (*ALL, DIRECT), _latency),
     "start": Row("Start to first message", _queue_types, lambda _: ALL, _start),
     "reconnect": Row(
