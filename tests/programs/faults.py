@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
+import signal
 import sys
 import time
 from dataclasses import dataclass, field
@@ -34,6 +36,7 @@ DELIVERY_LIMIT = {"x-delivery-limit": 20}
 """RabbitMQ 4's default for a quorum queue, which 3.10 does not have by itself."""
 ROOM = 300
 """Messages in the queue that is full."""
+BRAKED = {"BRIDGE_DESTINATION_MAX_READY": str(ROOM), "BRIDGE_SOURCE_PREFETCH": "100"}
 OUTAGE_S = 3.0
 """How long an outage lasts that does not end by itself."""
 GIVE_UP_S = 60.0
@@ -190,6 +193,31 @@ def _bridge_killed(stage: Stage) -> None:
     stage.bridge.start()
 
 
+def _paused_often(stage: Stage) -> None:
+    """By the signals that `amqp-bridge pause` and `resume` send."""
+    assert stage.bridge
+    bridge = stage.bridge
+    for n in range(1, MANY + 1):
+        stage.wait_forwarded(n * MESSAGES // (2 * MANY))
+        os.kill(bridge.pid, signal.SIGUSR1)
+        wait_until(lambda: bridge.status()["consumer"]["state"] == "paused", "the bridge to be paused", GIVE_UP_S)
+        os.kill(bridge.pid, signal.SIGUSR2)
+
+
+def _left_alone(stage: Stage) -> None:
+    """Nobody takes from the destination for a while, several times."""
+    for _ in range(KILLS):
+        wait_until(lambda: stage.destination.queue_depth(stage.queue_out) >= ROOM, "the queue to be full", GIVE_UP_S)
+        time.sleep(0.1)
+        stage.collect()
+
+
+def _rested_and_killed(stage: Stage) -> None:
+    """A brake, a rate and a source that is killed meanwhile."""
+    _left_alone(stage)
+    kill(stage.source)
+
+
 FAULTS = (
     Fault("source restarted", _at_source(restart)),
     Fault(f"source SIGKILLed {KILLS} times", _at_source(kill, KILLS), 3 * MESSAGES),
@@ -218,6 +246,25 @@ FAULTS = (
         source_arguments=DELIVERY_LIMIT,
         settings={"BRIDGE_USER_ID": "keep"},
         queue_types=("quorum",),
+        shovel=False,
+    ),
+    Fault(
+        f"bridge paused {MANY} times",
+        _paused_often,
+        shovel=False,
+    ),
+    Fault(
+        f"destination full {KILLS} times, braked",
+        _left_alone,
+        20 * ROOM,
+        settings=BRAKED,
+        shovel=False,
+    ),
+    Fault(
+        "source SIGKILLed, braked and held to a rate",
+        _rested_and_killed,
+        20 * ROOM,
+        settings=BRAKED | {"BRIDGE_MAX_RATE": "2000"},
         shovel=False,
     ),
     Fault("bridge restarted 3 times", _bridge_restarted, shovel=False),
@@ -305,7 +352,7 @@ def measure(stage: Stage, fault: Fault, contestant: Contestant, name: str) -> Ro
             recovered_s = time.monotonic() - began_s
 
             def ended() -> bool:
-                if fault.arguments:
+                if fault.arguments or "BRIDGE_DESTINATION_MAX_READY" in fault.settings:
                     stage.collect()  # to make room; else at the end, since taking while more comes may misorder it
                 return stage.is_done()
 
