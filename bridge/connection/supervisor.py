@@ -19,8 +19,8 @@ from bridge.connection.news import News
 from bridge.connection.reporter import Reporter
 from bridge.connection.session import SourceSession
 from bridge.errors import BridgeError, ConnectError, ExhaustedError
+from bridge.relay.action import Action, AskDestination, AskQueue, Consume, EndGeneration, OpenQuarantine, Stop
 from bridge.relay.consumer import Consumer
-from bridge.relay.steering import Action, AskDestination, AskQueue, Consume, EndGeneration, OpenQuarantine, Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable

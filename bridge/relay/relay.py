@@ -13,12 +13,13 @@ from bridge.relay.backoff import Backoff
 from bridge.relay.destination import Destination
 from bridge.relay.quarantine import Quarantine
 from bridge.relay.source import Source
-from bridge.relay.steering import Action, Steering
+from bridge.relay.steering import Steering
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bridge.amqp.events import Close
+    from bridge.relay.action import Action
     from bridge.relay.plan import Plan
     from bridge.relay.port import Closed
     from bridge.relay.queue import QueueState

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from bridge.amqp.content import HeaderPolicy
 from bridge.amqp.target import Target
+from bridge.relay.action import Consume
 from bridge.relay.plan import Plan
 from bridge.relay.queue import QueueFacts, QueueState
 from bridge.relay.relay import Relay
 from bridge.relay.state import State
-from bridge.relay.steering import Consume
 from bridge.window.books import Books
 from bridge.window.limits import WindowLimits
 from bridge.window.memory import Memory

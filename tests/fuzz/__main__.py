@@ -15,10 +15,10 @@ import time
 from bridge.amqp.frames import BASIC_ACK, BASIC_NACK
 from bridge.amqp.target import Target
 from bridge.errors import MalformedFrameError
+from bridge.relay.action import Consume
 from bridge.relay.plan import Plan
 from bridge.relay.queue import QueueState
 from bridge.relay.relay import Relay
-from bridge.relay.steering import Consume
 from bridge.window.books import Books
 from bridge.window.limits import WindowLimits
 from bridge.window.memory import Memory

@@ -12,6 +12,7 @@ from struct import unpack_from
 from typing import TYPE_CHECKING
 
 from bridge.amqp.content import HeaderPolicy
+from bridge.relay.action import Action, AskDestination, AskQueue, Consume, EndGeneration, OpenQuarantine, Stop
 from bridge.relay.consumer import Consumer
 from bridge.relay.destination import Destination as DestinationPort
 from bridge.relay.plan import Plan
@@ -19,7 +20,6 @@ from bridge.relay.queue import QueueFacts, QueueState
 from bridge.relay.relay import Relay
 from bridge.relay.source import Source as SourcePort
 from bridge.relay.state import State
-from bridge.relay.steering import Action, AskDestination, AskQueue, Consume, EndGeneration, OpenQuarantine, Stop
 from bridge.window.books import Books
 from bridge.window.memory import Memory
 from bridge.window.window import Window

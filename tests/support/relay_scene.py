@@ -7,11 +7,11 @@ from struct import pack
 from typing import TYPE_CHECKING
 
 from bridge.amqp.content import HeaderPolicy
+from bridge.relay.action import Consume, OpenQuarantine, Stop
 from bridge.relay.plan import Plan
 from bridge.relay.queue import QueueFacts, QueueState
 from bridge.relay.relay import Relay
 from bridge.relay.state import State
-from bridge.relay.steering import Consume, OpenQuarantine, Stop
 from bridge.window.books import Books
 from bridge.window.limits import WindowLimits
 from bridge.window.memory import Memory

@@ -10,7 +10,7 @@ import pytest
 from pamqp import commands
 
 from bridge.connection.limits import TimeLimits
-from bridge.relay import steering
+from bridge.relay.action import Consume
 from bridge.relay.consumer import Consumer
 from tests.support.scripted import Peer, ScriptedBroker, bridge, confirm, eventually, keep, on_both_loops
 
@@ -122,7 +122,7 @@ async def test_generations_that_end_without_an_ack_are_followed_by_a_pause() -> 
         now_s = asyncio.get_running_loop().time()
         await eventually(lambda: running.window.destination_ready)
         assert running.relay.steering.wanted(now_s) is None
-        assert running.relay.steering.wanted(now_s + 1000.0) == steering.Consume(1)
+        assert running.relay.steering.wanted(now_s + 1000.0) == Consume(1)
 
 
 @on_both_loops

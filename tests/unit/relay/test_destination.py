@@ -6,8 +6,8 @@ import pytest
 
 from bridge.amqp.pieces import LARGE_BYTES, PIECE_BYTES
 from bridge.errors import MalformedFrameError
+from bridge.relay.action import EndGeneration
 from bridge.relay.destination import JOIN_BYTES
-from bridge.relay.steering import EndGeneration
 from tests.support import frames
 from tests.support.frames import PERSISTENT, confirm, content, deliver, returned, table, text
 from tests.support.relay_scene import Bridge, M, ack, publish, quarantining

@@ -6,10 +6,10 @@ from math import inf
 
 import pytest
 
+from bridge.relay.action import AskQueue, Consume, EndGeneration, OpenQuarantine
 from bridge.relay.consumer import Consumer
 from bridge.relay.queue import QueueState
 from bridge.relay.state import State
-from bridge.relay.steering import AskQueue, Consume, EndGeneration, OpenQuarantine
 from bridge.relay.watchdog import ASK_EVERY_S
 from bridge.window.limits import WindowLimits
 from tests.support import frames

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from bridge.relay.action import Consume, EndGeneration, OpenQuarantine
 from bridge.relay.consumer import Consumer
+from bridge.relay.course import UNREADABLE, UNREADABLE_AFTER
 from bridge.relay.plan import UNUSED_PAUSE_S
 from bridge.relay.queue import QueueFacts, QueueState
 from bridge.relay.state import State
-from bridge.relay.steering import RETURNED_OFTEN, UNREADABLE, UNREADABLE_AFTER, Consume, EndGeneration, OpenQuarantine
+from bridge.relay.steering import RETURNED_OFTEN
 from bridge.window.limits import WindowLimits
 from tests.support import frames
 from tests.support.frames import PERSISTENT, close, confirm, content, deliver, returned

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from bridge.relay.action import Consume, EndGeneration
 from bridge.relay.plan import Plan
 from bridge.relay.queue import QueueFacts
 from bridge.relay.relay import Relay
 from bridge.relay.state import State
-from bridge.relay.steering import Consume, EndGeneration
 from bridge.window.limits import WindowLimits
 from tests.support import frames
 from tests.support.frames import confirm, content, deliver, with_offset

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from math import inf
 
+from bridge.relay.action import AskDestination, Consume, Stop
 from bridge.relay.consumer import Consumer
 from bridge.relay.queue import QueueState
 from bridge.relay.state import State
-from bridge.relay.steering import AskDestination, Consume, Stop
 from bridge.window.limits import WindowLimits
 from tests.support import frames
 from tests.support.frames import confirm, deliver

@@ -6,10 +6,10 @@ from math import inf
 
 import pytest
 
+from bridge.relay.action import AskQueue, Consume, EndGeneration, Stop
 from bridge.relay.consumer import Consumer
 from bridge.relay.queue import QueueFacts, QueueState
 from bridge.relay.state import State
-from bridge.relay.steering import AskQueue, Consume, EndGeneration, Stop
 from tests.support import frames
 from tests.support.frames import confirm, deliver
 from tests.support.relay_scene import (

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from bridge.relay.action import AskQueue, Consume, Stop
 from bridge.relay.consumer import Consumer
 from bridge.relay.queue import QueueFacts, QueueState
 from bridge.relay.state import State
-from bridge.relay.steering import ASK_AGAIN_S, AskQueue, Consume, Stop
+from bridge.relay.steering import ASK_AGAIN_S
 from tests.support import frames
 from tests.support.frames import confirm, deliver
 from tests.support.relay_scene import (
