@@ -89,6 +89,15 @@ def test_release_hands_over_all_but_what_is_on_its_way_to_the_quarantine() -> No
     assert generation.releasing is None
 
 
+def test_unpublished_is_all_that_is_held_parked_or_bound_for_the_quarantine() -> None:
+    generation = source()
+    generation.condemn((delivery(1), POISON), (delivery(2), POISON))
+    generation.send()
+    generation.parked.park(delivery(3), POISON, 0.0, 1.0)
+    generation.hold([delivery(4)])
+    assert sorted(each.delivery_tag for each in generation.unpublished) == [1, 2, 3, 4]
+
+
 def test_what_the_quarantine_did_not_answer_is_condemned_again_in_its_order() -> None:
     generation = source()
     generation.condemn(*((delivery(tag), POISON) for tag in (1, 2, 3)))
