@@ -37,6 +37,7 @@ from bridge.relay.relay import Relay
 from bridge.window.books import Books
 from bridge.window.limits import WindowLimits
 from bridge.window.memory import Memory
+from bridge.window.terms import UNLIMITED
 from bridge.window.window import Window
 
 if TYPE_CHECKING:
@@ -44,23 +45,30 @@ if TYPE_CHECKING:
 
     from bridge.connection.limits import TimeLimits
     from bridge.settings.settings import Settings
+    from bridge.window.terms import Terms
 
 
 PACED_S = 60.0
 """At most what a rate forwards in this time is held: well below every timeout."""
 
 
-def assemble(
+def assemble(  # noqa: PLR0913 - what a bridge is made of that tests or commands vary
     settings: Settings,
     limits: TimeLimits = DEFAULT,
     chance: Callable[[], float] = random.random,
     new_backoff: Callable[[float, float, Callable[[], float]], Backoff] = Backoff,
     dialer: Dialer | None = None,
+    *,
+    terms: Terms = UNLIMITED,
 ) -> Supervisor:
-    """Return a bridge that is not connected yet; `chance` returns a number from 0 to 1."""
+    """Return a bridge that is not connected yet; `chance` returns a number from 0 to 1.
+
+    `terms` are those of a bridge that ends by itself.
+    """
     books, status = Books(), Status()
     memory = Memory(enabled=settings.deduplication == "message-id")
-    window = Window(window_limits(settings, limits), settings.target, books, memory, chance)
+    target = terms.target or settings.target
+    window = Window(window_limits(settings, limits), target, books, memory, chance, terms=terms)
     relay = Relay(window, plan(settings, limits), chance)
     changed = asyncio.Event()
     pump = Pump(relay, changed.set)
@@ -139,6 +147,7 @@ def plan(settings: Settings, limits: TimeLimits = DEFAULT) -> Plan:
     )
     return Plan(
         quarantine_queue=settings.quarantine_queue_name,
+        source_queue=settings.source_queue or "",
         policy=policy,
         queue_type=settings.stated_source_type,
         shutdown_timeout_s=settings.shutdown_timeout,

@@ -28,6 +28,8 @@ from uvloop import new_event_loop
 
 from bridge.assembly import assemble
 from bridge.check.check import as_json, as_table, check, failed
+from bridge.drain.command import add_options, add_peek_options, drain, environment, peek, request, spelt_out, verify
+from bridge.drain.request import WrongUseError
 from bridge.early import PAUSE, RESUME, EarlySignals
 from bridge.errors import BridgeError, ConfigurationError, ExhaustedError, NotYetError
 from bridge.observe.answers import Answers
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 
     from bridge.check.inspection import Finding
     from bridge.connection.supervisor import Supervisor
+    from bridge.window.terms import Terms
 
 log = logging.getLogger(__name__)
 
@@ -69,12 +72,12 @@ STEERED_WITHIN_S = 60.0
 def main(argv: list[str] | None = None, early: EarlySignals | None = None) -> int:
     """Run the command line; return the exit code. `early` holds the signals that have come before."""
     parser = _parser()
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args(spelt_out(sys.argv[1:] if argv is None else argv))
     if arguments.command is None:
         parser.print_help(sys.stderr)
         return EX_USAGE
-    if arguments.command == "status" or arguments.command in ORDERS:
-        return tell(arguments)
+    if (at_once := _AT_ONCE.get(arguments.command)) is not None:
+        return at_once(arguments)
     patience = Patience()
     try:
         file = read_file(arguments.env_file) if arguments.env_file else {}
@@ -93,6 +96,33 @@ def main(argv: list[str] | None = None, early: EarlySignals | None = None) -> in
     if arguments.command == "config":
         return show(settings, file.keys() - os.environ.keys(), in_json=arguments.json)
     return run(settings, events, patience, early or EarlySignals())
+
+
+def move(arguments: argparse.Namespace) -> int:
+    """Drain a queue, or look at one; return the exit code."""
+    peeks = arguments.command == "peek"
+    try:
+        file = read_file(arguments.env_file) if arguments.env_file else {}
+        wanted = None if peeks else request(arguments)
+        environ = environment(file | os.environ, arguments)
+        settings = load_settings(environ, targeted=not peeks and arguments.to_original is None)
+    except WrongUseError as error:
+        _complain(str(error))
+        return EX_USAGE
+    except (ConfigurationError, NotYetError) as error:
+        hint = f"`amqp-bridge {arguments.command} --help` lists every setting"
+        _complain(*error.problems, f"nothing was connected; {hint}")
+        return EX_CONFIG if isinstance(error, ConfigurationError) else EX_TEMPFAIL
+    configure_logging(settings)
+    for text in unknown_variables(environ):
+        log.warning("%s", text)
+    if wanted is None:
+        return peek(settings, limit=arguments.limit, yes=arguments.yes, in_json=arguments.json)
+
+    def assemble_with(settings: Settings, terms: Terms) -> Supervisor:
+        return assemble(settings, terms=terms)
+
+    return drain(settings, wanted, assemble_with, input if sys.stdin.isatty() and sys.stdout.isatty() else None)
 
 
 def tell(arguments: argparse.Namespace) -> int:
@@ -134,6 +164,14 @@ def load_patiently(environ: Mapping[str, str], patience: Patience) -> Settings:
 def _complain(*lines: str) -> None:
     """Say what is wrong before there is a log."""
     sys.stderr.writelines(f"amqp-bridge: {line}\n" for line in lines)
+
+
+_AT_ONCE: dict[str, Callable[[argparse.Namespace], int]] = {
+    **dict.fromkeys(("drain", "peek"), move),
+    "verify": lambda arguments: verify(arguments.first, arguments.second),
+    **dict.fromkeys(("status", *ORDERS), tell),
+}
+"""Commands that do not begin with the settings of `run`."""
 
 
 FIRST_STEPS = """\
@@ -178,16 +216,60 @@ def _parser() -> argparse.ArgumentParser:
             epilog=settings_help(),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        parser_of.add_argument(
-            "--env-file",
-            type=Path,
-            metavar="FILE",
-            help="read variables from a file such as config/bridge.env; those of the environment take precedence",
-        )
+        _add_env_file(parser_of)
         if command != "run":
             parser_of.add_argument("--json", action="store_true", help="for machines")
+    _add_drain(commands)
+    _add_peek(commands)
+    _add_verify(commands)
     _add_status(commands)
     return parser
+
+
+def _add_drain(commands: argparse._SubParsersAction[_Parser]) -> None:
+    what = "move the messages that a queue has now, once, and hand out a receipt"
+    parser = commands.add_parser(
+        "drain",
+        help=what,
+        description=f"{what[0].upper()}{what[1:]}. Configured as `run`, by environment variables:",
+        epilog=settings_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_options(parser)
+    _add_env_file(parser)
+
+
+def _add_peek(commands: argparse._SubParsersAction[_Parser]) -> None:
+    what = "look at the first messages of a queue, in groups, and return them"
+    parser = commands.add_parser(
+        "peek",
+        help=what,
+        description=f"{what[0].upper()}{what[1:]}. Configured as `run`, by environment variables:",
+        epilog=settings_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_peek_options(parser)
+    _add_env_file(parser)
+
+
+def _add_verify(commands: argparse._SubParsersAction[_Parser]) -> None:
+    what = "hold two receipts against each other: what the first drain moved, and what the next one took"
+    parser = commands.add_parser(
+        "verify", help=what, description=f"{what[0].upper()}{what[1:]}. Exit 0 where they agree, 1 where not."
+    )
+    parser.add_argument("first", type=Path, metavar="A.json", help="the receipt of a drain")
+    parser.add_argument(
+        "second", type=Path, metavar="B.json", help="that of the next hop, which drained A's destination"
+    )
+
+
+def _add_env_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--env-file",
+        type=Path,
+        metavar="FILE",
+        help="read variables from a file such as config/bridge.env; those of the environment take precedence",
+    )
 
 
 def _add_status(commands: argparse._SubParsersAction[_Parser]) -> None:

@@ -7,8 +7,12 @@ A queue is reached by the default exchange (its name is empty), with the queue's
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bridge.amqp.frames import own_key, short_string
+
+if TYPE_CHECKING:
+    from bridge.amqp.events import Delivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,15 @@ class Target:
     def routes_differ(self) -> bool:
         """Whether having a route is a matter of the message (of its key or headers) and not of the destination."""
         return self.keeps_keys or self.may_fan_out
+
+    @property
+    def exchanges_differ(self) -> bool:
+        """Whether a missing or forbidden exchange is a matter of the message, and not of the destination."""
+        return False
+
+    def addressed(self, batch: list[Delivery]) -> list[Delivery]:
+        """Return the deliveries with the routes and the contents to be published."""
+        return batch
 
     @property
     def without_route(self) -> str:

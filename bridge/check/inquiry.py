@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from bridge.amqp.content import ContentPreparer, HeaderPolicy
 from bridge.amqp.cutter import Cutter
@@ -32,7 +32,10 @@ from bridge.errors import ConnectError
 from bridge.relay.queue import QueueState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+    from aiormq.abc import DeliveredMessage
 
     from bridge.amqp.target import Target
     from bridge.connection.limits import TimeLimits
@@ -81,6 +84,18 @@ class InquiryReceiver:
         return self._cutter.take_control()
 
 
+class Glimpse(NamedTuple):
+    """A message that was looked at, and returned."""
+
+    headers: Mapping[str, object]
+    """As the library has decoded them."""
+    exchange: str
+    routing_key: str
+    message_id: str
+    timestamp: datetime | None
+    body: bytes
+
+
 class Inquiry(Link):
     """One URL of one side. Every question may raise `ConnectError`, which says why there is no answer."""
 
@@ -90,6 +105,8 @@ class Inquiry(Link):
         self.is_open = False
         self._index = index
         self.vhost = side.addresses[index].path.rstrip("/")
+        self.url = side.safe_urls[index]
+        """Without the password."""
 
     def _blocked(self, reason: str, now_s: float) -> None:
         """The broker reads no more from this connection: an answer would never come."""
@@ -136,6 +153,26 @@ class Inquiry(Link):
         async with self._question() as channel:
             declared = await channel.queue_declare(name, passive=True)
         return QueueState(declared.message_count or 0, declared.consumer_count or 0)
+
+    async def look(self, name: str, most: int, enough: Callable[[Glimpse], bool]) -> list[Glimpse]:
+        """Return at most so many of a queue's first messages, the last of them the first that is `enough`.
+
+        They are returned to the queue, in one go.
+        """
+        found: list[Glimpse] = []
+        last_tag = 0
+        async with self._question() as channel:
+            while len(found) < most:
+                message = await channel.basic_get(name)
+                if message.delivery_tag is None:
+                    break
+                last_tag = message.delivery_tag
+                found.append(_glimpse(message))
+                if enough(found[-1]):
+                    break
+            if found:
+                await channel.basic_nack(last_tag, multiple=True, requeue=True)
+        return found
 
     async def declare(self, name: str) -> None:
         """Declare the side's queue as the bridge will: an existing one is not changed."""
@@ -201,3 +238,15 @@ class Inquiry(Link):
 
 async def _never(_: object) -> None:
     """The callback of a consumer that the broker refuses."""
+
+
+def _glimpse(message: DeliveredMessage) -> Glimpse:
+    properties = message.header.properties
+    return Glimpse(
+        dict(properties.headers or {}),
+        message.exchange or "",
+        message.routing_key or "",
+        properties.message_id or "",
+        properties.timestamp,
+        message.body,
+    )

@@ -52,6 +52,7 @@ class Queue:
     auto_delete: bool = False
     expires: bool = False
     single_active: bool = False
+    priorities: bool = False
 
 
 async def kind_of(question: Callable[[], AbstractAsyncContextManager[AbstractChannel]], name: str) -> Queue:
@@ -80,6 +81,7 @@ async def kind_of(question: Callable[[], AbstractAsyncContextManager[AbstractCha
         auto_delete=flags["auto_delete"],
         expires="x-expires" in arguments,
         single_active=arguments.get("x-single-active-consumer") is True,
+        priorities="x-max-priority" in arguments,
     )
 
 

@@ -175,7 +175,8 @@ class Link:
             context = await off_loop(f"{side.tls}", side.ssl_context)
             url = await off_loop(f"{side.safe_urls[index]} {side.credentials.password_file}", partial(side.url, index))
         self._login_bytes = len(f"{url.user}{url.password}".encode())
-        name = f"amqp-bridge {side.name} {side.queue or self._settings.destination_exchange}"
+        where = side.queue or self._settings.destination_exchange or "to the origins"
+        name = f"amqp-bridge {side.name} {where}"
         self._connection = TappedConnection(url, factory, context, url.query.get("name", name))
         try:
             await self._log_in(self._connection, factory)

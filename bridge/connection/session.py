@@ -277,8 +277,8 @@ class DestinationSession(Session):
                 self._channel = await self._connect(index, self._port)
                 if self._side.queue is not None:
                     await self._queue(self._channel, self._side.queue)
-                else:
-                    await self._channel.get_exchange(self._settings.destination_exchange or "", ensure=True)
+                elif self._settings.destination_exchange is not None:
+                    await self._channel.get_exchange(self._settings.destination_exchange, ensure=True)
         except ConnectError as error:
             if error.result == "missing":
                 self._port.missing()

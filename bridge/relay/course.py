@@ -86,6 +86,8 @@ class Course:
         self._shutdown_timeout_s = plan.shutdown_timeout_s
         self._stop_at_s = 0.0
         """Until when a shutdown or a rest forwards."""
+        self._written_at_s = 0.0
+        """Before then the source's channel is not to be closed."""
         self._linger_until_s = 0.0
         """Until when its consumer stays for what is still to be confirmed."""
         self.told_to_pause = plan.start_paused
@@ -173,7 +175,10 @@ class Course:
     @property
     def expects_deliveries(self) -> bool:
         """Whether the source would deliver if it had something: consuming, with room in the prefetch and in memory."""
-        return self.consumer is Consumer.ON and not self.paused and self.window.in_flight < self._source.room_until
+        unacked = self.window.in_flight
+        if self.window.terms.numbered:
+            unacked += self.window.settlement.unacked
+        return self.consumer is Consumer.ON and not self.paused and unacked < self._source.room_until
 
     @property
     def source_drained(self) -> bool:
@@ -242,11 +247,22 @@ class Course:
                 return None
         elif self.consumer is not Consumer.ON or source.replaces or not self._replaces(now_s):
             return None
+        room = window.room or int(window.looks_again)
+        if not room or (window.terms.numbered and self.expects_deliveries):
+            # What is set out for a consumer that is being cancelled ends up behind all others in a quorum queue: it is
+            # waited for until nothing can be.
+            return None
         prefetch = self._whole_prefetch
         if self.state is State.PROBING and not self.stream and self.facts.replaceable:
             # What is parked was seen through as far as it goes: as many again may be looked at.
-            prefetch = 1 if self._returned_often else min(prefetch - window.in_flight, max(1, window.parked))
-        return Consume(max(1, prefetch), window.resume_offset)
+            passed = window.parked + window.withheld
+            prefetch = 1 if self._returned_often else min(prefetch - window.in_flight, max(1, passed))
+        return Consume(int(max(1, min(prefetch, room))), window.resume_offset)
+
+    @property
+    def _replaces_by_cancel_first(self) -> bool:
+        """Whether a consumer is cancelled before the next one begins; always where the deliveries are numbered."""
+        return self.facts.replaced_by_cancel_first or self.window.terms.numbered
 
     @property
     def _whole_prefetch(self) -> int:
@@ -262,7 +278,7 @@ class Course:
         Then one more is needed to see one through.
         """
         window = self.window
-        waiting = window.parked + (len(window.condemned) if self._quarantine.rests(now_s) else 0)
+        waiting = window.parked + window.withheld + (len(window.condemned) if self._quarantine.rests(now_s) else 0)
         used = window.in_flight >= self._source.room_until and window.in_flight == waiting
         room = window.in_flight < window.limits.prefetch and not window.everything_returned
         return self.state is State.PROBING and used and room

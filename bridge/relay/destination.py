@@ -101,6 +101,7 @@ class Destination(Port):
             self._source().quarantine(now_s)
         if not batch:
             return []
+        batch = window.target.addressed(batch)
         contents: Output = [delivery.content for delivery in batch]
         if limit := window.frame_limit:
             contents = [

@@ -18,6 +18,8 @@ class Plan:
 
     quarantine_queue: str = ""
     """Empty for none."""
+    source_queue: str = ""
+    """What a message in the quarantine says of where it came from; empty to say nothing."""
     policy: HeaderPolicy = field(default_factory=HeaderPolicy)
     queue_type: QueueType | None = None
     """The source queue's, where the settings say so."""

@@ -119,9 +119,10 @@ TRANSITIONS: dict[ChannelEvent, dict[Channel, Channel]] = {
 class Quarantine:
     """The quarantine of one window; it is closed at first, and with every end of the source's generation."""
 
-    def __init__(self, window: Window, queue: str, backoff: Backoff) -> None:
+    def __init__(self, window: Window, queue: str, backoff: Backoff, source_queue: str = "") -> None:
         """`backoff` says when to open a channel again that keeps failing."""
         self._window = window
+        self._source_queue = source_queue.encode()
         self._target = Target.queue(queue)
         self._publish = publish_frame(QUARANTINE_CHANNEL, self._target.route)
         self._backoff = backoff
@@ -256,7 +257,7 @@ class Quarantine:
         while window.condemned and self._has_room_for(window.condemned[0][0].delivery_tag):
             delivery, verdict = window.quarantine_asked()
             try:
-                fitted = _header_with_reasons(delivery, verdict, frame_max, now_s + self._unix_ahead_s)
+                fitted = self._header_with_reasons(delivery, verdict, frame_max, now_s + self._unix_ahead_s)
                 size = header_frame_size(delivery.content)
                 text = f"its headers ({size} bytes) are larger than the source's frame_max ({frame_max})"
             except MalformedFrameError as error:
@@ -339,25 +340,28 @@ class Quarantine:
         confirmed, self._confirmed = self._confirmed, []
         return confirmed
 
-
-def _header_with_reasons(delivery: Delivery, verdict: Verdict, frame_max: int, unix_s: float) -> Fitted | None:
-    """Return the header frame to publish; None when it is too large."""
-    header = header_frame(delivery.content)
-    delivery_count = delivery.delivery_count
-    if (prepared := PREPARER.prepare(header)) is not None:
-        header = prepared.header
-        delivery_count = delivery_count or prepared.delivery_count  # which may be none of this queue's
-    header, expiration = without_expiration(header)
-    exchange, routing_key = split_route(delivery.route)
-    # From the most to the least useful: the last gives way first where not all fit.
-    additions = {b"x-bridge-reason": long_string(verdict.reason.encode())}
-    if expiration:
-        additions[b"x-bridge-expiration"] = long_string(expiration)
-    additions |= {b"x-bridge-routing-key": long_string(routing_key), b"x-bridge-exchange": long_string(exchange)}
-    additions[b"x-bridge-reply-code"] = b"I" + verdict.reply_code.to_bytes(4, "big")
-    if delivery_count:
-        count = min(delivery_count, MOST_COUNTED)
-        additions[b"x-bridge-delivery-count"] = b"l" + count.to_bytes(8, "big", signed=True)
-    additions[b"x-bridge-time"] = b"T" + int(unix_s).to_bytes(8, "big")
-    additions[b"x-bridge-reply-text"] = long_string(clipped(verdict.reply_text.encode(), REPLY_TEXT_BYTES))
-    return fit(header, frame_max, additions, shortened=b"x-bridge-reply-text")
+    def _header_with_reasons(
+        self, delivery: Delivery, verdict: Verdict, frame_max: int, unix_s: float
+    ) -> Fitted | None:
+        """Return the header frame to publish; None when it is too large."""
+        header = header_frame(delivery.content)
+        delivery_count = delivery.delivery_count
+        if (prepared := PREPARER.prepare(header)) is not None:
+            header = prepared.header
+            delivery_count = delivery_count or prepared.delivery_count  # which may be none of this queue's
+        header, expiration = without_expiration(header)
+        exchange, routing_key = split_route(delivery.route)
+        # From the most to the least useful: the last gives way first where not all fit.
+        additions = {b"x-bridge-reason": long_string(verdict.reason.encode())}
+        if expiration:
+            additions[b"x-bridge-expiration"] = long_string(expiration)
+        if self._source_queue:
+            additions[b"x-bridge-queue"] = long_string(self._source_queue)
+        additions |= {b"x-bridge-routing-key": long_string(routing_key), b"x-bridge-exchange": long_string(exchange)}
+        additions[b"x-bridge-reply-code"] = b"I" + verdict.reply_code.to_bytes(4, "big")
+        if delivery_count:
+            count = min(delivery_count, MOST_COUNTED)
+            additions[b"x-bridge-delivery-count"] = b"l" + count.to_bytes(8, "big", signed=True)
+        additions[b"x-bridge-time"] = b"T" + int(unix_s).to_bytes(8, "big")
+        additions[b"x-bridge-reply-text"] = long_string(clipped(verdict.reply_text.encode(), REPLY_TEXT_BYTES))
+        return fit(header, frame_max, additions, shortened=b"x-bridge-reply-text")

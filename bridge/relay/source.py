@@ -115,7 +115,7 @@ class Source(Port):
             output += [ack_frame(tag, multiple=multiple) for tag, multiple in settlement.take_acks()]
         if settlement.requeues:
             requeues = settlement.take_requeues()
-            if window.in_flight == 0:
+            if window.in_flight == 0 and not settlement.keeps:
                 # Nothing else is unsettled, so that `multiple` can only mean these: one frame, and the source puts all
                 # back in one go, in their order where the queue keeps it.
                 output.append(requeue_frame(max(requeues), multiple=True))

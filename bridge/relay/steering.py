@@ -39,6 +39,9 @@ PROBE_HOLD_S = 1500.0
 INTERNAL_ERROR = 541
 ASK_AGAIN_S = 1.0
 """How often a queue that our exit deletes is asked, during a shutdown, whether it is empty."""
+BUFFERED, WRITTEN_S = 32, 0.5
+"""A quorum queue takes so many settlements at a time and keeps the others in the channel's process, which forgets them
+when it is closed (4.3.6): more of them, the last of a consumer, are given so much time."""
 
 
 class Steering(Halt):
@@ -53,7 +56,8 @@ class Steering(Halt):
         """
         if self.state is State.ABANDONED:
             return None
-        if self.state is State.STOPPING and (self.source_drained or now_s >= self._stop_at_s):
+        drained = self.source_drained and now_s >= self._written_at_s
+        if self.state is State.STOPPING and (drained or now_s >= self._stop_at_s):
             self._abandon()
             return Stop()
         if self.brake.question_due_s <= now_s and self.state is not State.STOPPING:
@@ -107,7 +111,7 @@ class Steering(Halt):
         action: Action | None = None
         lost = self.consumer is Consumer.LOST and not self._source.deleted
         consume = self.wanted(now_s)
-        if consume is not None and self.consumer is Consumer.ON and self.facts.replaced_by_cancel_first:
+        if consume is not None and self.consumer is Consumer.ON and self._replaces_by_cancel_first:
             self._source.cancel()
             return None
         if consume is not None:
@@ -182,7 +186,7 @@ class Steering(Halt):
             return False
         self._source.start(consumer_tag)
         self._source.found(ready)
-        self.window.memory.consuming(now_s)
+        self.window.consuming(self._source.prefetch, now_s)
         return True
 
     def not_started(self) -> None:
@@ -218,6 +222,10 @@ class Steering(Halt):
             self.publishes = False
             return
         self._source.cancelled(consumer_tag)
+        if self.consumer is Consumer.OFF:
+            self.window.consumer_gone()
+            if len(self.window.settlement.acks) + self.window.withheld > BUFFERED:
+                self._written_at_s = now_s + WRITTEN_S
         if self.state is State.SHEDDING and self.consumer is Consumer.OFF:
             self.state = self.state.after(StateEvent.SHED)
         elif self.state is State.WIDENING and not self._source.replaces:

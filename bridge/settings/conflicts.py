@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from bridge.settings.sides import SideSettings
 
 
-def conflicts(settings: Settings, wrong: set[str]) -> list[str]:
-    """Return what does not go together; `wrong` are the fields that have been complained about already."""
+def conflicts(settings: Settings, wrong: set[str], *, targeted: bool = True) -> list[str]:
+    """Return what does not go together; `wrong` are the fields that have been complained about already.
+
+    Where it is not `targeted`, each message says itself where it goes, and no queue or exchange is needed.
+    """
     lines = [
         f"{variable(field)} is not set; expected {expected}"
         for field, expected in (
@@ -23,7 +26,7 @@ def conflicts(settings: Settings, wrong: set[str]) -> list[str]:
         )
         if getattr(settings, field) is None and field not in wrong
     ]
-    if wrong.isdisjoint({"destination_queue", "destination_exchange"}):
+    if targeted and wrong.isdisjoint({"destination_queue", "destination_exchange"}):
         lines += _target_conflicts(settings)
     for side in (settings.source, settings.destination):
         lines += _side_conflicts(settings, side, wrong)

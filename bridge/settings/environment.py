@@ -82,8 +82,10 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def load_settings(environ: Mapping[str, str]) -> Settings:
-    """Return the checked settings. Raises `ConfigurationError` with every mistake at once.
+def load_settings(environ: Mapping[str, str], *, targeted: bool = True) -> Settings:
+    """Return the checked settings, with a destination where it is `targeted`.
+
+    Raises `ConfigurationError` with every mistake at once.
 
     Raises `NotYetError` where files are all that is wrong: mounted or rotated, they are right without a new setting.
     """
@@ -103,7 +105,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
             problems[field] = f"{variable(field)}: {detail['msg'].removeprefix('Value error, ')}"
         # What is wrong in itself is left out, so that what goes together wrongly is seen in the same run.
         settings = Settings(**{field: text for field, text in given.items() if field not in problems})
-    found_conflicts = conflicts(settings, set(problems))
+    found_conflicts = conflicts(settings, set(problems), targeted=targeted)
     lines = [*problems.values(), *found_conflicts, *unready(settings, set(problems))]
     if lasting or found_conflicts:
         raise ConfigurationError(lines)

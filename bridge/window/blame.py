@@ -108,7 +108,8 @@ class Blame:
                 return Ruling(innocent, large, Verdict("too-large", close.reply_code, close.reply_text))
         code = close.reply_code
         aside = self._target.keeps_keys and FORBIDDEN_KEY in close.reply_text
-        if not aside and not self.names_a_message(close):
+        its_exchange = self._target.exchanges_differ and code in DESTINATION_REPLIES
+        if not (aside or its_exchange or self.names_a_message(close)):
             return Ruling(published, destination=bool(published) and code in DESTINATION_REPLIES)
         if len(published) != 1:
             self.suspects = len(published)

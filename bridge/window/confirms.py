@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bridge.amqp.identity import has_identity
 from bridge.window.books import count
 from bridge.window.flight import Flight
 
@@ -61,6 +62,9 @@ class Confirms(Flight):
                 # Without an id its redelivery cannot be told from another message; `receive` counts it.
                 self.memory.remember(delivery)
                 self.accepted += 1
+                self._accepted_again += not (self.memory.enabled and has_identity(delivery.content))
+                if self.terms.proof is not None:
+                    self.terms.proof.confirmed([delivery])
                 self._note_offset(delivery)
             else:
                 self.books.duplicates_possible += fate == "doubtful" and accepted

@@ -25,6 +25,7 @@ from bridge.window.pace import Trouble
 from bridge.window.parked import Parked
 from bridge.window.quota import Quota
 from bridge.window.rate import Rate
+from bridge.window.terms import UNLIMITED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,17 +38,26 @@ if TYPE_CHECKING:
     from bridge.window.memory import Memory
     from bridge.window.offsets import Offsets
     from bridge.window.settlement import Settlement
+    from bridge.window.terms import Terms
     from bridge.words import RequeueReason
 
 
 class Flight:
     """Deliveries in flight, and the moves that `confirms` and `window` make with them."""
 
-    def __init__(
-        self, limits: WindowLimits, target: Target, books: Books, memory: Memory, chance: Callable[[], float]
+    def __init__(  # noqa: PLR0913 - what a window is made of
+        self,
+        limits: WindowLimits,
+        target: Target,
+        books: Books,
+        memory: Memory,
+        chance: Callable[[], float],
+        *,
+        terms: Terms = UNLIMITED,
     ) -> None:
         """`target` is what is published to; `chance` returns a number from 0 to 1, for the jitter of backoffs."""
         self.limits, self.target, self.books, self.memory = limits, target, books, memory
+        self.terms, self._chooses = terms, terms.choose
         self.age = Age(books)
 
         self._rate: Rate | None = None
@@ -62,6 +72,8 @@ class Flight:
         self._size_limit = SizeLimit()
         self.accepted = 0
         """Messages that it has accepted, orphans included."""
+        self._accepted_again = 0
+        """Of these, orphans whose redelivery cannot be recognised: it will be forwarded, and accepted again."""
         self.last_accepted_count: int | None = None
         """How often the delivery whose publish it accepted last had come back."""
         self.last_forward_s: float | None = None
@@ -72,6 +84,8 @@ class Flight:
         """Size of a message that alone is more than may be in flight, until it is taken to be logged."""
         self._offsets: Offsets | None = None
         """Set when the source is a stream."""
+        self._surplus_after = inf
+        """How many of the deliveries that are looked at are still within the number to be taken."""
 
         self._source = self._source_generation()
         self._destination = self._destination_generation()
@@ -85,7 +99,8 @@ class Flight:
         )
 
     def _destination_generation(self) -> DestinationGeneration:
-        return DestinationGeneration(self.limits.prefetch, self.books.confirm_seconds, self.target)
+        most = int(min(self.limits.prefetch, self.terms.most_published))
+        return DestinationGeneration(most, self.books.confirm_seconds, self.target)
 
     # --- What can be asked ---------------------------------------------------------------------------------------
 
@@ -165,6 +180,34 @@ class Flight:
     def in_flight(self) -> int:
         """Deliveries in the window."""
         return self.books.held + self.books.published
+
+    @property
+    def done(self) -> int:
+        """Messages that the destination has accepted and that need not be taken again."""
+        return self.accepted - self._accepted_again
+
+    @property
+    def room(self) -> float:
+        """How many more messages are to be taken; inf for as many as there are."""
+        return max(0.0, self.terms.most - self.done - self.in_flight)
+
+    @property
+    def looks_again(self) -> bool:
+        """Whether all has been taken, and what the source's last generation may not have heard of may come again.
+
+        It is acked then; the first message that is another shows that there is no more of it.
+        """
+        return self.terms.numbered and not self.room and bool(self.memory) and not self._source.surplus
+
+    @property
+    def withheld(self) -> int:
+        """How many deliveries are kept by their delivery tag alone, since they are not to be forwarded."""
+        return len(self._source.withheld)
+
+    @property
+    def waiting(self) -> int:
+        """How many deliveries are held that may be published, now or soon."""
+        return len(self._source.held)
 
     @property
     def full(self) -> bool:
@@ -266,6 +309,8 @@ class Flight:
         books.bytes_in_flight -= content_bytes
         self.memory.acked(confirmed, content_bytes)
         self.accepted += len(confirmed)
+        if self.terms.proof is not None:
+            self.terms.proof.confirmed(confirmed)
         self.last_accepted_count = confirmed[-1].delivery_count
         if self._offsets is not None:
             for delivery in confirmed:

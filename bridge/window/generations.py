@@ -46,6 +46,10 @@ class SourceGeneration:
         self.quarantining: dict[int, tuple[Delivery, Verdict]] = {}
         """On their way to the quarantine, by delivery tag, in the order of their publishes."""
         self.blame = blame
+        self.withheld: list[int] = []
+        """Delivery tags of what is not to be forwarded; no more of it is kept."""
+        self.surplus = False
+        """Whether a message came that is beyond the number to be taken."""
         self.releasing: RequeueReason | None = None
         """Reason for requeueing every delivery, when that is what happens."""
         self._next_tag = 1
@@ -104,6 +108,23 @@ class SourceGeneration:
     def released(self) -> None:
         """The consumer is gone: no delivery follows."""
         self.releasing = None
+
+    def withhold(self, delivery_tag: int) -> None:
+        """Keep no more of a delivery than its tag."""
+        self.withheld.append(delivery_tag)
+
+    def note_surplus(self) -> None:
+        """A message came that is beyond the number to be taken."""
+        self.surplus = True
+
+    def take_withheld(self) -> list[int]:
+        """Hand over what was withheld, by delivery tag."""
+        withheld, self.withheld = self.withheld, []
+        return withheld
+
+    def meter(self, allowed: float) -> None:
+        """A consumer begins: so many of the deliveries that follow may be acked before it is gone."""
+        self.settlement.meter(allowed, self._next_tag - 1)
 
     # --- Bound for the quarantine ------------------------------------------------------------------------
 

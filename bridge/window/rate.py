@@ -32,6 +32,10 @@ class Bucket:
         self.per_second = per_second
         self._paid_until_s = -inf
 
+    def change(self, per_second: float) -> None:
+        """From now on so much may be taken in a second."""
+        self.per_second = per_second
+
     def empty(self, now_s: float) -> bool:
         """Whether nothing may be taken yet."""
         return now_s <= self._paid_until_s
@@ -56,6 +60,10 @@ class Rate:
         self._taken = self._taken_bytes = 0
         self._throttled: tuple[ThrottleReason, float] | None = None
         """Why nothing may be published, and since when this has not been counted."""
+
+    def change(self, messages_per_s: float) -> None:
+        """From now on so many messages may be published in a second."""
+        self._messages.change(messages_per_s)
 
     def allow(self, most: int, max_bytes: int, now_s: float) -> tuple[int, int]:
         """Note that so many messages could be published; return how many of them, and bytes, may be: 0 for none yet."""

@@ -59,6 +59,25 @@ class Window(Confirms):
     def source_opened(self, frame_max: int = 0) -> None:
         """A source generation begins: delivery tags start at 1; `frame_max` is 0 for no limit."""
         self._source = self._source_generation(frame_max)
+        if self.terms.selection is not None:
+            self.terms.selection.began()
+
+    def consuming(self, prefetch: int, now_s: float) -> None:
+        """A consumer begins with this prefetch, and no other is left."""
+        self.memory.consuming(now_s)
+        if self.terms.selection is not None:
+            self.terms.selection.consuming(self.done + self.in_flight - self.withheld)
+        if self.terms.numbered and self.terms.metered:
+            self._source.meter(max(0.0, self.room - prefetch))
+
+    def pace(self, share: float) -> None:
+        """Publish at this share of the rate of the limits, where there is one."""
+        if self._rate is not None and self.limits.max_rate:
+            self._rate.change(self.limits.max_rate * share)
+
+    def consumer_gone(self) -> None:
+        """No consumer is left: whatever is acked makes room for nothing."""
+        self._source.settlement.consumer_gone()
 
     def read_stream(self) -> None:
         """The source is a stream: what has been forwarded is known by its offsets."""
@@ -102,6 +121,9 @@ class Window(Confirms):
             largest = max(delivery.body_size for delivery in deliveries)
             if largest > self.limits.max_in_flight_bytes:
                 self._oversized_bytes = max(self._oversized_bytes, largest)
+        if self._chooses:
+            self._surplus_after = self.terms.most - self.done - (self.in_flight - len(deliveries))
+            notable = True
         if notable or self._source.releasing or self._offsets is not None or self._size_limit.size_bytes is not inf:
             deliveries = [delivery for delivery in deliveries if self._admit(delivery, now_s)]
         self._source.hold(deliveries)
@@ -115,7 +137,7 @@ class Window(Confirms):
                 books.suppressed += 1
                 self.memory.suppressed(delivery)
                 self._leave(delivery)
-                source.settlement.ack(delivery.delivery_tag)
+                source.settlement.ack(delivery.delivery_tag, again=True)
                 return False
             if not self.memory.vouches_for(delivery):
                 books.duplicates_possible += 1
@@ -130,11 +152,28 @@ class Window(Confirms):
             self._requeue(delivery, source.releasing)
         elif limits.quarantine and 0 < limits.delivery_limit <= delivery.delivery_count + LIMIT_MARGIN:
             source.condemn((delivery, Verdict("delivery-limit")))
+        elif self._chooses and not self._chosen(delivery):
+            self._withhold(delivery)
         elif (verdict := self._size_limit.too_large(delivery, now_s)) is not None:
             source.condemn((delivery, verdict))
         else:
             return True
         return False
+
+    def _chosen(self, delivery: Delivery) -> bool:
+        """Decide whether a delivery is to be forwarded: it is within the number, and of those that are wanted."""
+        self._surplus_after -= 1
+        if self._surplus_after < 0:
+            self._source.note_surplus()
+            return False
+        selection = self.terms.selection
+        return selection is None or selection.admits(delivery)
+
+    def _withhold(self, delivery: Delivery) -> None:
+        """Keep no more of it than its delivery tag, until all is released."""
+        self._source.withhold(delivery.delivery_tag)
+        self.books.bytes_in_flight -= len(delivery.content)
+        self.memory.requeued(delivery)
 
     def source_lost(self) -> None:
         """The source's generation ended: all of the window is stale (invariant 2)."""
@@ -158,6 +197,10 @@ class Window(Confirms):
         """
         for delivery in self._source.release(reason):
             self._requeue(delivery, reason)
+        for delivery_tag in self._source.take_withheld():
+            self.books.held -= 1
+            count(self.books.requeued, reason)
+            self._source.settlement.requeue(delivery_tag)
 
     def released(self) -> None:
         """The consumer is gone: no delivery follows."""

@@ -46,6 +46,9 @@ NO_QUEUE = {"destinationQueue": None, "destinationDeclare": None, "destinationQu
 NO_QUEUE |= {"destinationQueueArguments": None}
 
 
+ORDERS = "release-amqp-bridge-orders"
+
+
 def an_accepted_value(accepted: Manifest) -> object:
     """A value that the schema of a setting accepts."""
     if "enum" in accepted:
@@ -72,12 +75,20 @@ def only(manifests: list[Manifest], kind: str) -> Manifest:
 
 
 def pods(manifests: list[Manifest]) -> list[Manifest]:
-    """The spec of every pod: the bridges' and the checks'."""
+    """The spec of every pod: the bridges', the checks' and the drains'."""
     return [
-        manifest["spec"]["template"]["spec"] if manifest["kind"] == "Deployment" else manifest["spec"]
+        pod_template(manifest)["spec"]
         for manifest in manifests
-        if manifest["kind"] in ("Deployment", "Pod")
+        if manifest["kind"] in ("Deployment", "Pod", "Job", "CronJob")
     ]
+
+
+def pod_template(manifest: Manifest) -> Manifest:
+    """What a manifest makes pods of, or the pod."""
+    spec: Manifest = manifest["spec"]
+    if manifest["kind"] == "CronJob":
+        spec = spec["jobTemplate"]["spec"]
+    return manifest if manifest["kind"] == "Pod" else spec["template"]
 
 
 def environment(manifests: list[Manifest]) -> dict[str, str]:
@@ -195,9 +206,9 @@ def test_a_bridge_overrides_the_defaults_and_nothing_else(render: Render) -> Non
 def test_selectors_tell_bridges_and_checks_apart(render: Render) -> None:
     manifests = render(tools.CHART / "ci" / "full-values.yaml")
     labels = [
-        (manifest["spec"]["template"] if manifest["kind"] == "Deployment" else manifest)["metadata"]["labels"]
+        pod_template(manifest)["metadata"]["labels"]
         for manifest in manifests
-        if manifest["kind"] in ("Deployment", "Pod")
+        if manifest["kind"] in ("Deployment", "Pod", "Job", "CronJob")
     ]
     for manifest in manifests:
         if manifest["kind"] in ("Deployment", "PodDisruptionBudget"):
@@ -331,7 +342,9 @@ def test_every_object_has_the_annotations_for_every_object(render: Render) -> No
 
 def test_the_pod_has_what_a_mesh_or_a_secret_store_needs(render: Render) -> None:
     manifests = render(tools.CHART / "ci" / "full-values.yaml")
-    running, checking = (pod for pod in pods(manifests) if "initContainers" in pod)
+    found = [pod for pod in pods(manifests) if "initContainers" in pod]
+    (running,) = (pod for pod in found if pod["containers"][0]["args"] == ["run"])
+    (checking,) = (pod for pod in found if pod["containers"][0]["args"] == ["check"])
     assert [container["name"] for container in running["containers"]] == ["bridge", "proxy"]
     assert [container["name"] for container in checking["containers"]] == ["bridge"]
     assert running["containers"][0]["lifecycle"] == {"preStop": {"exec": {"command": ["true"]}}}
@@ -345,6 +358,29 @@ def test_the_pod_has_what_a_mesh_or_a_secret_store_needs(render: Render) -> None
         assert (pod["dnsPolicy"], pod["dnsConfig"]["nameservers"]) == ("None", ["10.0.0.53"])
     (check,) = (m for m in manifests if m["metadata"]["name"] == "release-amqp-bridge-orders-check")
     assert check["metadata"]["annotations"]["vault.hashicorp.com/agent-pre-populate-only"] == "true"
+
+
+def test_a_drain_is_a_job_with_the_settings_of_its_bridge(render: Render) -> None:
+    manifests = render(tools.CHART / "ci" / "full-values.yaml")
+    once, nightly = only(manifests, "Job"), only(manifests, "CronJob")
+    (running,) = (m for m in manifests if (m["kind"], m["metadata"]["name"]) == ("Deployment", ORDERS))
+    (bridge_container, *_) = pod_template(running)["spec"]["containers"]
+    for manifest in (once, nightly):
+        spec = manifest["spec"] if manifest is once else manifest["spec"]["jobTemplate"]["spec"]
+        pod = spec["template"]["spec"]
+        assert pod["restartPolicy"] == "Never"
+        (failed, ignored) = spec["podFailurePolicy"]["rules"]
+        assert failed["onExitCodes"]["values"] == [1, 64, 78], "the breaker stopped it: another pod would begin again"
+        assert ignored["action"] == "Ignore"
+        (container,) = pod["containers"]
+        assert container["envFrom"] == bridge_container["envFrom"]
+        assert not {"ports", "livenessProbe", "lifecycle"} & container.keys()
+    assert once["spec"]["template"]["spec"]["containers"][0]["args"] == [
+        *("drain", "orders.dead", "--to-original", "--rate", "100")
+    ]
+    assert (once["spec"]["backoffLimit"], once["spec"]["ttlSecondsAfterFinished"]) == (0, 86400)
+    assert (nightly["spec"]["schedule"], nightly["spec"]["concurrencyPolicy"]) == ("15 3 * * *", "Forbid")
+    assert "release-amqp-bridge-off-drain" not in json.dumps(manifests)
 
 
 def test_a_disabled_bridge_leaves_nothing(render: Render) -> None:
@@ -387,6 +423,9 @@ def test_the_notes_name_each_bridge(helm: Path, tmp_path: Path) -> None:
         ({**bridge(), "monitoring": {"prometheusRule": {"alerts": {"BridgeDwon": {}}}}}, "BridgeDwon"),
         ({**bridge(), "monitoring": {"prometheusRule": {"alerts": {"BridgeDown": {"threshold": 1}}}}}, "threshold"),
         ({**bridge(), "fullnameOverride": "x" * 62}, "has more than 63 characters"),
+        ({**bridge(), "drains": {"a": {"sechdule": "@daily"}}}, "sechdule"),
+        ({**bridge(), "drains": {"x": {}}}, 'drains.x: there is no bridge "x" that is enabled'),
+        ({**bridge(), "drains": {"a" * 40: {"bridge": "a"}}}, "has more than 52 characters"),
     ),
 )
 def test_wrong_values_are_refused_by_name(

@@ -13,14 +13,20 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PURE = ("amqp", "window", "relay")
-NO_BRANCHES = {"__init__", "books", "events", "limits", "plan"}
+NO_BRANCHES = {"relay/plan", *(f"window/{name}" for name in ("books", "limits", "terms")), "amqp/events"}
 """Files that only hold names and numbers."""
+DRAIN = ("breaker", "digest", "filter", "finish", "plan", "progress", "receipt", "sample", "selection", "verification")
+PURE_FILES = tuple(f"drain/{name}" for name in DRAIN)
+"""Files of other layers that are held to it, too."""
 
 
 def files() -> list[Path]:
     """Return the files of the pure layers that have branches."""
-    candidates = (path for layer in PURE for path in sorted((ROOT / "bridge" / layer).glob("*.py")))
-    return [path for path in candidates if path.stem not in NO_BRANCHES]
+    bridge = ROOT / "bridge"
+    candidates = [path for layer in PURE for path in sorted((bridge / layer).glob("*.py"))]
+    candidates += [bridge / f"{name}.py" for name in PURE_FILES]
+    named = {path: f"{path.parent.name}/{path.stem}" for path in candidates if path.stem != "__init__"}
+    return [path for path, name in named.items() if name not in NO_BRANCHES]
 
 
 def covered(file: Path, folder: Path) -> bool:

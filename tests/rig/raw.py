@@ -196,6 +196,10 @@ class RawClient:
         """Ack one delivery, or all up to it."""
         self._send(_ACK, struct.pack(">QB", delivery_tag, multiple))
 
+    def reject(self, delivery_tag: int, *, multiple: bool = False) -> None:
+        """Refuse one delivery, or all up to it: it is dead-lettered, or dropped."""
+        self._send((60, 120), struct.pack(">QB", delivery_tag, multiple))
+
     def _read_content(self, arguments: bytes) -> RawMessage:
         delivery_tag, redelivered = struct.unpack_from(">QB", arguments)
         exchange, rest = _take_short_string(arguments[9:])

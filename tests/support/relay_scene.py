@@ -15,6 +15,7 @@ from bridge.relay.state import State
 from bridge.window.books import Books
 from bridge.window.limits import WindowLimits
 from bridge.window.memory import Memory
+from bridge.window.terms import UNLIMITED
 from bridge.window.window import Window
 from tests.support.frames import CANCEL_OK, PERSISTENT, close, content, deliver, method, short, table, text
 from tests.support.targets import QUEUE
@@ -22,6 +23,7 @@ from tests.support.targets import QUEUE
 if TYPE_CHECKING:
     from bridge.amqp.events import Close
     from bridge.amqp.target import Target
+    from bridge.window.terms import Terms
 
 EMPTY_QUEUE = QueueState(ready=0, consumers=0)
 
@@ -61,10 +63,13 @@ class Bridge:
         policy: HeaderPolicy = POLICY,
         start_paused: bool = False,
         min_consumers: int = 0,
+        terms: Terms = UNLIMITED,
     ) -> None:
         self.now_s = 1000.0
         self.books = Books()
-        self.window = Window(limits or WindowLimits(), target, self.books, Memory(enabled=True), lambda: 0.5)
+        self.window = Window(
+            limits or WindowLimits(), target, self.books, Memory(enabled=True), lambda: 0.5, terms=terms
+        )
         plan = Plan(quarantine_queue="sq.quarantine", policy=policy, start_paused=start_paused)
         max_ready = self.window.limits.destination_max_ready
         plan = replace(plan, destination_max_ready=max_ready, destination_min_consumers=min_consumers)

@@ -9,12 +9,14 @@ from bridge.amqp.events import Close, Delivery, Return
 from bridge.window.books import Books
 from bridge.window.limits import WindowLimits
 from bridge.window.memory import Memory
+from bridge.window.terms import UNLIMITED
 from bridge.window.window import Window
 from tests.support.frames import PERSISTENT, Properties, content, delivery, table, text
 from tests.support.targets import QUEUE
 
 if TYPE_CHECKING:
     from bridge.amqp.target import Target
+    from bridge.window.terms import Terms
 
 TOO_LARGE = "PRECONDITION_FAILED - message size 4 is larger than configured max size 3"
 STAMPED = {"timestamp_in_ms": b"l" + bytes(8), "x-routed-by": text("node")}
@@ -24,7 +26,7 @@ STAMPED = {"timestamp_in_ms": b"l" + bytes(8), "x-routed-by": text("node")}
 class Scene:
     """A window with both sides open, and shorthands by delivery tag."""
 
-    def __init__(self, chance: float = 1.0, target: Target = QUEUE, **limits: float) -> None:
+    def __init__(self, chance: float = 1.0, target: Target = QUEUE, terms: Terms = UNLIMITED, **limits: float) -> None:
         self.now_s = 1000.0
         self.books = Books()
         self.window = Window(
@@ -33,6 +35,7 @@ class Scene:
             self.books,
             Memory(enabled=True),
             lambda: chance,
+            terms=terms,
         )
         self.window.source_opened()
         self.window.destination_opened(self.now_s)

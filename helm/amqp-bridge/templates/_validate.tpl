@@ -22,6 +22,13 @@ together. All of it is reported at once. The ranges are the service's own, out o
 {{- $wrong = append $wrong (printf "bridges.%s: %s" $name .) }}
 {{- end }}
 {{- end }}
+{{- $bridges := include "amqp-bridge.bridges" . | fromJson }}
+{{- range $name, $own := .Values.drains }}
+{{- $drain := $own | default dict }}
+{{- if and (ne $drain.enabled false) (not (hasKey $bridges ($drain.bridge | default $name))) }}
+{{- $wrong = append $wrong (printf "drains.%s: there is no bridge %q that is enabled: set drains.%s.bridge to the one whose settings it has" $name ($drain.bridge | default $name) $name) }}
+{{- end }}
+{{- end }}
 {{- if $wrong }}
 {{- fail (printf "\nthese values cannot work:\n  - %s" (join "\n  - " $wrong)) }}
 {{- end }}

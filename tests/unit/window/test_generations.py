@@ -124,3 +124,23 @@ def test_a_destination_generation_opens_blocks_and_forgets() -> None:
     assert not generation.publishes
     generation.opened(0, careful=False)
     assert generation.frame_max == inf
+
+
+def test_what_is_withheld_is_handed_over_once() -> None:
+    generation = source()
+    generation.withhold(3)
+    generation.withhold(5)
+    assert generation.take_withheld() == [3, 5]
+    assert generation.take_withheld() == []
+
+
+def test_acks_are_metered_from_the_next_delivery_on() -> None:
+    generation = source()
+    generation.expect(1, 2)
+    generation.meter(0)
+    generation.settlement.ack(2)
+    generation.settlement.ack(3)
+    assert generation.settlement.take_acks() == [(2, False)]
+    assert not generation.surplus
+    generation.note_surplus()
+    assert generation.surplus

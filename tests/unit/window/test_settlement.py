@@ -76,3 +76,70 @@ def test_a_gap_closes_when_its_delivery_is_requeued() -> None:
     settlement.ack(2)
     settlement.requeue(1)
     assert acked(settlement, 3, 4) == [(4, True)]
+
+
+# --- Metered -------------------------------------------------------------------------------------------------
+
+
+def test_no_more_is_acked_than_is_allowed_until_the_consumer_is_gone() -> None:
+    settlement = Settlement()
+    settlement.meter(3, after_tag=0)
+    assert acked(settlement, 1, 2) == [(2, True)]
+    assert acked(settlement, 3, 4) == [(3, False)]
+    assert acked(settlement, 5) == []
+    assert settlement.keeps == 2
+    settlement.consumer_gone()
+    assert settlement.take_acks() == [(5, True)]
+    assert settlement.keeps == 0
+    assert acked(settlement, 6, 7) == [(7, True)], "nothing is counted any more"
+
+
+def test_an_ack_that_covers_several_never_covers_one_that_is_kept() -> None:
+    settlement = Settlement()
+    settlement.meter(0, after_tag=0)
+    settlement.ack(1)
+    settlement.meter(10, after_tag=0)
+    assert acked(settlement, 2, 3) == [(2, False), (3, False)]
+
+
+def test_deliveries_of_a_consumer_that_is_gone_are_acked_freely() -> None:
+    settlement = Settlement()
+    settlement.meter(1, after_tag=2)
+    assert acked(settlement, 1, 2) == [(1, False), (2, False)]
+    assert acked(settlement, 3) == [(3, True)]
+    assert acked(settlement, 4) == []
+
+
+def test_what_was_counted_before_is_acked_freely() -> None:
+    settlement = Settlement()
+    settlement.meter(0, after_tag=0)
+    settlement.ack(1, again=True)
+    assert settlement.acks == [(1, False)]
+
+
+def test_what_the_broker_has_not_been_told_is_counted() -> None:
+    settlement = Settlement()
+    settlement.meter(3, after_tag=0)
+    settlement.ack_rising([delivery(1), delivery(2)])
+    settlement.ack(3)
+    settlement.ack(4)
+    assert settlement.unacked == 4
+    settlement.take_acks()
+    assert settlement.unacked == 1
+    settlement.consumer_gone()
+    assert settlement.unacked == 1
+
+
+def test_what_was_kept_is_acked_alone_above_what_is_not_settled_and_beside_what_is_requeued() -> None:
+    settlement = Settlement()
+    settlement.meter(0, after_tag=0)
+    for tag in (1, 2, 4, 5):
+        settlement.ack(tag)
+    settlement.consumer_gone()
+    assert settlement.take_acks() == [(2, True), (4, False), (5, False)], "3 is not settled"
+    settlement.meter(0, after_tag=0)
+    settlement.ack(7)
+    settlement.requeue(3)
+    settlement.requeue(6)
+    settlement.consumer_gone()
+    assert settlement.take_acks() == [(7, False)], "an ack for all below would take what is requeued"

@@ -1,0 +1,351 @@
+"""The command `amqp-bridge drain`: its options, its settings, its questions and its exit codes.
+
+Exit 0 when all that was asked for is moved, 1 when not (the receipt says why), 64 for wrong use, 69 where a side cannot
+be reached, 75 where memory was used up, 78 for wrong settings, 130 or 143 after a signal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from uvloop import new_event_loop
+
+from bridge.drain import sample, verification
+from bridge.drain.drain import Drain
+from bridge.drain.filter import Filter
+from bridge.drain.plan import DrainPlan
+from bridge.drain.progress import shown
+from bridge.drain.receipt import NOT_ALL, UNREACHABLE
+from bridge.drain.request import Request, WrongUseError
+from bridge.drain.survey import inquiring, survey_destination, survey_source
+from bridge.errors import BridgeError
+from bridge.observe.text import printable
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Coroutine, Mapping
+    from typing import Any
+
+    from bridge.check.inquiry import Glimpse
+    from bridge.drain.drain import Assemble
+    from bridge.drain.receipt import Receipt
+    from bridge.settings.settings import Settings
+
+    Ask = Callable[[str], str]
+
+T = TypeVar("T")
+
+EX_USAGE = 64
+EX_SECOND_SIGNAL = 130
+SECOND_SIGNAL_AFTER_S = 1.0
+"""A signal sooner than this after the first is no second one."""
+UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+FILTERING_PREFETCH = 2000
+"""As many as a quorum queue lets one consumer hold: what does not match is held until the end."""
+PEEKED, PEEKED_MOST = 100, 2000
+"""So many messages are looked at, and so many at most."""
+PEEKED_BYTES = 64 << 20
+"""Bodies of so many bytes end a look."""
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class InterruptedByError(BridgeError):
+    """A signal came before anything was moved."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(f"{signal.Signals(number).name} received; nothing was moved")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `drain`."""
+    parser.add_argument("queue", nargs="?", metavar="QUEUE", help="the queue to drain (default: the source queue)")
+    parser.add_argument("--quarantine", action="store_true", help="drain the source queue's quarantine")
+    amount = parser.add_argument_group("how much (default: the messages that are ready at the start)")
+    amount.add_argument("--limit", type=_at_least_one, metavar="N", help="at most so many messages")
+    amount.add_argument("--until-empty", action="store_true", help="until the queue is empty, whatever arrives")
+    where = parser.add_argument_group("where to (default: the destination of the settings)")
+    where.add_argument(
+        "--to-original",
+        choices=("queue", "exchange"),
+        help="on the source's broker, back to the queue that the first x-death or the quarantine's headers name; "
+        "=exchange: to the exchange and key, where every queue that is bound gets a copy",
+    )
+    where.add_argument(
+        "--allow-target", action="append", default=[], metavar="PATTERN", help="only to these, such as 'orders-*'"
+    )
+    which = parser.add_argument_group(
+        "which (every kind that is given must match; what does not is returned at the end)"
+    )
+    which.add_argument("--match", action="append", default=[], type=_header, metavar="HEADER=VALUE")
+    which.add_argument("--reason", action="append", default=[], help="why it was dead-lettered or quarantined")
+    which.add_argument("--key", action="append", default=[], metavar="PATTERN", help="a topic pattern: 'orders.*'")
+    which.add_argument(
+        "--older-than", type=_duration, metavar="TIME", help="dead-lettered or published so long ago: 90s, 1h, 2d"
+    )
+    pace = parser.add_argument_group("how fast")
+    pace.add_argument("--rate", type=_at_least_one, metavar="N", help="at most so many messages a second")
+    pace.add_argument("--ramp", type=_duration, metavar="TIME", help="reach that rate after so long")
+    parser.add_argument("--yes", action="store_true", help="ask nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan, and move nothing")
+    parser.add_argument("--receipt", type=Path, metavar="FILE", help="write the receipt there, as JSON")
+
+
+def spelt_out(argv: list[str]) -> list[str]:
+    """Return the arguments with the value that `--to-original` has without one: the next one may be the queue."""
+    return ["--to-original=queue" if argument == "--to-original" else argument for argument in argv]
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise ValueError(text)
+    return name, value
+
+
+def _duration(text: str) -> float:
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(s|m|h|d|)", text)
+    if found is None:
+        raise ValueError(text)
+    return float(found[1]) * UNITS_S[found[2]]
+
+
+def _at_least_one(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
+def environment(environ: Mapping[str, str], arguments: argparse.Namespace) -> dict[str, str]:
+    """Return the environment of the drain's settings. Raises `WrongUseError`.
+
+    A drain quarantines nothing, and counts both queues every second.
+    """
+    source = environ.get("BRIDGE_SOURCE_QUEUE", "")
+    queue = arguments.queue or source
+    if arguments.quarantine:
+        if arguments.queue:
+            raise WrongUseError("QUEUE and --quarantine are both given; expected one of them")
+        queue = environ.get("BRIDGE_QUARANTINE_QUEUE") or (f"{source}.quarantine" if source else "")
+    found = {"BRIDGE_LOG_LEVEL": "warning", **environ}
+    if arguments.command == "drain":
+        if arguments.to_original:
+            found = {name: value for name, value in found.items() if not name.startswith("BRIDGE_DESTINATION_")}
+        if _filter(arguments, 0.0):
+            found.setdefault("BRIDGE_SOURCE_PREFETCH", str(FILTERING_PREFETCH))
+        if arguments.rate:
+            found["BRIDGE_MAX_RATE"] = str(arguments.rate)
+    return found | {
+        "BRIDGE_SOURCE_QUEUE": queue,
+        "BRIDGE_QUARANTINE_QUEUE": "",
+        "BRIDGE_QUEUE_POLL": "1s",
+        "BRIDGE_START_PAUSED": "false",
+    }
+
+
+def _filter(arguments: argparse.Namespace, unix_s: float) -> Filter:
+    older: float | None = arguments.older_than
+    return Filter(
+        headers=tuple(arguments.match),
+        reasons=tuple(arguments.reason),
+        keys=tuple(arguments.key),
+        before_unix_s=None if older is None else unix_s - older,
+    )
+
+
+def request(arguments: argparse.Namespace) -> Request:
+    """Return what is asked for. Raises `WrongUseError`."""
+    receipt: Path | None = arguments.receipt
+    if receipt is not None and not os.access(receipt.parent, os.W_OK):
+        raise WrongUseError(f"--receipt {printable(str(receipt))} cannot be written there")
+    if arguments.ramp and not arguments.rate:
+        raise WrongUseError("--ramp is given without --rate; expected both")
+    if arguments.allow_target and not arguments.to_original:
+        raise WrongUseError("--allow-target is given without --to-original; expected both")
+    return Request(
+        limit=arguments.limit,
+        until_empty=arguments.until_empty,
+        yes=arguments.yes,
+        dry_run=arguments.dry_run,
+        receipt=receipt,
+        to_original=arguments.to_original,
+        allowed=tuple(arguments.allow_target),
+        wanted=_filter(arguments, time.time()),
+        ramp_s=arguments.ramp or 0.0,
+    )
+
+
+def drain(settings: Settings, wanted: Request, assemble: Assemble, ask: Ask | None = None) -> int:
+    """Drain, and return the exit code; `ask` asks a question on a terminal, None where nobody is asked."""
+    try:
+        plan = _run(_survey(settings, wanted))
+        plan.refuse()
+        _say(plan.text)
+        if wanted.dry_run or not _agreed(wanted, ask):
+            return 0 if wanted.dry_run else NOT_ALL
+    except BridgeError as error:
+        _tell(f"amqp-bridge: {error}\n")
+        return status_of(error)
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        receipt = runner.run(_drain(settings, plan, assemble))
+    _say(receipt.text)
+    if wanted.receipt is not None:
+        _write(wanted.receipt, receipt.as_json)
+    return receipt.status
+
+
+def add_peek_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `peek`."""
+    parser.add_argument("queue", nargs="?", metavar="QUEUE", help="the queue to look at (default: the source queue)")
+    parser.add_argument("--quarantine", action="store_true", help="look at the source queue's quarantine")
+    parser.add_argument("--limit", type=_at_least_one, default=PEEKED, metavar="N", help="at most so many messages")
+    parser.add_argument("--yes", action="store_true", help="look also where that counts or reorders")
+    parser.add_argument("--json", action="store_true", help="for machines")
+
+
+def peek(settings: Settings, *, limit: int, yes: bool, in_json: bool) -> int:
+    """Show the first messages of a queue in groups; return the exit code."""
+    try:
+        found, ready = _run(_peek(settings, min(limit, PEEKED_MOST), yes=yes))
+    except BridgeError as error:
+        return _complain(error, status_of(error))
+    listed = sample.groups(found, time.time(), settings.source_queue or "")
+    _say((sample.as_json if in_json else sample.as_text)(listed, len(found), ready))
+    return 0
+
+
+async def _peek(settings: Settings, limit: int, *, yes: bool) -> tuple[list[Glimpse], int | None]:
+    async with inquiring(settings, settings.source) as inquiry:
+        source = await survey_source(settings, inquiry)
+        if source.queue.queue_type == "stream":
+            raise WrongUseError(f'"{source.name}" is a stream, which has no first message to look at and return')
+        if not (yes or source.returns_uncounted):
+            raise WrongUseError(
+                f'to return a message to queue "{source.name}" may count towards its delivery limit and put it behind '
+                "others (a quorum queue before RabbitMQ 4.3, or one of a kind that the user is not told); say --yes"
+            )
+        size_bytes = 0
+
+        def enough(message: Glimpse) -> bool:
+            nonlocal size_bytes
+            size_bytes += len(message.body)
+            limit = source.delivery_limit
+            near = limit is not None and sample.delivery_count(message) >= limit - sample.LIMIT_MARGIN
+            return near or size_bytes >= PEEKED_BYTES
+
+        found = await inquiry.look(source.name, limit, enough)
+    return found, source.ready
+
+
+def verify(first: Path, second: Path) -> int:
+    """Hold what the first receipt says was moved against what the second took; return the exit code."""
+    try:
+        documents = [verification.read(str(path), path.read_text()) for path in (first, second)]
+    except OSError as error:
+        return _complain(f"{printable(str(error.filename))} cannot be read ({error.strerror})", EX_USAGE)
+    except (WrongUseError, UnicodeDecodeError) as error:
+        return _complain(error, EX_USAGE)
+    compared = verification.compare(*documents)
+    _say(verification.as_text(compared, verification.remarks(documents[1])))
+    return 0 if all(each.agrees for each in compared) else NOT_ALL
+
+
+def _complain(why: object, status: int) -> int:
+    _tell(f"amqp-bridge: {why}\n")
+    return status
+
+
+def status_of(error: BridgeError) -> int:
+    """Return the exit code for what went wrong before anything was moved."""
+    if isinstance(error, InterruptedByError):
+        return 128 + error.number
+    return EX_USAGE if isinstance(error, WrongUseError) else UNREACHABLE
+
+
+def _agreed(wanted: Request, ask: Ask | None) -> bool:
+    """Ask whether to go ahead, where somebody can be asked. Raises `InterruptedByError`."""
+    if ask is None or wanted.yes:
+        return True
+    try:
+        answer = ask("move them? [y/N] ").strip().lower()
+    except (KeyboardInterrupt, EOFError):
+        raise InterruptedByError(signal.SIGINT) from None
+    if answer in {"y", "yes"}:
+        return True
+    _say("nothing was moved\n")
+    return False
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole, or not at all."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text)
+    beside.replace(path)
+
+
+async def _survey(settings: Settings, wanted: Request) -> DrainPlan:
+    async with inquiring(settings, settings.source) as inquiry:
+        source = await survey_source(settings, inquiry)
+    async with inquiring(settings, settings.destination) as inquiry:
+        destination = await survey_destination(settings, inquiry)
+    return DrainPlan(source, destination, wanted, stated=settings.stated_source_type is not None)
+
+
+async def _drain(settings: Settings, plan: DrainPlan, assemble: Assemble) -> Receipt:
+    draining = Drain(settings, plan, assemble, shown(_tell, live=sys.stderr.isatty()))
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(draining.unhandled)
+    first_s: list[float] = []
+
+    def interrupt(number: int) -> None:
+        now_s = time.monotonic()
+        if not first_s:
+            first_s.append(now_s)
+            draining.interrupt(number)
+        elif now_s - first_s[0] >= SECOND_SIGNAL_AFTER_S:
+            _tell("amqp-bridge: second signal: ending at once; what is in flight will be delivered again\n")
+            os._exit(EX_SECOND_SIGNAL)
+
+    for number in SIGNALS:
+        loop.add_signal_handler(number, interrupt, number)
+    return await draining.run()
+
+
+def _run(question: Coroutine[Any, Any, T]) -> T:
+    """Run something short; a signal ends it. Raises `InterruptedByError`, and what it raises."""
+    received: list[int] = []
+
+    async def run() -> T:
+        asking = asyncio.ensure_future(question)
+
+        def end(number: int) -> None:
+            received.append(number)
+            asking.cancel()
+
+        for number in SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, end, number)
+        return await asking
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        try:
+            return runner.run(run())
+        except asyncio.CancelledError:
+            raise InterruptedByError(received[0]) from None
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
