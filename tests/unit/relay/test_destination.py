@@ -183,3 +183,12 @@ def test_the_destinations_words_when_it_blocks_are_kept() -> None:
     assert bridge.relay.destination.blocked_reason == ""
     bridge.destination(frames.BLOCKED)
     assert bridge.relay.destination.blocked_reason == "low on memory"
+
+
+def test_that_the_queue_is_missing_explains_why_it_did_not_confirm() -> None:
+    """What RabbitMQ 3.10 had accepted for a queue that was deleted is never confirmed, and is no reason to rest."""
+    bridge = Bridge()
+    bridge.window.destination_unconfirmed(bridge.now_s)
+    assert bridge.window.trouble.resting(bridge.now_s)
+    bridge.relay.destination.missing()
+    assert not bridge.window.trouble.resting(bridge.now_s)
