@@ -64,6 +64,7 @@ class Bridge:
         start_paused: bool = False,
         min_consumers: int = 0,
         terms: Terms = UNLIMITED,
+        source_queue: str = "",
     ) -> None:
         self.now_s = 1000.0
         self.books = Books()
@@ -71,6 +72,7 @@ class Bridge:
             limits or WindowLimits(), target, self.books, Memory(enabled=True), lambda: 0.5, terms=terms
         )
         plan = Plan(quarantine_queue="sq.quarantine", policy=policy, start_paused=start_paused)
+        plan = replace(plan, source_queue=source_queue)
         max_ready = self.window.limits.destination_max_ready
         plan = replace(plan, destination_max_ready=max_ready, destination_min_consumers=min_consumers)
         self.relay = Relay(self.window, plan, lambda: 0.5)

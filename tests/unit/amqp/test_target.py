@@ -7,6 +7,7 @@ import pytest
 from bridge.amqp.frames import route
 from bridge.amqp.target import Target
 from bridge.settings.environment import load_settings
+from tests.support.frames import delivery
 
 DELIVERED = [route("amq.topic", "orders.placed"), route("", "sq")]
 URLS = {
@@ -74,3 +75,10 @@ def test_what_is_missing_where_nothing_has_a_route_is_named(target: Target, text
 )
 def test_the_settings_name_one_target(variables: dict[str, str], target: Target) -> None:
     assert load_settings(URLS | variables).target == target
+
+
+@pytest.mark.parametrize("target", (Target.queue("q"), Target("ex"), Target("ex", "key")))
+def test_messages_are_published_as_they_came_and_an_exchange_is_the_destinations(target: Target) -> None:
+    assert not target.exchanges_differ
+    batch = [delivery(1)]
+    assert target.addressed(batch) is batch

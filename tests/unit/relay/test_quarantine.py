@@ -663,3 +663,11 @@ def test_a_channel_is_not_opened_again_in_the_middle_of_a_message() -> None:
     assert not bridge.relay.quarantine.wanted(bridge.now_s)
     pieces(bridge)
     assert bridge.relay.quarantine.wanted(bridge.now_s)
+
+
+def test_a_message_says_from_which_queue_it_was_taken_where_that_is_known() -> None:
+    bridge = Bridge(source_queue="orders")
+    condemned(bridge, 1)
+    bridge.open_quarantine()
+    bridge.wait(0.1)
+    assert b"x-bridge-queueS" + (6).to_bytes(4, "big") + b"orders" in bridge.to_source()

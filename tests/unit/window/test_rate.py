@@ -104,3 +104,9 @@ def test_what_it_forwards_in_a_time_is_at_least_one_message_and_by_bytes_known_b
     assert rate.prefetch(10.0) == inf
     rate.took(4, 2000, 1000.0)
     assert rate.prefetch(10.0) == 20.0
+
+
+def test_a_rate_can_be_changed() -> None:
+    rate = Rate(10, 0, Books())
+    rate.change(1000)
+    assert sum(published(rate, second / 20) for second in range(21)) == pytest.approx(1000, rel=0.2)
