@@ -92,3 +92,14 @@ def test_topic_patterns(pattern: str, fits: tuple[str, ...], fits_not: tuple[str
 
 def test_a_text_of_bytes_is_text() -> None:
     assert (as_text(b"a"), as_text(1.5), as_text(None)) == ("a", "1.5", "None")
+
+
+def test_the_conditions_are_said() -> None:
+    assert Filter().conditions == []
+    wanted = Filter((("region", "eu"),), ("expired", "rejected"), ("orders.*",), 1_000_000.0)
+    assert wanted.conditions == [
+        "header region is eu",
+        "reason is expired or rejected",
+        "key fits orders.*",
+        "from before 1970-01-12 13:46:40 UTC",
+    ]

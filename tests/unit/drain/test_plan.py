@@ -8,6 +8,7 @@ from math import inf
 import pytest
 
 from bridge.connection.kind import Queue
+from bridge.drain.filter import Filter
 from bridge.drain.plan import DrainPlan
 from bridge.drain.request import Request, WrongUseError
 from bridge.drain.survey import Side
@@ -95,3 +96,13 @@ def test_a_stream_is_not_drained() -> None:
     with pytest.raises(WrongUseError, match="stream"):
         plan(Request(yes=True), replace(SOURCE, queue=Queue("stream"))).refuse()
     plan().refuse()
+
+
+def test_with_filters_the_limit_counts_what_is_moved() -> None:
+    wanted = Filter(reasons=("expired",))
+    filtered = plan(Request(wanted=wanted, limit=7, allowed=("orders-*",)))
+    assert (filtered.most, filtered.most_moved) == (1200, 7)
+    assert filtered.text.startswith("drain what matches of the 1,200 messages that are ready now, 7 of them at most\n")
+    assert "\nonly  reason is expired\nonly  back to orders-*\n" in filtered.text
+    assert "at most" not in plan(Request(wanted=wanted)).text
+    assert plan().most_moved == inf

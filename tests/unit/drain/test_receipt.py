@@ -94,3 +94,11 @@ def test_it_is_json_for_machines() -> None:
     assert document["source"] == {"url": "amqp://here/", "name": "dead", "ready_before": 100, "ready_after": 0}
     assert (document["asked"], document["moved"], document["bytes"], document["digest"]) == (100, 100, 2560, "ab" * 16)
     assert document["remarks"] == []
+
+
+def test_what_was_kept_and_where_the_rest_went_is_told() -> None:
+    found = replace(with_counts(returned=3), kept={"do not match": 3}, targets={"orders": 97})
+    assert found.remarks[0] == "3 messages do not match: they were returned to the queue"
+    assert "  to         orders: 97\n" in found.text
+    document = json.loads(found.as_json)
+    assert (document["kept"], document["targets"]) == ({"do not match": 3}, {"orders": 97})
