@@ -13,7 +13,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PURE = ("amqp", "window", "relay")
-NO_BRANCHES = {"relay/plan", *(f"window/{name}" for name in ("books", "limits", "terms")), "amqp/events"}
+NO_BRANCHES = {
+    "relay/action",
+    "relay/plan",
+    *(f"window/{name}" for name in ("books", "limits", "terms")),
+    "amqp/events",
+}
 """Files that only hold names and numbers."""
 DRAIN = ("breaker", "digest", "filter", "finish", "plan", "progress", "receipt", "sample", "selection", "verification")
 PURE_FILES = tuple(f"drain/{name}" for name in DRAIN)
