@@ -32,6 +32,8 @@ class Consumption:
         self.consumer = Consumer.OFF
         self.asking = False
         """Whether an action that the source's broker must answer is under way."""
+        self.asked_prefetch = 0
+        """Of the consumer that was asked for last, whether it has been started or not."""
         self.prefetch = 0
         """Of the newest consumer."""
         self.adds = False
@@ -119,7 +121,7 @@ class Consumption:
 
     def ask(self, prefetch: int) -> None:
         """A consumer is asked for."""
-        self.prefetch = prefetch
+        self.asked_prefetch = prefetch
         self.adds = self.consumer is Consumer.ON
         self.received_before = self._window.books.received
 
@@ -135,6 +137,7 @@ class Consumption:
         """`basic.consume` is about to be sent."""
         if self.consumer is Consumer.OFF:
             self.consumer = self.consumer.after(ConsumerEvent.START)
+        self.prefetch = self.asked_prefetch
         self._tags.append(consumer_tag)
         self._starting = consumer_tag
         self.room_until = self._window.in_flight + self.prefetch

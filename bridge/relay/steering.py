@@ -178,7 +178,7 @@ class Steering(Halt):
         `ready` is how many messages the queue has: a broker that fails at the first of them may never answer.
         """
         wanted = self.state in ACTIVE and not self.brake.rests
-        if self.state is State.WIDENING and self._source.prefetch < self._whole_prefetch:
+        if self.state is State.WIDENING and self._source.asked_prefetch < self._whole_prefetch:
             return False  # it was asked for as a probe, and is to be one with the whole prefetch by now
         if not wanted or not (
             self.consumer is Consumer.OFF or (self.consumer is Consumer.ON and self._replaces(now_s))

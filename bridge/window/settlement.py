@@ -89,11 +89,15 @@ class Settlement:
         self.acks.append((delivery_tag, False))
 
     def ack_rising(self, deliveries: list[Delivery]) -> None:
-        """Ack deliveries whose delivery tags rise: with one ack when no gap is left below the last."""
+        """Ack deliveries whose delivery tags rise: with one ack when no gap is left below the last.
+
+        Acks are written before requeues: one that covers a delivery of which the requeue is to be written loses it.
+        """
         first, last = deliveries[0].delivery_tag, deliveries[-1].delivery_tag
         lowest = min(self._gaps) if self._gaps else self._highest + 1
         if (
             first == lowest
+            and (not self.requeues or min(self.requeues) > last)
             and last - first == len(deliveries) - 1
             and (self._allowed is inf or self._spend(first, len(deliveries)))
         ):

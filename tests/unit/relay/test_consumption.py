@@ -48,6 +48,15 @@ def test_a_generation_begins_without_a_consumer() -> None:
     assert consumption.take_cancels() == []
 
 
+def test_a_consumer_that_was_asked_for_and_is_not_started_leaves_the_prefetch_as_it_is() -> None:
+    """As where a pause comes in between: it is asked for again, and not taken for what is there."""
+    consumption = Source().consume(prefetch=1)
+    consumption.ask(10)
+    assert (consumption.prefetch, consumption.asked_prefetch) == (1, 10)
+    consumption.start("ct-2")
+    assert consumption.prefetch == 10
+
+
 def test_a_consumer_starts_and_is_cancelled() -> None:
     source = Source()
     consumption = source.consumption
