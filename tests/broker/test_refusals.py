@@ -122,8 +122,11 @@ def test_a_deleted_queue_is_waited_for(source: Node, destination: Node, queue_ty
         destination.declare(this.queue_out, queue_type)
         done = this.wait_done()
     arrived = [number_of(message) for message in drain(destination.url, this.queue_out)]
-    assert arrived == list(range(gone, this.sent))
+    # Confirms of the old queue may come after the first return: so much more was in it.
+    assert gone <= arrived[0] <= gone + 1000, "a window"
+    assert arrived == list(range(arrived[0], this.sent))
     assert done.total("bridge_messages_received_total") == this.sent, "nothing was delivered twice"
+    assert done.total("bridge_messages_forwarded_total") == this.sent
 
 
 def test_a_message_without_a_route_is_overtaken_until_it_has_one(
@@ -218,6 +221,7 @@ def test_poison_goes_to_the_quarantine_and_the_rest_flows(
     assert headers == {
         "x-bridge-reason": "poison",
         "x-bridge-reply-code": 406,
+        "x-bridge-queue": this.queue_in,
         "x-bridge-exchange": "",
         "x-bridge-routing-key": this.queue_in,
         "x-bridge-user-id": "alice",
