@@ -458,6 +458,11 @@ MISTAKES = (
         bridge({"sourceConsumerPriority": 1, "sourceConsumerArguments": {"x-priority": 2}}),
         "settings.sourceConsumerPriority and x-priority",
     ),
+    (bridge({"sourceTlsVerify": False}), "settings.sourceTlsVerify has no effect on amqp://"),
+    (
+        bridge({"sourceTlsServerName": "h", "sourceTlsVerify": False}),
+        "settings.sourceTlsServerName has no effect with settings.sourceTlsVerify=false",
+    ),
     (bridge({"reconnectMin": "1m"}), "settings.reconnectMin (60 s) is above settings.reconnectMax (30 s)"),
     (bridge({"quarantineQueue": "a"}), "settings.quarantineQueue is the source queue itself"),
     (
@@ -501,6 +506,8 @@ def candidates(name: str, accepted: Manifest) -> list[object]:
         return [{"x": 1}, "{}", "[1]", "{broken", "words"]
     if name.endswith("Url"):
         return ["amqp://a", "amqps://u@a:5671/v,amqps://b", "http://a", "a", "amqp://a,b", "amqp://"]
+    if name.endswith("TlsServerName"):
+        return ["rabbit.internal", "rabbit.internal.", "10.0.0.7", "2001:db8::7", "a b", "rabbit:5671", "*.internal"]
     if "maxLength" in accepted:
         return ["x" * 255, "x" * 256, "é" * 127, "é" * 128]
     bounds = (accepted["minimum"], accepted["maximum"])

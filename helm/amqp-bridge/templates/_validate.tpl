@@ -167,6 +167,15 @@ together. All of it is reported at once. The ranges are the service's own, out o
 {{- if and (contains "amqp://" $urls) (contains "amqps://" $urls) }}
 {{- $wrong = append $wrong (printf "settings.%sUrl mixes amqp:// and amqps://; expected one scheme, or passwords would cross in the clear" $side) }}
 {{- end }}
+{{- $name := index $.bridge.settings (printf "%sTlsServerName" $side) | default "" }}
+{{- $unverified := eq (index $.bridge.settings (printf "%sTlsVerify" $side) | toString) "false" }}
+{{- if and $name (not (regexMatch "^\\s*([0-9A-Za-z_-]+(\\.[0-9A-Za-z_-]+)*|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*)\\.?\\s*$" $name)) }}
+{{- $wrong = append $wrong (printf "settings.%sTlsServerName: %q is not a host name; expected one as in the certificate, without a port" $side $name) }}
+{{- else if and $name $unverified }}
+{{- $wrong = append $wrong (printf "settings.%sTlsServerName has no effect with settings.%sTlsVerify=false; expected one or the other" $side $side) }}
+{{- else if and (or $name $unverified) (contains "amqp://" $urls) }}
+{{- $wrong = append $wrong (printf "settings.%s%s has no effect on amqp://; expected an amqps:// URL" $side (ternary "TlsServerName" "TlsVerify" (ne $name ""))) }}
+{{- end }}
 {{- with index $.bridge $side }}
 {{- if and .existingSecret (or .url .username .password) }}
 {{- $wrong = append $wrong (printf "%s: existingSecret and url, username or password exclude each other" $side) }}
