@@ -155,7 +155,9 @@ def test_pods_are_at_the_restricted_security_level(render: Render, values: Path)
 
 def test_each_setting_is_a_value(render: Render) -> None:
     given: Manifest = {name: an_accepted_value(accepted) for name, accepted in SETTINGS.items()}
-    given |= {"sourceDeclare": True, "destinationDeclare": True, "quarantineQueue": "q", "sourceUrl": "amqp://a"}
+    given |= {"sourceDeclare": True, "destinationDeclare": True, "quarantineQueue": "q"}
+    for side in ("source", "destination"):
+        given |= {f"{side}Url": "amqps://a", f"{side}TlsVerify": True, f"{side}TlsServerName": "b"}
     others = {key: given.pop(key) for key in ("destinationExchange", "destinationRoutingKey")}
     queue = only(render(bridge(settings=given)), "ConfigMap")["data"]
     exchange = only(render(bridge(settings={**given, **NO_QUEUE, **others})), "ConfigMap")["data"]
@@ -496,6 +498,13 @@ def test_every_mistake_is_named_at_once(helm: Path, values_file: Callable[[Manif
         assert line.startswith(f"bridges.m{number}: {message}")
 
 
+TEXTS: dict[str, list[object]] = {
+    "Url": ["amqp://a", "amqps://u@a:5671/v,amqps://b", "http://a", "a", "amqp://a,b", "amqp://"],
+    "TlsServerName": ["rabbit.internal", "rabbit.internal.", "10.0.0.7", "2001:db8::7", "a b", "rabbit:5671", "*.x"],
+}
+"""Values of settings that have a form of their own, by how their names end."""
+
+
 def candidates(name: str, accepted: Manifest) -> list[object]:
     """Values on both sides of every limit of a setting."""
     if "enum" in accepted:
@@ -504,10 +513,9 @@ def candidates(name: str, accepted: Manifest) -> list[object]:
         return [True, False, "maybe"]
     if "object" in accepted["type"]:
         return [{"x": 1}, "{}", "[1]", "{broken", "words"]
-    if name.endswith("Url"):
-        return ["amqp://a", "amqps://u@a:5671/v,amqps://b", "http://a", "a", "amqp://a,b", "amqp://"]
-    if name.endswith("TlsServerName"):
-        return ["rabbit.internal", "rabbit.internal.", "10.0.0.7", "2001:db8::7", "a b", "rabbit:5671", "*.internal"]
+    for ending, texts in TEXTS.items():
+        if name.endswith(ending):
+            return texts
     if "maxLength" in accepted:
         return ["x" * 255, "x" * 256, "é" * 127, "é" * 128]
     bounds = (accepted["minimum"], accepted["maximum"])
