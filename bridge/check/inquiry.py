@@ -16,6 +16,7 @@ What it does not do: say what the answers are good for, which is `inspection`'s.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -35,12 +36,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
+    from aiormq.abc import AbstractChannel as UnderlayChannel
     from aiormq.abc import DeliveredMessage
 
     from bridge.amqp.target import Target
     from bridge.connection.limits import TimeLimits
     from bridge.settings.settings import Settings
     from bridge.settings.sides import SideSettings
+
+RETURNED_AT_ONCE = 25
+RETURN_POLLS, RETURN_POLL_S = 100, 0.02
+"""How often a queue is asked whether it has back what was looked at, and how long after an answer that it has not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,22 +163,39 @@ class Inquiry(Link):
     async def look(self, name: str, most: int, enough: Callable[[Glimpse], bool]) -> list[Glimpse]:
         """Return at most so many of a queue's first messages, the last of them the first that is `enough`.
 
-        They are returned to the queue, in one go.
+        They are returned to the queue, in their order.
         """
         found: list[Glimpse] = []
-        last_tag = 0
+        tags: list[int] = []
         async with self._question() as channel:
             while len(found) < most:
                 message = await channel.basic_get(name)
                 if message.delivery_tag is None:
                     break
-                last_tag = message.delivery_tag
+                tags.append(message.delivery_tag)
                 found.append(_glimpse(message))
                 if enough(found[-1]):
                     break
-            if found:
-                await channel.basic_nack(last_tag, multiple=True, requeue=True)
+            await self._return(channel, name, tags)
         return found
+
+    @staticmethod
+    async def _return(channel: UnderlayChannel, name: str, tags: list[int]) -> None:
+        """Requeue what was got, a few at a time, and wait for each few until the queue has them back.
+
+        A quorum queue (4.3.6) takes 32 returns at a time. The channel's process keeps the others, and hands them over
+        in another order. Where somebody takes what is returned, it is waited for once.
+        """
+        polls = RETURN_POLLS
+        for returned in range(RETURNED_AT_ONCE, len(tags) + RETURNED_AT_ONCE, RETURNED_AT_ONCE):
+            known = tags[:returned]
+            await channel.basic_nack(known[-1], multiple=True, requeue=True)
+            while polls:
+                declared = await channel.queue_declare(name, passive=True)
+                if (declared.message_count or 0) >= len(known):
+                    break
+                polls -= 1
+                await asyncio.sleep(RETURN_POLL_S)
 
     async def declare(self, name: str) -> None:
         """Declare the side's queue as the bridge will: an existing one is not changed."""
