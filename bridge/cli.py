@@ -209,47 +209,30 @@ def _parser() -> argparse.ArgumentParser:
         ("check", "connect, look at queues and permissions, and report what is wrong; moves no message"),
         ("config", "print every setting's value and where it comes from, secrets hidden"),
     ):
-        parser_of = commands.add_parser(
-            command,
-            help=what,
-            description=f"{what[0].upper()}{what[1:]}. Configured by environment variables:",
-            epilog=settings_help(),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        _add_env_file(parser_of)
+        parser_of = _add_configured(commands, command, what, "Configured by environment variables:")
         if command != "run":
             parser_of.add_argument("--json", action="store_true", help="for machines")
-    _add_drain(commands)
-    _add_peek(commands)
+    for command, what, add in (
+        ("drain", "move the messages that a queue has now, once, and hand out a receipt", add_options),
+        ("peek", "look at the first messages of a queue, in groups, and return them", add_peek_options),
+    ):
+        add(_add_configured(commands, command, what, "Configured as `run`, by environment variables:"))
     _add_verify(commands)
     _add_status(commands)
     return parser
 
 
-def _add_drain(commands: argparse._SubParsersAction[_Parser]) -> None:
-    what = "move the messages that a queue has now, once, and hand out a receipt"
+def _add_configured(commands: argparse._SubParsersAction[_Parser], command: str, what: str, how: str) -> _Parser:
+    """Add a command that has the settings of `run`; return its parser."""
     parser = commands.add_parser(
-        "drain",
+        command,
         help=what,
-        description=f"{what[0].upper()}{what[1:]}. Configured as `run`, by environment variables:",
+        description=f"{what[0].upper()}{what[1:]}. {how}",
         epilog=settings_help(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_options(parser)
     _add_env_file(parser)
-
-
-def _add_peek(commands: argparse._SubParsersAction[_Parser]) -> None:
-    what = "look at the first messages of a queue, in groups, and return them"
-    parser = commands.add_parser(
-        "peek",
-        help=what,
-        description=f"{what[0].upper()}{what[1:]}. Configured as `run`, by environment variables:",
-        epilog=settings_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_peek_options(parser)
-    _add_env_file(parser)
+    return parser
 
 
 def _add_verify(commands: argparse._SubParsersAction[_Parser]) -> None:
