@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bridge import cli
+from bridge import cli, daemon
 from bridge.settings.settings import options
 from tests.rig.bridge_process import BridgeProcess, StartBridge
 from tests.rig.waiting import wait_until
@@ -175,12 +175,12 @@ def test_a_second_signal_ends_it_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
         stops.append(None)
 
     supervisor.stop = stop
-    signals = cli.Signals(supervisor)  # type: ignore[arg-type]  # what it needs of one
+    signals = daemon.Signals(supervisor)  # type: ignore[arg-type]  # what it needs of one
     for number in (signal.SIGTERM, signal.SIGTERM):
         signals.received(number)
         assert ended == []
     signals.received(signal.SIGINT)
-    assert (ended, len(stops)) == ([cli.EX_SECOND_SIGNAL], 1)
+    assert (ended, len(stops)) == ([daemon.EX_SECOND_SIGNAL], 1)
 
 
 def test_text_that_is_not_utf8_is_a_mistake_of_the_configuration() -> None:
@@ -188,7 +188,7 @@ def test_text_that_is_not_utf8_is_a_mistake_of_the_configuration() -> None:
     run = subprocess.run(
         [sys.executable, "-m", "bridge", "run"], env=os.environb | wrong, capture_output=True, timeout=60, check=False
     )
-    assert run.returncode == cli.EX_CONFIG
+    assert run.returncode == daemon.EX_CONFIG
     for name in wrong:
         assert name + b": is not valid UTF-8 text" in run.stderr
     assert b"Traceback" not in run.stderr
