@@ -15,21 +15,18 @@ def main() -> int:
     early = EarlySignals()
     if sys.argv[1:2] == ["run"]:
         early.listen()
-    try:
-        from importlib.metadata import version  # noqa: PLC0415 - after the handler
+    from bridge import cli  # noqa: PLC0415 - after the handler
 
-        version("amqp-bridge")
-        from bridge import cli  # noqa: PLC0415
-    except ModuleNotFoundError as error:  # PackageNotFoundError is one
-        if (error.name or "").startswith("bridge."):
+    try:
+        return cli.main(early=early)
+    except ModuleNotFoundError as error:  # a command's imports
+        if error.name is None or error.name.startswith("bridge."):
             raise
         sys.stderr.write(
-            f"amqp-bridge: {error.name or 'a package'} is not installed for {sys.executable}; install amqp-bridge with "
-            "its dependencies, as in `python3 -m pip install .` in a checkout\n"
+            f"amqp-bridge: {error.name} is not installed for {sys.executable}; install amqp-bridge with its "
+            "dependencies, as in `python3 -m pip install .` in a checkout\n"
         )
         return 78  # EX_CONFIG: trying again does not help
-
-    return cli.main(early=early)
 
 
 if __name__ == "__main__":

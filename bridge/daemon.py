@@ -9,7 +9,6 @@ import os
 import signal
 import time
 from functools import partial
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from uvloop import new_event_loop
@@ -21,6 +20,7 @@ from bridge.observe.answers import Answers
 from bridge.observe.document import about
 from bridge.observe.http import HttpServer
 from bridge.observe.notify import Notifier
+from bridge.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,7 +81,7 @@ async def _serve(settings: Settings, events: EventLog, patience: Patience, early
         signals.notify(notifier.stopping)
         log.info(
             "amqp-bridge %s started",
-            version("amqp-bridge"),
+            __version__,
             extra={
                 "port": server.port,
                 "source": settings.source.safe_urls,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Patience:
-    """Counts from its making, which is the start of the process."""
+    """Counts from its making, once the process has imported what it needs."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

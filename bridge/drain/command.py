@@ -1,4 +1,4 @@
-"""The command `amqp-bridge drain`: its options, its settings, its questions and its exit codes.
+"""The command `amqp-bridge drain`: its settings, its questions and its exit codes; its options are in `options`.
 
 Exit 0 when all that was asked for is moved, 1 when not (the receipt says why), 64 for wrong use, 69 where a side cannot
 be reached, 75 where memory was used up, 78 for wrong settings, 130 or 143 after a signal.
@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import signal
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from uvloop import new_event_loop
@@ -31,6 +29,7 @@ from bridge.observe.text import printable
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Coroutine, Mapping
+    from pathlib import Path
     from typing import Any
 
     from bridge.check.inquiry import Glimpse
@@ -46,11 +45,10 @@ EX_USAGE = 64
 EX_SECOND_SIGNAL = 130
 SECOND_SIGNAL_AFTER_S = 1.0
 """A signal sooner than this after the first is no second one."""
-UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 FILTERING_PREFETCH = 2000
 """As many as a quorum queue lets one consumer hold: what does not match is held until the end."""
-PEEKED, PEEKED_MOST = 100, 2000
-"""So many messages are looked at, and so many at most."""
+PEEKED_MOST = 2000
+"""So many messages are looked at, at most."""
 PEEKED_BYTES = 64 << 20
 """Bodies of so many bytes end a look."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -62,66 +60,6 @@ class InterruptedByError(BridgeError):
     def __init__(self, number: int) -> None:
         self.number = number
         super().__init__(f"{signal.Signals(number).name} received; nothing was moved")
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `drain`."""
-    parser.add_argument("queue", nargs="?", metavar="QUEUE", help="the queue to drain (default: the source queue)")
-    parser.add_argument("--quarantine", action="store_true", help="drain the source queue's quarantine")
-    amount = parser.add_argument_group("how much (default: the messages that are ready at the start)")
-    amount.add_argument("--limit", type=_at_least_one, metavar="N", help="at most so many messages")
-    amount.add_argument("--until-empty", action="store_true", help="until the queue is empty, whatever arrives")
-    where = parser.add_argument_group("where to (default: the destination of the settings)")
-    where.add_argument(
-        "--to-original",
-        choices=("queue", "exchange"),
-        help="on the source's broker, back to the queue that the first x-death or the quarantine's headers name; "
-        "=exchange: to the exchange and key, where every queue that is bound gets a copy",
-    )
-    where.add_argument(
-        "--allow-target", action="append", default=[], metavar="PATTERN", help="only to these, such as 'orders-*'"
-    )
-    which = parser.add_argument_group(
-        "which (every kind that is given must match; what does not is returned at the end)"
-    )
-    which.add_argument("--match", action="append", default=[], type=_header, metavar="HEADER=VALUE")
-    which.add_argument("--reason", action="append", default=[], help="why it was dead-lettered or quarantined")
-    which.add_argument("--key", action="append", default=[], metavar="PATTERN", help="a topic pattern: 'orders.*'")
-    which.add_argument(
-        "--older-than", type=_duration, metavar="TIME", help="dead-lettered or published so long ago: 90s, 1h, 2d"
-    )
-    pace = parser.add_argument_group("how fast")
-    pace.add_argument("--rate", type=_at_least_one, metavar="N", help="at most so many messages a second")
-    pace.add_argument("--ramp", type=_duration, metavar="TIME", help="reach that rate after so long")
-    parser.add_argument("--yes", action="store_true", help="ask nothing")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan, and move nothing")
-    parser.add_argument("--receipt", type=Path, metavar="FILE", help="write the receipt there, as JSON")
-
-
-def spelt_out(argv: list[str]) -> list[str]:
-    """Return the arguments with the value that `--to-original` has without one: the next one may be the queue."""
-    return ["--to-original=queue" if argument == "--to-original" else argument for argument in argv]
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise ValueError(text)
-    return name, value
-
-
-def _duration(text: str) -> float:
-    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(s|m|h|d|)", text)
-    if found is None:
-        raise ValueError(text)
-    return float(found[1]) * UNITS_S[found[2]]
-
-
-def _at_least_one(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
 
 
 def environment(environ: Mapping[str, str], arguments: argparse.Namespace) -> dict[str, str]:
@@ -200,15 +138,6 @@ def drain(settings: Settings, wanted: Request, assemble: Assemble, ask: Ask | No
     if wanted.receipt is not None:
         _write(wanted.receipt, receipt.as_json)
     return receipt.status
-
-
-def add_peek_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `peek`."""
-    parser.add_argument("queue", nargs="?", metavar="QUEUE", help="the queue to look at (default: the source queue)")
-    parser.add_argument("--quarantine", action="store_true", help="look at the source queue's quarantine")
-    parser.add_argument("--limit", type=_at_least_one, default=PEEKED, metavar="N", help="at most so many messages")
-    parser.add_argument("--yes", action="store_true", help="look also where that counts or reorders")
-    parser.add_argument("--json", action="store_true", help="for machines")
 
 
 def peek(settings: Settings, *, limit: int, yes: bool, in_json: bool) -> int:

@@ -8,7 +8,6 @@ import secrets
 import signal
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from bridge.amqp.origin import Origins
@@ -21,6 +20,7 @@ from bridge.drain.selection import Moved
 from bridge.drain.survey import inquiring, survey_destination, survey_source
 from bridge.errors import ConnectError, ExhaustedError
 from bridge.relay.consumer import Consumer
+from bridge.version import __version__
 from bridge.window.terms import Terms
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ class Drain:
         lost = [self._supervisor.status.source, self._supervisor.status.destination]
         source_after, destination_after = await self._depths()
         return Receipt(
-            bridge=version("amqp-bridge"),
+            bridge=__version__,
             started=_iso(self._started),
             ended=_iso(datetime.now(UTC)),
             seconds=seconds,

@@ -13,7 +13,6 @@ import platform
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bridge.observe.events import EventLog
@@ -21,6 +20,7 @@ from bridge.observe.history import drain_s, latencies, points, rates, since, tre
 from bridge.observe.process import Process, own_process
 from bridge.observe.sentence import sentence
 from bridge.observe.text import hide, printable, without_message
+from bridge.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -130,7 +130,7 @@ def timestamp(unix_s: float | None) -> str | None:
 
 def _bridge(seen: Seen, about: About) -> Document:
     return {
-        "version": version("amqp-bridge"),
+        "version": __version__,
         "python": platform.python_version(),
         "started": timestamp(about.started_s),
         "now": timestamp(seen.now_s),

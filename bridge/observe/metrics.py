@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import version
 from itertools import accumulate
 from typing import TYPE_CHECKING, get_args
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from bridge.version import __version__
 from bridge.words import (
     AgeUnknownReason,
     BrakeReason,
@@ -75,7 +75,7 @@ class BridgeCollector(Collector):
         yield _by("bridge_message_age_unknown", text, "reason", unknown, AGE_UNKNOWN_REASONS)
         yield _sizes(books)
         info = GaugeMetricFamily("bridge_build_info", "The version that runs; always 1.", labels=["version", "python"])
-        info.add_metric([version("amqp-bridge"), platform.python_version()], 1)
+        info.add_metric([__version__, platform.python_version()], 1)
         yield info
 
 

@@ -1,7 +1,7 @@
 """`make release`: everything that a release consists of, into `dist/`, and what is left to a person.
 
 `python -m tests.programs.release version` carries the version from `pyproject.toml`, where alone it is chosen, to the
-chart and the image; a test sees that it was done.
+chart, the image and the package; a test sees that it was done.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ IMAGE_PYTHON = "3.13"
 COPIES = {
     CHART / "Chart.yaml": (r"^version: (.+)$", r'^appVersion: "(.+)"$'),
     ROOT / "Dockerfile": (r"^ARG VERSION=(.+)$",),
+    ROOT / "bridge" / "version.py": (r'^__version__ = "(.+)"$',),
 }
 """Where else the version stands, and how."""
 

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "bridge"
 
 LAYERS = ("amqp", "settings", "window", "relay", "observe", "connection", "check", "drain")
 """The folders from the bottom up: each imports only from itself and from those before it."""
-BOTTOM = {"__init__", "errors", "words"}
+BOTTOM = {"__init__", "errors", "version", "words"}
 """Files beside the folders that every layer may import; all others there are on top and may import everything."""
 PURE = {"amqp", "window", "relay"}
 """Bytes, events and numbers in, bytes and decisions out: time and chance are arguments."""

@@ -341,7 +341,7 @@ def test_every_wrong_line_of_a_file_is_named_and_none_is_shown(
 
 def test_without_its_dependencies_it_says_so_in_one_sentence() -> None:
     """By an interpreter that sees the checkout and nothing that is installed."""
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})"
+    code = f"import sys; sys.argv = ['amqp-bridge', 'run']; sys.path.insert(0, {str(Path(__file__).parents[2])!r})"
     code += "; from bridge.__main__ import main; sys.exit(main())"
     run = subprocess.run(
         [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, timeout=60, check=False
