@@ -103,6 +103,16 @@ class Scene:
             raise TimeoutError(f"{error}\n{self.bridge.get('/readyz')}\n{self.bridge.logs[-3000:]}") from None
         return self.metrics()
 
+    def block(self) -> None:
+        """Set off an alarm at the destination and publish a message, so that the bridge knows of it.
+
+        An alarm is told to a connection when it next publishes, and on a quick machine a whole prefetch is written by
+        then.
+        """
+        self.destination.alarm(on=True)
+        self.publish(1)
+        self.bridge.wait_for(lambda m: m.total("bridge_connection_blocked", side="destination") == 1, "blocked")
+
     def see_one_through(self) -> None:
         """Publish one message and wait until it is acked: by then the bridge consumes with its whole prefetch.
 

@@ -41,7 +41,8 @@ def test_what_a_consumer_timeout_requeued_is_not_forwarded_as_ours(
 ) -> None:
     """Side by side, since it takes its time: with a consumer among others, with the only one, and without message ids.
 
-    The timeout need not requeue all (measured: what the broker set out some milliseconds later stays with the channel).
+    The timeout need not requeue all (measured: what the broker set out some milliseconds later stays with the channel,
+    often one message, which it sends when the one that was seen through has been acked).
     With message ids nothing arrives twice; without, what may have arrived twice is counted.
     """
     scenes = [timing_out(source, destination, f"{queue_name}-{kind}") for kind in ("ids", "anonymous")]
@@ -69,4 +70,4 @@ def test_what_a_consumer_timeout_requeued_is_not_forwarded_as_ours(
     assert all(outcome.is_faultless for outcome in outcomes), outcomes
     doubled = [outcome.doubled for this, outcome in zip(scenes, outcomes, strict=True) if this is not anonymous]
     assert doubled == [0, 0], outcomes
-    assert min(stale) >= PREFETCH, stale
+    assert min(stale) >= 0.9 * PREFETCH, stale

@@ -98,7 +98,7 @@ def test_past_the_hold_timeout_everything_is_requeued_and_consumed_again(
     with this.bridge:
         this.wait_done()
         if blocked:
-            destination.alarm(on=True)
+            this.block()
         else:
             destination.stop()
         this.publish(5000)

@@ -381,12 +381,14 @@ def test_brokers_and_drains_are_killed_and_nothing_is_lost(dead: Dead) -> None:
     """Ten SIGKILLs of the drain, two of the broker: everything is back, at most a window for each of them twice.
 
     A classic queue that is killed forgets thousands of acks (see `bridge/window/memory.py`), those of drains that were
-    killed before too: of what a drain moved that is gone, the next knows nothing.
+    killed before too: of what a drain moved that is gone, the next knows nothing. It also forgets dead letters, which
+    nobody confirms (measured: 904 to 5,000 of the 5,000 that had just come), so they are put on disk first.
     """
     works, each, kills = 5, 1000, 10
     dead.declare(works)
     for number in range(works):
         dead.reject(number, each, number * each)
+    dead.node.restart()
     for kill in range(kills):
         with dead.drain("--yes", "--rate", "1000", BRIDGE_SOURCE_PREFETCH=PREFETCH) as drained:
             moved = (kill + 1) * 200

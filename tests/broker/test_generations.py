@@ -39,10 +39,7 @@ FAULTS = [restart, sigkill, close_connections]
 def held_by_a_blocked_destination(this: Scene) -> None:
     """Have the bridge hold a whole prefetch that it cannot publish."""
     this.see_one_through()
-    this.destination.alarm(on=True)
-    # An alarm is told to a connection when it next publishes: this one finds out for the bridge.
-    this.publish(1)
-    this.bridge.wait_for(lambda m: m.total("bridge_connection_blocked", side="destination") == 1, "blocked")
+    this.block()
     this.publish(50)
     this.bridge.wait_for(lambda m: in_flight(m) == PREFETCH, "a whole prefetch in flight")
 
