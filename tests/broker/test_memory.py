@@ -14,6 +14,7 @@ LIMIT_BYTES = 64 << 20
 BASE_BYTES = 60 << 20
 """Interpreter, libraries and buffers: some 45 MiB when idle, and a message more than the limit."""
 SIZE_BYTES = 2_000_000
+MESSAGES = 200
 
 
 def test_memory_is_bounded_while_the_destination_accepts_nothing(
@@ -32,7 +33,7 @@ def test_memory_is_bounded_while_the_destination_accepts_nothing(
         this.see_one_through()
         in_memory()
         destination.alarm(on=True)
-        this.publish(200, size=SIZE_BYTES)
+        this.publish(MESSAGES, size=SIZE_BYTES)
         wait_until(lambda: in_memory() >= LIMIT_BYTES, "memory to be full")
         assert in_memory() < LIMIT_BYTES + 2 * SIZE_BYTES, "one message more at the most"
         destination.alarm(on=False)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 QUEUE = "demo"
+MESSAGES = 100_000
 SIZE_BYTES = 256
 KILL_AT = 0.4
 _STUCK_AFTER_S = 120
@@ -78,7 +79,7 @@ class Run:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo and return the exit status."""
     parser = argparse.ArgumentParser(prog="make demo", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--messages", type=int, default=100_000, help="how many (default %(default)s)")
+    parser.add_argument("--messages", type=int, default=MESSAGES, help="how many (default %(default)s)")
     parser.add_argument("--queue-type", choices=("classic", "quorum"), default="classic", help="default %(default)s")
     parser.add_argument(
         "--broker", choices=installation.VERSIONS, default="3.10", help="3.10 is the distribution's own"

@@ -214,13 +214,14 @@ def times_table() -> str:
         ("TLS on both sides: throughput, of plain", _ratio("tls", "bridge, TLS", "bridge"), ""),
         ("a scrape each second: throughput, of unscraped", _ratio("scrape", "bridge, scraped", "bridge"), ""),
     ]
+    (away_ms,) = {result.cell.round_trip_ms for result in _results() if result.row == "distance"}
     for prefetch in (100, 1000):
         cells = [
             _of_both_kinds("distance", who, "of window ÷ round trip", ".2f", prefetch=prefetch)
             for who in (bridge, shovel)
         ]
-        rows.append((f"a destination 50 ms away: of window ÷ round trip, prefetch {prefetch}", *cells))
-    head = "| RabbitMQ 4.3, 256 B, classic / quorum | bridge | Shovel |\n|---|---|---|\n"
+        rows.append((f"a destination {away_ms} ms away: of window ÷ round trip, prefetch {prefetch}", *cells))
+    head = f"| RabbitMQ {CURRENT}, 256 B, classic / quorum | bridge | Shovel |\n|---|---|---|\n"
     return head + "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
@@ -253,11 +254,14 @@ def provenance() -> str:
     """Return in Markdown where the figures come from."""
     document = json.loads(MEASURED.read_text())
     machine = document["machine"]
+    throughput = [result for result in _results() if result.row == "throughput"]
+    (rounds,) = {len(result.rounds) for result in throughput}
+    (prefetch,) = {result.cell.prefetch for result in throughput}
     return (
         f"Measured on {document['date'][:10]} on a virtual machine with {machine['cores']} cores "
         f"({machine['processor']}, Python {machine['python']}) that broker, bridge and load share, over loopback, with "
-        "persistent messages and a prefetch of 1000; medians of five interleaved rounds, on classic / on quorum "
-        "queues.\n"
+        f"persistent messages and a prefetch of {prefetch}; medians of {rounds} interleaved rounds, on classic / on "
+        "quorum queues.\n"
     )
 
 
