@@ -191,6 +191,12 @@ class Source:
         self.returned.clear()
         self.ready.clear()
 
+    def _give_back(self, connection: SourceConnection, messages: list[Message], *, nacked: bool) -> None:
+        """Put back what a connection had; that its bridge published it, nobody knows once the bridge has ended."""
+        for message in messages:
+            self._ledger.excused[message.key] += connection.owner.gone
+        self._requeue(messages, nacked=nacked)
+
     def _requeue(self, messages: list[Message], *, nacked: bool) -> None:
         """Put messages back, in the order of their delivery."""
         counted = self.kind == "quorum-3.10" or (self.kind == "quorum-4.3" and not nacked)
@@ -290,7 +296,7 @@ class Source:
         )
         messages = [connection.unsettled.pop(t)[0] for t in tags]
         if not acked:
-            self._requeue(messages, nacked=True)
+            self._give_back(connection, messages, nacked=True)
             return
         for message in messages:
             self._ledger.ack(message)
@@ -364,7 +370,7 @@ class Source:
         messages = [message for message, _ in connection.unsettled.values()]
         connection.timed_out.update(connection.unsettled)
         connection.unsettled.clear()
-        self._requeue(messages, nacked=True)
+        self._give_back(connection, messages, nacked=True)
         self.cancel(connection)
 
     def crash(self) -> None:
@@ -396,9 +402,7 @@ class Source:
         messages = [message for message, _ in connection.unsettled.values()]
         connection.unsettled.clear()
         connection.consumers.clear()
-        for message in messages:
-            self._ledger.excused[message.key] += connection.owner.gone
-        self._requeue(messages, nacked=False)
+        self._give_back(connection, messages, nacked=False)
 
     def forget_bridge(self) -> None:
         """A bridge's process has ended: what it knew of messages that came back, nobody knows now."""
