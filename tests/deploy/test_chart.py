@@ -260,6 +260,18 @@ def test_the_network_policy_opens_the_ports_in_use(render: Render) -> None:
     assert [spec["ingress"][-1], spec["egress"][-1]] == [{"ports": [{"port": 1}]}, {"ports": [{"port": 2}]}]
 
 
+def test_the_network_policy_is_that_of_the_bridges_check_and_drains_too(render: Render) -> None:
+    manifests = render(tools.CHART / "ci" / "full-values.yaml")
+    selector = only(manifests, "NetworkPolicy")["spec"]["podSelector"]
+    (chosen,) = (expression["values"] for expression in selector["matchExpressions"])
+    for manifest in manifests:
+        if manifest["kind"] in ("Deployment", "Pod", "Job", "CronJob"):
+            labels = pod_template(manifest)["metadata"]["labels"]
+            assert selector["matchLabels"].items() <= labels.items()
+            component = labels["app.kubernetes.io/component"]
+            assert (component in chosen) is not component.startswith("invoices"), "which has none"
+
+
 def test_prometheus_gets_the_rules_of_the_configuration_folder(render: Render) -> None:
     spec = only(render({"monitoring": {"prometheusRule": {"enabled": True}}}), "PrometheusRule")["spec"]
     assert spec == yaml.safe_load((CONFIG / "prometheus-rules.yml").read_text())
@@ -278,6 +290,28 @@ def test_alerts_are_switched_off_and_changed_one_by_one(render: Render, tmp_path
     assert all(rule["annotations"]["runbook_url"] == f"{base}#{name.lower()}" for name, rule in found.items())
     (tmp_path / "rules.yml").write_text(yaml.safe_dump(spec))
     tools.run("promtool", "check", "rules", tmp_path / "rules.yml")
+
+
+def test_each_of_twenty_bridges_is_missed_by_its_name(render: Render, tmp_path: Path) -> None:
+    """Nineteen are there, and the alert names the twentieth alone."""
+    names = [f"site-{number}" for number in range(20)]
+    values: Manifest = {"monitoring": {"podMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}}}
+    values["bridges"] = {name: bridge()["bridges"]["a"] for name in names}
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump(only(render(values), "PrometheusRule")["spec"]))
+    up = 'up{job="amqp-bridge", namespace="default", bridge="%s"}'
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": up % name, "values": "1x20"} for name in names[:-1]],
+        "promql_expr_test": [
+            {
+                "expr": 'count by (bridge) (ALERTS{alertname="BridgeAbsent", alertstate="firing"})',
+                "eval_time": "10m",
+                "exp_samples": [{"labels": f'{{bridge="{names[-1]}"}}', "value": 1}],
+            }
+        ],
+    }
+    (tmp_path / "test.yml").write_text(yaml.safe_dump({"rule_files": ["rules.yml"], "tests": [test]}))
+    tools.run("promtool", "test", "rules", tmp_path / "test.yml")
 
 
 def test_one_missing_bridge_of_several_is_noticed(render: Render, tmp_path: Path) -> None:
@@ -340,6 +374,37 @@ def test_every_object_has_the_annotations_for_every_object(render: Render) -> No
             assert found["owner"] == "messaging", manifest["kind"]
             if manifest["metadata"]["name"].startswith("release-amqp-bridge-orders"):
                 assert found["contact"] == "shop", manifest["kind"]
+
+
+def test_annotations_and_relabelings_of_monitors_and_services(render: Render) -> None:
+    manifests = render(tools.CHART / "ci" / "full-values.yaml")
+    (endpoint,) = only(manifests, "PodMonitor")["spec"]["podMetricsEndpoints"]
+    manifests_too = render(tools.CHART / "ci" / "service-values.yaml")
+    (endpoint_too,) = only(manifests_too, "ServiceMonitor")["spec"]["endpoints"]
+    for each in (endpoint, endpoint_too):
+        assert each["relabelings"][-1] == {"targetLabel": "cluster", "replacement": "north"}
+        assert each["metricRelabelings"] == [{"sourceLabels": ["__name__"], "regex": "python_gc_.*", "action": "drop"}]
+    for kind in ("PodMonitor", "PrometheusRule", "ServiceAccount"):
+        assert only(manifests, kind)["metadata"]["annotations"] == {"owner": "messaging", "contact": "messaging"}
+    assert only(manifests_too, "ServiceMonitor")["metadata"]["annotations"] == {"contact": "messaging"}
+    service = only(manifests, "Service")
+    assert service["metadata"]["annotations"] == {"owner": "messaging", "contact": "shop", "mesh": "off"}
+    assert (service["spec"]["type"], service["spec"]["ports"][0]["port"]) == ("NodePort", 80)
+
+
+def test_a_rollout_is_as_the_values_want_it(render: Render) -> None:
+    manifests = render(tools.CHART / "ci" / "full-values.yaml")
+    found = {m["metadata"]["name"]: m["spec"] for m in manifests if m["kind"] == "Deployment"}
+    chosen, other = found[ORDERS], found["release-amqp-bridge-invoices"]
+    assert [(spec["revisionHistoryLimit"], spec["minReadySeconds"]) for spec in (chosen, other)] == [(3, 10), (10, 0)]
+    assert other["strategy"] == {"type": "Recreate"}
+
+
+def test_more_objects_are_rendered_with_their_templates(render: Render) -> None:
+    manifests = render(tools.CHART / "ci" / "full-values.yaml")
+    (mapping,) = (m for m in manifests if m["metadata"]["name"] == "release-amqp-bridge-extra")
+    (text,) = (m for m in manifests if m["metadata"]["name"] == "release-text")
+    assert (mapping["data"], text["data"]) == ({"release": "release"}, {})
 
 
 def test_the_pod_has_what_a_mesh_or_a_secret_store_needs(render: Render) -> None:
