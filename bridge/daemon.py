@@ -89,6 +89,7 @@ async def _serve(settings: Settings, events: EventLog, patience: Patience, early
                 "destination": settings.destination.safe_urls,
                 "destination_queue": settings.destination_queue,
                 "destination_exchange": settings.destination_exchange,
+                "destination_route": settings.destination_route,
             },
         )
         for text in filter(None, (settings.source.unverified, settings.destination.unverified)):

@@ -150,6 +150,10 @@ class Origins(Target):
         names = () if found is None else (found.queue, found.exchange, found.routing_key, found.expiration)
         return None if any(len(raw(name)) > LONGEST for name in names) else found
 
+    def exchanges(self, batch: list[Delivery]) -> list[bytes]:
+        """Return the exchange that each message goes back to."""
+        return [delivery.route[: 1 + delivery.route[0]] for delivery in self.addressed(batch)]
+
     def routes(self, delivered: list[bytes]) -> list[bytes]:
         """Return the routes, which are the messages' own."""
         return delivered

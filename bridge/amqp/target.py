@@ -49,6 +49,10 @@ class Target:
         """Whether a missing or forbidden exchange is a matter of the message, and not of the destination."""
         return False
 
+    def exchanges(self, batch: list[Delivery]) -> list[bytes]:
+        """Return the exchange that each message goes to, as it stands in a publish."""
+        return [self._exchange for _ in batch]
+
     def addressed(self, batch: list[Delivery]) -> list[Delivery]:
         """Return the deliveries with the routes and the contents to be published."""
         return batch
@@ -81,3 +85,37 @@ class Target:
     @property
     def _exchange(self) -> bytes:
         return short_string(self.exchange.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class OriginalRoutes(Target):
+    """The target that is, for each message, the exchange and the key that it was delivered with."""
+
+    exchange: str = ""
+
+    @property
+    def may_fan_out(self) -> bool:
+        """Whether a message may reach several queues."""
+        return True
+
+    @property
+    def exchanges_differ(self) -> bool:
+        """Whether a missing or forbidden exchange is a matter of the message."""
+        return True
+
+    @property
+    def without_route(self) -> str:
+        """What is wrong when no message has a route, for an operator."""
+        return "no queue is bound to the messages' own exchanges for their keys"
+
+    def exchanges(self, batch: list[Delivery]) -> list[bytes]:
+        """Return the exchange that each message goes to."""
+        return [delivery.route[: 1 + delivery.route[0]] for delivery in batch]
+
+    def routes(self, delivered: list[bytes]) -> list[bytes]:
+        """Return the routes, which are the messages' own."""
+        return delivered
+
+    def distinguishing_key(self, route: bytes) -> bytes:
+        """Return the route: no broker changes it."""
+        return route

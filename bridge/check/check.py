@@ -72,6 +72,11 @@ async def _loop(settings: Settings, source: Inquiry, destination: Inquiry) -> It
     same = await source.is_to_broker_of(destination)
     if same is False:
         return [Finding("ok", "bridge", "loop", "none: the two sides are different brokers or virtual hosts")]
+    if settings.destination_route is not None:
+        level: Level = "warning" if same is None else "error"
+        sides = "may be" if same is None else "are"
+        text = f"both sides {sides} one broker and virtual host, and each message goes to where it came from: it would "
+        return [Finding(level, "bridge", "loop", f"{text}come back for ever; set another BRIDGE_DESTINATION_URL")]
     if queue is None:
         text = "both sides may be one broker; see that the exchange does not route to the source queue"
         return [Finding("ok", "bridge", "loop", text)]

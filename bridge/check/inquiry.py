@@ -25,7 +25,7 @@ from bridge.amqp.content import ContentPreparer, HeaderPolicy
 from bridge.amqp.cutter import Cutter
 from bridge.amqp.events import Blocked, Close
 from bridge.amqp.frames import DATA_CHANNEL
-from bridge.connection.kind import UNKNOWN, Queue, exchange_type_of, kind_of
+from bridge.connection.kind import UNKNOWN, Queue, exchange_type_of, kind_of, try_publishing
 from bridge.connection.limits import DEFAULT
 from bridge.connection.link import Link
 from bridge.connection.offloop import off_loop
@@ -237,10 +237,7 @@ class Inquiry(Link):
 
     async def may_publish(self, target: Target) -> None:
         """Ask whether the user may publish to a target whose exchange must be there."""
-        async with self._question() as channel:
-            await channel.tx_select()
-            await channel.basic_publish(b"", exchange=target.exchange, routing_key=target.routing_key or "")
-            await channel.tx_rollback()
+        await try_publishing(self._question, target.exchange, target.routing_key or "")
 
     async def is_to_broker_of(self, other: Inquiry) -> bool | None:
         """Return whether both are connected to one virtual host of one broker; None where that is not known."""

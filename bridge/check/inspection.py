@@ -146,6 +146,17 @@ class Inspection:
             return
         target = settings.target
         exchange = target.exchange
+        if settings.destination_route is not None:
+            await self._inspect_publishing("route", target, "publishing to the default exchange is allowed")
+            vhost = self.inquiry.vhost[1:] or "/"
+            text = (
+                "AMQP lists no exchanges: which of those that messages name exist here, and may be published to, is "
+                "asked when the first message for each comes; compare "
+                f'`rabbitmqctl list_exchanges --vhost "{vhost}" name type` and `rabbitmqctl list_permissions` here '
+                "with what publishers use at the source"
+            )
+            self.found("ok", "exchanges", text)
+            return
         try:
             await self.inquiry.find_exchange(exchange)
         except ConnectError as error:

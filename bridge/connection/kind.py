@@ -99,6 +99,20 @@ async def exchange_type_of(question: Callable[[], AbstractAsyncContextManager[Ab
     return ""
 
 
+async def try_publishing(
+    question: Callable[[], AbstractAsyncContextManager[AbstractChannel]], exchange: str, routing_key: str = ""
+) -> None:
+    """Ask whether the user may publish to an exchange, and publish nothing. Raises `ConnectError`: missing, forbidden.
+
+    RabbitMQ looks at the exchange and the permissions before it keeps a publish for the end of a transaction, and
+    forgets it when that is rolled back (3.10.8, 4.3.6).
+    """
+    async with question() as channel:
+        await channel.tx_select()
+        await channel.basic_publish(b"", exchange=exchange, routing_key=routing_key)
+        await channel.tx_rollback()
+
+
 async def _difference(
     question: Callable[[], AbstractAsyncContextManager[AbstractChannel]],
     name: str,

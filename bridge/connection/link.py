@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from bridge.connection.tap import Receiver
     from bridge.settings.settings import Settings
     from bridge.settings.sides import SideSettings
-    from bridge.words import EndReason, Outcome
+    from bridge.words import EndReason, Outcome, SideName
 
 LONG_LOGIN_BYTES = 3500
 """User and password together. The frame that they are in has 370 bytes more (3,700 pass on 3.10.8, 3,800 do not)."""
@@ -100,6 +100,11 @@ class Link:
         self.failure: Exception | None = None
         """The bug that ended it, for its traceback."""
         self._over = asyncio.Event()
+
+    @property
+    def side(self) -> SideName:
+        """Which side it is a connection of."""
+        return self._side.name
 
     # --- The end -----------------------------------------------------------------------------------------
 
@@ -175,7 +180,7 @@ class Link:
             context = await off_loop(f"{side.tls}", side.ssl_context)
             url = await off_loop(f"{side.safe_urls[index]} {side.credentials.password_file}", partial(side.url, index))
         self._login_bytes = len(f"{url.user}{url.password}".encode())
-        where = side.queue or self._settings.destination_exchange or "to the origins"
+        where = side.queue or self._settings.destination_exchange or "to where messages came from"
         name = f"amqp-bridge {side.name} {where}"
         self._connection = TappedConnection(url, factory, context, url.query.get("name", name))
         try:

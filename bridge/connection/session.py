@@ -13,20 +13,21 @@ from typing import TYPE_CHECKING, cast
 
 from aiormq import exceptions as amqp
 
+from bridge.amqp.events import Close
 from bridge.amqp.frames import QUARANTINE_CHANNEL
 from bridge.connection.channels import WITH_QUESTIONS, Channels
 from bridge.connection.counting import Counter
-from bridge.connection.kind import DELAYED, UNSERVED, Queue, exchange_type_of, kind_of
+from bridge.connection.kind import DELAYED, UNSERVED, Queue, exchange_type_of, kind_of, try_publishing
 from bridge.connection.limits import DEFAULT
 from bridge.connection.link import CONTROL_CHANNEL, Link
 from bridge.connection.tap import Pump, Tap
 from bridge.errors import ConnectError
 from bridge.relay.queue import QueueFacts, QueueState
+from bridge.window.blame import FORBIDDEN_KEY
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel, AbstractQueue
 
-    from bridge.amqp.events import Close
     from bridge.connection.dial import Dialer
     from bridge.connection.limits import TimeLimits
     from bridge.connection.tap import Receiver
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 QUEUE_TYPES = frozenset({"classic", "quorum", "stream"})
+NOT_FOUND, NOT_IMPLEMENTED = 404, 540
+REFUSALS: dict[str, int] = {"missing": NOT_FOUND, "forbidden": 403}
+"""Reply codes of AMQP 0-9-1 for a publish to an exchange, by what a question about it resulted in."""
 UNCOUNTED_SINCE = (4, 3)
 """The version of RabbitMQ since which `nack(requeue)` does not count towards a delivery limit."""
 
@@ -287,6 +291,35 @@ class DestinationSession(Session):
         now_s = asyncio.get_running_loop().time()
         self._port.opened(self._begin(), now_s)
         self._pump.run(now_s)
+
+    async def ask_exchange(self, exchange: bytes) -> Close | None:
+        """Return the close that a publish to the exchange would bring about; None where it accepts messages.
+
+        Nothing is published. Where there is no channel for questions, the publish itself will show it. Raises
+        `ConnectError` where there is no answer.
+        """
+        if not self._channels.for_questions:
+            return None
+        try:
+            name = exchange.decode()
+        except UnicodeDecodeError:
+            return Close(CONTROL_CHANNEL, NOT_FOUND, f"no exchange has a name that is not UTF-8 ({exchange!r})")
+        try:
+            if self._is_rabbitmq:
+                await try_publishing(self._question, name)
+            elif name:
+                async with self._question() as channel:
+                    await channel.exchange_declare(name, passive=True)
+        except ConnectError as error:
+            # What a user may publish by its key alone, only the publish with that key shows.
+            if self.end is None and FORBIDDEN_KEY in str(error):
+                return None
+            if self.end is not None or error.result not in REFUSALS:
+                raise
+            return Close(CONTROL_CHANNEL, REFUSALS[error.result], str(error))
+        if name and self._is_rabbitmq and await exchange_type_of(self._question, name) == DELAYED:
+            return Close(CONTROL_CHANNEL, NOT_IMPLEMENTED, f'exchange "{name}" {UNSERVED}')
+        return None
 
     async def _inspect_exchange(self) -> None:
         """Raise `ConnectError` for an exchange that the bridge cannot serve, as far as the broker says what it is."""

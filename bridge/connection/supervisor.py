@@ -15,17 +15,29 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from bridge.connection.exchanging import Exchanging
 from bridge.connection.news import News
 from bridge.connection.reporter import Reporter
-from bridge.connection.session import SourceSession
+from bridge.connection.session import DestinationSession, SourceSession
 from bridge.errors import BridgeError, ConnectError, ExhaustedError
-from bridge.relay.action import Action, AskDestination, AskQueue, Consume, EndGeneration, OpenQuarantine, Stop
+from bridge.relay.action import (
+    Action,
+    AskDestination,
+    AskExchange,
+    AskQueue,
+    Consume,
+    EndGeneration,
+    OpenQuarantine,
+    Stop,
+)
 from bridge.relay.consumer import Consumer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
+    from typing import Any
 
     from bridge.connection.keeper import Keeper
+    from bridge.connection.session import Session
     from bridge.connection.tap import Pump
     from bridge.observe.status import Status
     from bridge.relay.relay import Relay
@@ -71,7 +83,8 @@ class Supervisor:
         self._changed = changed
         self._stopped = asyncio.Event()
         self._errands: set[asyncio.Task[None]] = set()
-        """What the source's broker has been asked, and is to answer."""
+        """What the brokers have been asked, and are to answer."""
+        self._exchanging = Exchanging(self.window, self._pump)
         self._quarantine_news = News()
         self._reporter = Reporter(self.relay, self.status, settings)
         self._count_source = count_source
@@ -224,26 +237,37 @@ class Supervisor:
             keeper = self._source if action.side == "source" else self._destination
             if keeper.session is not None:
                 keeper.session.finish(action.reason, action.text, now_s, drop=action.drop)
+        elif isinstance(action, AskExchange):
+            there = self._destination.session
+            assert isinstance(there, DestinationSession)  # noqa: S101 - the steering asks only an open destination
+            self._begin_errand(there, self._exchanging.ask(there, action.exchange))
         else:
             session = self._source.session
             assert isinstance(session, SourceSession)  # noqa: S101 - the steering asks only an open source
-            errand = asyncio.ensure_future(self._carry_out(session, action))
-            self._errands.add(errand)
-            errand.add_done_callback(self._errands.discard)
+            self._begin_errand(session, self._carry_out(session, action))
+
+    def _begin_errand(self, session: Session, asking: Coroutine[Any, Any, None]) -> None:
+        errand = asyncio.ensure_future(self._see_through(session, asking))
+        self._errands.add(errand)
+        errand.add_done_callback(self._errands.discard)
 
     async def _carry_out(self, session: SourceSession, action: Consume | OpenQuarantine | AskQueue) -> None:
         """Ask the source's broker, and tell the steering what it answered, unless the generation has ended."""
+        match action:
+            case Consume(prefetch, offset):
+                await self._consume(session, prefetch, offset)
+            case OpenQuarantine():
+                await self._open_quarantine(session)
+            case AskQueue():
+                await self._ask_queue(session)
+
+    async def _see_through(self, session: Session, asking: Coroutine[Any, Any, None]) -> None:
+        """Ask a side's broker; what goes wrong with that in the bridge ends the generation."""
         try:
-            match action:
-                case Consume(prefetch, offset):
-                    await self._consume(session, prefetch, offset)
-                case OpenQuarantine():
-                    await self._open_quarantine(session)
-                case AskQueue():
-                    await self._ask_queue(session)
+            await asking
         except MemoryError:
             session.ended("memory", "the bridge has no memory left", asyncio.get_running_loop().time())
-            self.exhausted("while asking the source")
+            self.exhausted(f"while asking the {session.side}")
         except Exception as error:  # noqa: BLE001 - ours or the library's: the generation ends with its traceback
             # The process must not end by it: it remembers what it has forwarded.
             session.bug(error, asyncio.get_running_loop().time())

@@ -50,6 +50,7 @@ class About:
     destination_queue: str | None = None
     destination_exchange: str | None = None
     destination_routing_key: str | None = None
+    destination_route: str | None = None
     warnings: Mapping[str, str] = field(default_factory=dict)
     """By side, what about its settings an operator is warned of."""
     quarantine_queue: str = ""
@@ -71,6 +72,7 @@ def about(settings: Settings, events: EventLog) -> About:
         destination_queue=settings.destination_queue,
         destination_exchange=settings.destination_exchange,
         destination_routing_key=settings.destination_routing_key,
+        destination_route=settings.destination_route,
         warnings={side.name: side.unverified for side in (settings.source, settings.destination)},
         quarantine_queue=settings.quarantine_queue_name,
         prefetch=settings.source_prefetch,
@@ -156,6 +158,7 @@ def _destination(seen: Seen, about: About) -> Document:
         "queue": about.destination_queue,
         "exchange": about.destination_exchange,
         "routing_key": about.destination_routing_key,
+        "route": about.destination_route,
         **_side(status, about),
         "blocked": status.blocked,
         "blocked_since": timestamp(status.blocked_since_s),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bridge.observe.markup import Markup, element, join
 from bridge.observe.plots import Line, Part, bars, plot
-from bridge.observe.sentence import clock, duration, number
+from bridge.observe.sentence import clock, duration, number, where
 
 if TYPE_CHECKING:
     from bridge.observe.document import Document
@@ -97,7 +97,7 @@ def _state(document: Document) -> str:
 
 def _target(document: Document) -> str:
     destination = document["destination"]
-    return f"exchange {destination['exchange']}" if destination["exchange"] else destination["queue"] or ""
+    return where(destination)
 
 
 # --- Sections --------------------------------------------------------------------------------------------
@@ -120,12 +120,12 @@ def _side(document: Document, name: str) -> Markup:
     since = f" since {clock(side['since'], now)}" if side["since"] else ""
     blocked = side.get("blocked")
     state = element("span", f"{side['state']}{since}", class_="up" if side["state"] == "connected" else "not")
-    where = f"exchange {side['exchange']}" if side.get("exchange") else side["queue"]
+    there = where(side)
     if side.get("routing_key"):
-        where = f"{where}, key {side['routing_key']}"
+        there = f"{there}, key {side['routing_key']}"
     end = side["last_end"]
     rows: dict[str, str | Markup | None] = {
-        "to" if side.get("exchange") else "queue": where,
+        "queue" if side["queue"] else "to": there,
         "state": state,
         "blocked": f"since {clock(side['blocked_since'], now)}: {side['blocked_reason']}" if blocked else None,
         "reason": side["reason"] or None,

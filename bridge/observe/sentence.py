@@ -92,3 +92,10 @@ def clock(at: str, now: str, *, seconds: bool = False, zone: str = " UTC") -> st
     """Return the time of day in UTC of a timestamp, with the date where it is not today's."""
     day, time = at[:10], at[11 : 19 if seconds else 16]
     return f"{time}{zone}" if day == now[:10] else f"{day} {time}{zone}"
+
+
+def where(side: dict[str, Any]) -> str:
+    """Return what a side reads from or publishes to, from its section of the document."""
+    if side.get("route"):
+        return "each message's own exchange and key"
+    return f"exchange {side['exchange']}" if side.get("exchange") else side["queue"] or ""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from bridge.errors import BridgeError
 from bridge.observe.document import VERSION
-from bridge.observe.sentence import clock, duration, number
+from bridge.observe.sentence import clock, duration, number, where
 from bridge.observe.text import printable
 
 if TYPE_CHECKING:
@@ -197,9 +197,8 @@ def facts(document: Document) -> Iterator[tuple[str, str]]:
 
 
 def _side(side: Document, backlog: Document, now: str) -> str:
-    where = f"exchange {side['exchange']}" if side.get("exchange") else side["queue"]
     since = f" since {clock(side['since'], now)}" if side["since"] else ""
-    parts = [f"{where}, {side['state']}{since}"]
+    parts = [f"{where(side)}, {side['state']}{since}"]
     if side["reason"]:
         parts.append(side["reason"])
     if side.get("blocked"):

@@ -34,6 +34,13 @@ class AskDestination:
 
 
 @dataclass(frozen=True, slots=True)
+class AskExchange:
+    """Ask the destination whether an exchange accepts messages; the window's `exchanges` take the answer."""
+
+    exchange: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class EndGeneration:
     """End this side's generation."""
 
@@ -50,4 +57,4 @@ class Stop:
     """All is settled, or time is up: write what is to be written, close both sides and end."""
 
 
-Action = Consume | OpenQuarantine | AskQueue | AskDestination | EndGeneration | Stop
+Action = Consume | OpenQuarantine | AskQueue | AskDestination | AskExchange | EndGeneration | Stop

@@ -18,7 +18,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from bridge.amqp.content import stream_offset
-from bridge.relay.action import Action, AskDestination, AskQueue, EndGeneration, OpenQuarantine, Stop
+from bridge.relay.action import Action, AskDestination, AskExchange, AskQueue, EndGeneration, OpenQuarantine, Stop
 from bridge.relay.consumer import Consumer
 from bridge.relay.consumption import Consumption
 from bridge.relay.halt import Halt
@@ -63,6 +63,8 @@ class Steering(Halt):
         if self.brake.question_due_s <= now_s and self.state is not State.STOPPING:
             self.brake.ask(now_s)
             return AskDestination()
+        if self.window.destination_ready and (exchange := self.window.exchanges.take_question(now_s)) is not None:
+            return AskExchange(exchange)
         if (ending := self._ending(now_s, unsent_bytes)) is not None or not self._source.opened or self._source.asking:
             return ending
         return self._ask(now_s)

@@ -31,7 +31,7 @@ def conflicts(settings: Settings, wrong: set[str], *, targeted: bool = True) -> 
     for side in (settings.source, settings.destination):
         lines += _side_conflicts(settings, side, wrong)
     if wrong.isdisjoint({"source_url", "destination_url"}):
-        lines += _loops(settings)
+        lines += _loops(settings, targeted=targeted)
     if settings.source_consumer_priority is not None and "x-priority" in settings.source_consumer_arguments:
         lines.append(
             f"{PREFIX}SOURCE_CONSUMER_PRIORITY and x-priority in {PREFIX}SOURCE_CONSUMER_ARGUMENTS are both set; "
@@ -65,8 +65,23 @@ def _brake_conflicts(settings: Settings, wrong: set[str]) -> list[str]:
 def _target_conflicts(settings: Settings) -> list[str]:
     queue, exchange, key = settings.destination_queue, settings.destination_exchange, settings.destination_routing_key
     lines = []
+    if settings.destination_route is not None:
+        where = ("destination_queue", "destination_exchange", "destination_routing_key")
+        lines = [
+            f"{PREFIX}DESTINATION_ROUTE=original and {variable(field)} are both set; expected one of them"
+            for field in where
+            if getattr(settings, field) is not None
+        ]
+        if settings.destination_declare:
+            lines.append(
+                f"{PREFIX}DESTINATION_DECLARE declares a queue; expected it with {PREFIX}DESTINATION_QUEUE only"
+            )
+        return lines
     if queue is None and exchange is None:
-        lines.append(f"{PREFIX}DESTINATION_QUEUE is not set; expected it, or {PREFIX}DESTINATION_EXCHANGE")
+        lines.append(
+            f"{PREFIX}DESTINATION_QUEUE is not set; expected it, or {PREFIX}DESTINATION_EXCHANGE, or "
+            f"{PREFIX}DESTINATION_ROUTE=original"
+        )
     if queue is not None and exchange is not None:
         lines.append(f"{PREFIX}DESTINATION_QUEUE and {PREFIX}DESTINATION_EXCHANGE are both set; expected one of them")
     if key is not None and exchange is None:
@@ -165,7 +180,7 @@ def _departs(side: SideSettings, kind: str) -> bool:
     return bool(getattr(side, kind) != Settings.model_fields[f"{side.name}_{kind}"].default)
 
 
-def _loops(settings: Settings) -> list[str]:
+def _loops(settings: Settings, *, targeted: bool) -> list[str]:
     """Return whether messages would come back to where they were taken from."""
     here, there = (
         {(url.host, url.port, url.path.rstrip("/")) for url in side.addresses}
@@ -173,6 +188,12 @@ def _loops(settings: Settings) -> list[str]:
     )
     lines = []
     queue = settings.source_queue
+    if targeted and settings.destination_route is not None and here & there:
+        lines.append(
+            f"{PREFIX}DESTINATION_ROUTE=original publishes to where each message came from, and the destination is the "
+            f"source's own broker and virtual host: each would come back; expected {PREFIX}DESTINATION_URL to lead to "
+            "another one"
+        )
     if queue is not None and queue == settings.destination_queue and here & there:
         lines.append(f"{PREFIX}DESTINATION_QUEUE is the source queue itself; expected another queue, or another broker")
     quarantine = settings.quarantine_queue_name

@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from yarl import URL
 
 from bridge.amqp.content import Treatment
-from bridge.amqp.target import Target
+from bridge.amqp.target import OriginalRoutes, Target
 from bridge.settings import parsers
 from bridge.settings.sides import EXAMPLE, Auth, Credentials, QueueType, SideSettings, parse_urls
 from bridge.settings.tls import Tls
@@ -156,11 +156,20 @@ class Settings(BaseSettings):
         json_schema_extra={"shown": "the source's, with its login", "secret": True},
     )
     destination_queue: Name = Field(
-        None, description="The queue to publish to.", json_schema_extra={"shown": "this or an exchange is required"}
+        None,
+        description="The queue to publish to.",
+        json_schema_extra={"shown": "this, an exchange or a route is required"},
     )
     destination_exchange: Name = Field(None, description="The exchange to publish to, in place of a queue.")
     destination_routing_key: Annotated[str | None, parsers.short_string("a routing key")] = Field(
         None, description="The routing key for the exchange.", json_schema_extra={"shown": "each message's own"}
+    )
+    destination_route: Annotated[Literal["original"] | None, parsers.choice("original")] = Field(
+        None,
+        description=(
+            "`original`: publish each message to the exchange and with the routing key that it was delivered with, in "
+            "place of a queue or an exchange. The destination is another broker or virtual host."
+        ),
     )
     destination_username: Name = Field(
         None, description="The user, in place of the URL's.", json_schema_extra={"shown": "from the URL"}
@@ -380,6 +389,8 @@ class Settings(BaseSettings):
     @property
     def target(self) -> Target:
         """What is published to."""
+        if self.destination_route is not None:
+            return OriginalRoutes()
         if self.destination_queue is not None:
             return Target.queue(self.destination_queue)
         return Target(self.destination_exchange or "", self.destination_routing_key)

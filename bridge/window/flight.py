@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from bridge.amqp.target import Target
     from bridge.window.blame import Verdict
     from bridge.window.books import Books
+    from bridge.window.exchanges import Exchanges
     from bridge.window.limits import WindowLimits
     from bridge.window.memory import Memory
     from bridge.window.offsets import Offsets
@@ -139,6 +140,11 @@ class Flight:
         """The largest frame that the destination reads, in bytes; 0 where every delivery has smaller ones."""
         limit = self._destination.frame_max
         return int(limit) if self._source.frame_max > limit else 0
+
+    @property
+    def exchanges(self) -> Exchanges:
+        """What the destination has said of its exchanges, and is to be asked."""
+        return self._destination.exchanges
 
     @property
     def publish_window(self) -> int:
@@ -341,13 +347,15 @@ class Flight:
         destination.publish_window.narrow(destination.publishes.next_seqno)
         self.trouble.refused(f"refuses messages ({reason}: {text})", now_s)
 
-    def _set_aside(self, delivery: Delivery, now_s: float, forbidden: Close | None = None) -> None:
+    def _set_aside(
+        self, delivery: Delivery, now_s: float, refusal: Close | None = None, *, closed: bool = True
+    ) -> None:
         """The destination has no route for it: try it again later, let the others pass."""
-        if self._source.parked.returned(delivery, now_s, forbidden):
-            if forbidden is None:
+        if self._source.parked.returned(delivery, now_s, refusal, closed=closed):
+            if refusal is None:
                 self._refused("returned", self.target.without_route, now_s)
             else:
-                self._refused("closed", forbidden.reply_text, now_s)
+                self._refused("closed" if closed else "no exchange", refusal.reply_text, now_s)
         elif self._source.parked.overfull:
             self._give_up_unroutable(now_s)
 

@@ -12,6 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from bridge.errors import MalformedFrameError
+from bridge.window.exchanges import Exchanges
 from bridge.window.pace import PublishWindow
 from bridge.window.publishes import Publishes
 from bridge.window.settlement import Settlement
@@ -167,6 +168,8 @@ class DestinationGeneration:
         """The largest frame that the connection agreed on, in bytes."""
         self.publishes = Publishes(confirm_seconds, target)
         self.publish_window = PublishWindow(most)
+        self.exchanges = Exchanges()
+        """What the broker has said of them, where each message names its own."""
 
     def opened(self, frame_max: int, *, careful: bool) -> None:
         """The channel is open; `frame_max` is 0 for no limit; `careful`: publish one message at a time."""

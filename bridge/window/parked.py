@@ -48,8 +48,10 @@ class Waiting:
     attempts: int = 1
     verdict: Verdict | None = None
     """Set when it is the quarantine that it waits for."""
-    forbidden: Close | None = None
-    """The close that its routing key brought about; None where it was returned."""
+    refusal: Close | None = None
+    """The close that its exchange or its routing key brings about; None where it was returned."""
+    closed: bool = False
+    """Whether it did close a channel: the broker says nothing of a routing key before."""
 
 
 class Parked:
@@ -98,26 +100,29 @@ class Parked:
         """Reason for holding those that were returned, for an operator; empty when there are none."""
         # Also those that are being tried again: the reason does not come and go with each try.
         unrouted = [w for w in (*self.waiting.values(), *self.retried.values()) if w.verdict is None]
-        closes = [w.forbidden for w in unrouted if w.forbidden is not None]
-        if closes:
-            return f"refuses the keys of {_messages(len(closes))} ({closes[0].reply_text}); trying again"
+        refused = [w for w in unrouted if w.refusal is not None]
+        if refused and refused[0].refusal is not None:
+            what, text = "keys" if refused[0].closed else "exchanges", refused[0].refusal.reply_text
+            return f"refuses the {what} of {_messages(len(refused))} ({text}); trying again"
         return f"has no route for {_messages(len(unrouted))}; trying again" if unrouted else ""
 
     # --- In ----------------------------------------------------------------------------------------------
 
-    def returned(self, delivery: Delivery, now_s: float, forbidden: Close | None = None) -> bool:
+    def returned(self, delivery: Delivery, now_s: float, refusal: Close | None = None, *, closed: bool = True) -> bool:
         """Set it aside, since it has no route; return whether none has, by now.
 
-        `forbidden` is the close that its routing key brought about, where it was not returned.
+        `refusal` is the close that its exchange or routing key brings about, where it was not returned; `closed` says
+        that it did close the channel.
         """
+        closed = closed and refusal is not None
         before = self.retried.pop(delivery.delivery_tag, None)
         attempts = before.attempts + 1 if before else 1
         since_s = before.since_s if before else now_s
         retry_at_s = now_s + self._trouble.delay_s(attempts, ASIDE_RETRY_MAX_S)
-        self.waiting[delivery.delivery_tag] = Waiting(delivery, since_s, retry_at_s, attempts, None, forbidden)
+        self.waiting[delivery.delivery_tag] = Waiting(delivery, since_s, retry_at_s, attempts, None, refusal, closed)
         if before is None or self._routeless or not self._routes_differ:
             # Otherwise it says the same again about this message's route, and nothing about the destination.
-            self.returns_in_a_row += 1 if forbidden is None else -(-self._in_a_row // FORBIDDEN_IN_A_ROW)
+            self.returns_in_a_row += -(-self._in_a_row // FORBIDDEN_IN_A_ROW) if closed else 1
         self._routeless |= self.returns_in_a_row >= self._in_a_row
         return self.returns_in_a_row >= self._in_a_row
 
@@ -173,7 +178,7 @@ class Parked:
             for number, (since_s, tag) in enumerate(returned)
             if since_s <= accepted_s and (number < surplus or 0 < timeout_s <= now_s - since_s)
         ]
-        return [(w.delivery, _unroutable(w.forbidden)) for w in gone]
+        return [(w.delivery, _unroutable(w.refusal)) for w in gone]
 
     def take_given_up(
         self, now_s: float, hold_timeout_s: float, *, returned: bool
@@ -213,8 +218,8 @@ class Parked:
         return [waiting.delivery for waiting in again.values()]
 
 
-def _unroutable(forbidden: Close | None) -> Verdict:
-    code, text = (NO_ROUTE, "NO_ROUTE") if forbidden is None else (forbidden.reply_code, forbidden.reply_text)
+def _unroutable(refusal: Close | None) -> Verdict:
+    code, text = (NO_ROUTE, "NO_ROUTE") if refusal is None else (refusal.reply_code, refusal.reply_text)
     return Verdict("unroutable", code, text)
 
 

@@ -282,8 +282,14 @@ class Window(Confirms):
 
         The publishes take the next sequence numbers in the order of the list. What is returned fits the destination's
         frames: where a header frame is too large, it comes without headers of the bridge's own; what is too large even
-        so is condemned before it costs a channel.
+        so is condemned before it costs a channel, and what an exchange refuses is set aside likewise.
         """
+        while (batch := self._take(max_bytes, now_s)) is None:
+            pass
+        return batch
+
+    def _take(self, max_bytes: int, now_s: float) -> list[Delivery] | None:
+        """As `take`; None where nothing of what was looked at can be published, and others may be held."""
         source, destination = self._source, self._destination
         published = destination.publishes
         room = destination.publish_window.size - len(published)
@@ -297,11 +303,16 @@ class Window(Confirms):
                 return []
         # The window goes on with the deliveries as they came: by them it knows their redeliveries.
         batch, size = source.take(room, max_bytes)
+        if self.target.exchanges_differ and not destination.exchanges.accept_all(self.target.exchanges(batch), now_s):
+            batch, waits = self._accepted_by_exchanges(batch, now_s)
+            if not batch:
+                return [] if waits else None
+            size = sum(len(delivery.content) for delivery in batch)
         fitting = batch
         if size > destination.frame_max and max(len(d.content) for d in batch) > destination.frame_max:
             pairs = [(delivery, fit) for delivery in batch if (fit := self._fit(delivery, now_s)) is not None]
             if not pairs:
-                return self.take(max_bytes, now_s)  # all have been condemned, and others may be held
+                return None  # all have been condemned
             batch, fitting = [delivery for delivery, _ in pairs], [fit for _, fit in pairs]
             size = sum(len(fit.content) for fit in fitting)
         published.publish(batch, now_s, source)
@@ -310,6 +321,18 @@ class Window(Confirms):
         if self._limited:
             self._took(len(batch), size, now_s)
         return fitting
+
+    def _accepted_by_exchanges(self, batch: list[Delivery], now_s: float) -> tuple[list[Delivery], bool]:
+        """Return those whose exchange accepts them, and whether others, held again, wait for the broker's answer.
+
+        What an exchange refuses is set aside. What comes after one that waits waits, too (invariant 5).
+        """
+        accepted, refused, waiting = self.exchanges.part(self.target.exchanges(batch), batch, now_s)
+        self._source.hold_again(waiting)
+        for delivery, refusal in refused:
+            self._source.blame.judged(delivery.delivery_tag)
+            self._set_aside(delivery, now_s, refusal, closed=False)
+        return accepted, bool(waiting)
 
     def _allow(self, room: int, max_bytes: int, now_s: float) -> tuple[int, int]:
         """Return how much of this quota and rate allow."""

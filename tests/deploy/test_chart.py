@@ -159,9 +159,12 @@ def test_each_setting_is_a_value(render: Render) -> None:
     for side in ("source", "destination"):
         given |= {f"{side}Url": "amqps://a", f"{side}TlsVerify": True, f"{side}TlsServerName": "b"}
     others = {key: given.pop(key) for key in ("destinationExchange", "destinationRoutingKey")}
-    queue = only(render(bridge(settings=given)), "ConfigMap")["data"]
-    exchange = only(render(bridge(settings={**given, **NO_QUEUE, **others})), "ConfigMap")["data"]
-    assert set(queue) | set(exchange) == {setting.variable for setting in options()} - set(chart.SECRETS)
+    route = {"destinationRoute": given.pop("destinationRoute")}
+    queue, exchange, own = (
+        set(only(render(bridge(settings=given | more)), "ConfigMap")["data"])
+        for more in ({}, NO_QUEUE | others, NO_QUEUE | route)
+    )
+    assert queue | exchange | own == {setting.variable for setting in options()} - set(chart.SECRETS)
     for variable, value in chart.SECRETS.items():
         side, key = value.split(".")
         manifests = render(bridge({"destinationUrl": "amqp://b"}, **{side: {key: "hidden"}}))
@@ -519,6 +522,7 @@ MISTAKES = (
     (bridge({"destinationExchange": "x"}), "settings.destinationQueue and settings.destinationExchange are both set"),
     (bridge({"destinationRoutingKey": "x"}), "settings.destinationRoutingKey is set with settings.destinationQueue"),
     (bridge({**NO_QUEUE, "destinationExchange": "x", "destinationDeclare": True}), "settings.destinationDeclare"),
+    (bridge({"destinationRoute": "original"}), "settings.destinationRoute and settings.destinationQueue are both set"),
     (bridge({"destinationQueueType": "classic"}), "settings.destinationQueueType has no effect"),
     (bridge({"sourceQueueArguments": {"x-expires": 1}}), "settings.sourceQueueArguments has no effect"),
     (

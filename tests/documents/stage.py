@@ -144,6 +144,12 @@ class Stage:
             channel.queue_bind("readings.all", "readings", "readings")
         self.forwards("many-to-one", self.destination, "readings.all")
 
+    def original(self) -> None:
+        """A queue of the old cluster, whose messages came to it by the default exchange, goes to the new one."""
+        self.publish("audit")
+        self.destination.declare("audit")
+        self.forwards("original", self.destination, "audit")
+
     def staging(self) -> None:
         """Production's copy goes to staging at a bounded rate."""
         self.publish("orders.to-staging")
@@ -242,7 +248,7 @@ def main() -> None:
             stage = Stage(folder, source, destination)
             for act in (
                 *(stage.first_run, stage.quorum, stage.dead_letters, stage.quarantine),
-                *(stage.migration, stage.many_to_one, stage.staging, stage.stream),
+                *(stage.migration, stage.many_to_one, stage.original, stage.staging, stage.stream),
             ):
                 act()
         finally:

@@ -56,7 +56,7 @@ together. All of it is reported at once. The ranges are the service's own, out o
 {{- $wrong := list }}
 {{- $settings := .bridge.settings }}
 {{- $elsewhere := dict }}
-{{- range list "SOURCE_URL" "SOURCE_QUEUE" "DESTINATION_URL" "DESTINATION_QUEUE" "DESTINATION_EXCHANGE" }}
+{{- range list "SOURCE_URL" "SOURCE_QUEUE" "DESTINATION_URL" "DESTINATION_QUEUE" "DESTINATION_EXCHANGE" "DESTINATION_ROUTE" }}
 {{- $_ := set $elsewhere . (include "amqp-bridge.fromElsewhere" (dict "bridge" $.bridge "variable" (printf "BRIDGE_%s" .))) }}
 {{- end }}
 {{- $source := .bridge.source }}
@@ -66,7 +66,7 @@ together. All of it is reported at once. The ranges are the service's own, out o
 {{- if not (or $settings.sourceQueue $elsewhere.SOURCE_QUEUE) }}
 {{- $wrong = append $wrong "settings.sourceQueue is missing: the queue to take messages from" }}
 {{- end }}
-{{- if not (or $settings.destinationQueue $settings.destinationExchange $elsewhere.DESTINATION_QUEUE $elsewhere.DESTINATION_EXCHANGE) }}
+{{- if not (or $settings.destinationQueue $settings.destinationExchange $settings.destinationRoute $elsewhere.DESTINATION_QUEUE $elsewhere.DESTINATION_EXCHANGE $elsewhere.DESTINATION_ROUTE) }}
 {{- $wrong = append $wrong "settings.destinationQueue or settings.destinationExchange is missing: where the messages go" }}
 {{- end }}
 {{- with .bridge.destination }}
@@ -122,6 +122,13 @@ together. All of it is reported at once. The ranges are the service's own, out o
 {{- with .bridge.settings }}
 {{- if and .destinationQueue .destinationExchange }}
 {{- $wrong = append $wrong "settings.destinationQueue and settings.destinationExchange are both set; expected one of them" }}
+{{- end }}
+{{- if .destinationRoute }}
+{{- range list "destinationQueue" "destinationExchange" "destinationRoutingKey" "destinationDeclare" }}
+{{- if index $.bridge.settings . }}
+{{- $wrong = append $wrong (printf "settings.destinationRoute and settings.%s are both set; expected one of them" .) }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- if and .destinationRoutingKey .destinationQueue }}
 {{- $wrong = append $wrong "settings.destinationRoutingKey is set with settings.destinationQueue; expected it with settings.destinationExchange" }}

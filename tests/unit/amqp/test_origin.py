@@ -173,5 +173,7 @@ def test_what_follows_from_the_way_back() -> None:
     assert (BACK.keeps_keys, BACK.routes_differ) == (True, True)
     assert (BACK.may_fan_out, BACK.exchanges_differ) == (False, False)
     assert (TO_EXCHANGE.may_fan_out, TO_EXCHANGE.exchanges_differ) == (True, True)
+    back = [delivery(1, b"m", dead(died("work", "shop", "order.new")))]
+    assert (TO_EXCHANGE.exchanges(back), BACK.exchanges(back)) == ([b"\x04shop"], [b"\x00"])
     assert BACK.distinguishing_key(short("") + short("work")) == b""
     assert "gone" in BACK.without_route

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridge.amqp.frames import route
-from bridge.amqp.target import Target
+from bridge.amqp.target import OriginalRoutes, Target
 from bridge.settings.environment import load_settings
 from tests.support.frames import delivery
 
@@ -70,8 +70,9 @@ def test_what_is_missing_where_nothing_has_a_route_is_named(target: Target, text
         ({"BRIDGE_DESTINATION_QUEUE": "dq"}, Target.queue("dq")),
         ({"BRIDGE_DESTINATION_EXCHANGE": "dx"}, Target("dx")),
         ({"BRIDGE_DESTINATION_EXCHANGE": "dx", "BRIDGE_DESTINATION_ROUTING_KEY": "key"}, Target("dx", "key")),
+        ({"BRIDGE_DESTINATION_ROUTE": "original"}, OriginalRoutes()),
     ),
-    ids=("a queue", "an exchange", "an exchange with a key"),
+    ids=("a queue", "an exchange", "an exchange with a key", "original routes"),
 )
 def test_the_settings_name_one_target(variables: dict[str, str], target: Target) -> None:
     assert load_settings(URLS | variables).target == target
@@ -82,3 +83,17 @@ def test_messages_are_published_as_they_came_and_an_exchange_is_the_destinations
     assert not target.exchanges_differ
     batch = [delivery(1)]
     assert target.addressed(batch) is batch
+
+
+def test_an_original_route_is_each_messages_own_exchange_and_key() -> None:
+    target = OriginalRoutes()
+    assert (target.keeps_keys, target.may_fan_out, target.routes_differ, target.exchanges_differ) == (True,) * 4
+    assert target.routes(DELIVERED) is DELIVERED
+    assert target.distinguishing_key(DELIVERED[0]) == DELIVERED[0]
+    batch = [delivery(number)._replace(route=each) for number, each in enumerate(DELIVERED)]
+    assert target.exchanges(batch) == [b"\x09amq.topic", b"\x00"]
+    assert target.without_route == "no queue is bound to the messages' own exchanges for their keys"
+
+
+def test_every_other_message_goes_to_the_targets_exchange() -> None:
+    assert Target("dx").exchanges([delivery(1), delivery(2)]) == [b"\x02dx"] * 2

@@ -20,7 +20,7 @@ from bridge.settings.environment import load_settings
 from tests.support.scripted import CAPABILITIES, ScriptedBroker, eventually, hang_up, refuse, reply, silence
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from tests.support.scripted import Peer
@@ -213,6 +213,47 @@ async def test_topic_permissions_refuse_a_fixed_key_and_say_nothing_about_the_me
         findings = await findings_of(source, destination, destination_queue="", destination_exchange="ex", **more)
         assert about(findings, "route").level == level
         assert "topic permission" in about(findings, "route").text
+
+
+async def test_original_routes_need_the_default_exchange_and_which_others_exist_is_for_an_operator_to_see() -> None:
+    async with brokers() as (source, destination):
+        rabbitmq(source, "4.3.6", "classic")
+        rabbitmq(destination, "4.3.6")
+        findings = await findings_of(source, destination, destination_queue="", destination_route="original")
+        assert about(findings, "route").text.startswith("publishing to the default exchange is allowed")
+        assert "rabbitmqctl list_exchanges" in about(findings, "exchanges").text
+        assert about(findings, "loop").level == "ok"
+        (published,) = destination.peer.got(commands.Basic.Publish)
+        assert (published.exchange, published.routing_key) == ("", "")
+
+
+async def test_original_routes_to_the_same_broker_by_another_name_are_an_error() -> None:
+    async with brokers() as (source, destination):
+        rabbitmq(source, "4.3.6", "classic")
+        properties = CAPABILITIES | {"product": "RabbitMQ", "version": "4.3.6", "cluster_name": source.url}
+        destination.answers[ProtocolHeader] = reply(commands.Connection.Start(0, 9, properties, "PLAIN", "en_US"))
+        destination.answers[commands.Queue.Declare] = refuse(405, "RESOURCE_LOCKED - of another connection")
+        for kind, answer in (
+            (commands.Tx.Select, commands.Tx.SelectOk()),
+            (commands.Tx.Rollback, commands.Tx.RollbackOk()),
+        ):
+            destination.answers[kind] = reply(answer)
+        destination.published = lambda *_: None
+        source.answers[commands.Queue.Declare] = one_for_itself(source.answers[commands.Queue.Declare])
+        findings = await findings_of(source, destination, destination_queue="", destination_route="original")
+        assert (about(findings, "loop").level, failed(findings)) == ("error", True)
+
+
+def one_for_itself(otherwise: Callable[[Peer, int, Any], None]) -> Callable[[Peer, int, Any], None]:
+    """Answer the declaration of an exclusive queue, and others as before."""
+
+    def declare(peer: Peer, channel: int, frame: commands.Queue.Declare) -> None:
+        if frame.exclusive:
+            peer.send(commands.Queue.DeclareOk("amq.gen-1", 0, 0), channel=channel)
+        else:
+            otherwise(peer, channel, frame)
+
+    return declare
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from math import inf
 
 import pytest
 
-from bridge.relay.action import AskQueue, Consume, EndGeneration, OpenQuarantine
+from bridge.amqp.target import OriginalRoutes
+from bridge.relay.action import AskExchange, AskQueue, Consume, EndGeneration, OpenQuarantine
 from bridge.relay.consumer import Consumer
 from bridge.relay.queue import QueueState
 from bridge.relay.state import State
@@ -397,3 +398,19 @@ def test_a_bridge_that_stops_does_not_rest() -> None:
     bridge = Bridge()
     bridge.stop()
     assert bridge.steering.quiet_until_s == -inf
+
+
+# --- Exchanges -----------------------------------------------------------------------------------------------
+
+
+def test_an_exchange_is_asked_for_before_the_first_publish_to_it_and_not_while_the_destination_is_blocked() -> None:
+    bridge = Bridge(target=OriginalRoutes())
+    bridge.source(deliver(1, M, exchange="ex"))
+    assert bridge.to_destination() == b""
+    bridge.destination(frames.BLOCKED)
+    assert bridge.relay.decide(bridge.now_s) is None
+    bridge.destination(frames.UNBLOCKED)
+    assert bridge.relay.decide(bridge.now_s) == AskExchange(b"\x02ex")
+    assert bridge.relay.decide(bridge.now_s) is None
+    bridge.window.exchanges.answered(None, bridge.now_s)
+    assert bridge.to_destination() == publish("key", "ex") + M

@@ -616,6 +616,11 @@ def test_tls_files_have_no_effect_without_tls(certificates: Certificates) -> Non
         ({"DESTINATION_QUEUE": None}, "BRIDGE_DESTINATION_QUEUE is not set"),
         ({"DESTINATION_EXCHANGE": "x"}, "BRIDGE_DESTINATION_QUEUE and BRIDGE_DESTINATION_EXCHANGE are both set"),
         ({"DESTINATION_ROUTING_KEY": "k"}, "BRIDGE_DESTINATION_ROUTING_KEY is set without"),
+        ({"DESTINATION_ROUTE": "original"}, "BRIDGE_DESTINATION_ROUTE=original and BRIDGE_DESTINATION_QUEUE are both"),
+        (
+            {"DESTINATION_QUEUE": None, "DESTINATION_ROUTE": "original", "DESTINATION_DECLARE": "true"},
+            "BRIDGE_DESTINATION_DECLARE declares a queue",
+        ),
         (
             {"DESTINATION_QUEUE": None, "DESTINATION_EXCHANGE": "x", "DESTINATION_DECLARE": "true"},
             "BRIDGE_DESTINATION_DECLARE declares a queue",
@@ -654,6 +659,16 @@ def test_what_does_not_go_together_is_refused(changes: dict[str, str | None], co
 def test_a_loop_is_refused_however_the_broker_is_written(destination: str | None) -> None:
     found = problem(DESTINATION_URL=destination, DESTINATION_QUEUE="from")
     assert found.startswith("BRIDGE_DESTINATION_QUEUE is the source queue itself")
+
+
+@pytest.mark.parametrize(
+    "destination", (None, "amqp://other:x@SOURCE.example/%2F", "amqp://elsewhere,amqp://source.example")
+)
+def test_original_routes_lead_to_another_broker_or_virtual_host(destination: str | None) -> None:
+    route = {"DESTINATION_QUEUE": None, "DESTINATION_ROUTE": "original"}
+    found = problem(DESTINATION_URL=destination, **route)
+    assert found.startswith("BRIDGE_DESTINATION_ROUTE=original publishes to where each message came from")
+    assert load(DESTINATION_URL="amqp://source.example/other", **route).destination_route == "original"
 
 
 def test_the_quarantine_is_not_the_destination_of_the_same_broker() -> None:
