@@ -59,6 +59,7 @@ class Flight:
         """`target` is what is published to; `chance` returns a number from 0 to 1, for the jitter of backoffs."""
         self.limits, self.target, self.books, self.memory = limits, target, books, memory
         self.terms, self._chooses = terms, terms.choose
+        self._asks_exchanges = target.exchanges_differ
         self.age = Age(books)
 
         self._rate: Rate | None = None

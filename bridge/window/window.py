@@ -303,7 +303,7 @@ class Window(Confirms):
                 return []
         # The window goes on with the deliveries as they came: by them it knows their redeliveries.
         batch, size = source.take(room, max_bytes)
-        if self.target.exchanges_differ and not destination.exchanges.accept_all(self.target.exchanges(batch), now_s):
+        if self._asks_exchanges and not destination.exchanges.accept_all(self.target.exchanges(batch), now_s):
             batch, waits = self._accepted_by_exchanges(batch, now_s)
             if not batch:
                 return [] if waits else None
