@@ -25,6 +25,7 @@ from bridge.relay.watchdog import ASK_EVERY_S
 from bridge.settings.settings import CONSUMER_TIMEOUT_S, Settings
 from bridge.settings.sides import DEFAULT_HEARTBEAT_S
 from bridge.window.age import SAMPLE_S
+from bridge.window.exchanges import OPEN_AGAIN_S, REFUSED_AGAIN_S
 from bridge.window.limits import LIMIT_MARGIN
 from bridge.window.rate import BURST_S
 from tests.broker import test_memory as memory
@@ -121,6 +122,8 @@ OWN: dict[str, tuple[str, ...]] = {
         *(": 200 while", "otherwise 503 with", "leaves it at 200", "answered with 200 also", "| 200: _ or SIGUSR1"),
         *("_, 200: the bridge rests", "_ is 1. A bridge", "_ is 1.", "| 1 while an operator", "| 1 while the bridge"),
         "0: not consuming",
+        f"to an exchange, and every {OPEN_AGAIN_S / 60:.0f} minutes, the bridge asks",
+        f"the bridge asks again every {REFUSED_AGAIN_S:.0f} s",
     ),
     "tests/README.md": (
         f"The {faults.MANY} messages that close the channel",
