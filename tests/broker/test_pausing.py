@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -26,12 +24,12 @@ def state(this: Scene) -> str:
 
 
 def pause(this: Scene) -> None:
-    os.kill(this.bridge.pid, signal.SIGUSR1)
+    this.bridge.pause()
     wait_until(lambda: state(this) == "paused", "the bridge to be paused", interval_s=0.01)
 
 
 def resume(this: Scene) -> None:
-    os.kill(this.bridge.pid, signal.SIGUSR2)
+    this.bridge.resume()
     wait_until(lambda: not this.bridge.status()["consumer"]["paused"], "the bridge to be resumed", interval_s=0.01)
 
 

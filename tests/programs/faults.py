@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
-import signal
 import sys
 import time
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import pika
 
 from tests.broker.scene import FAST, alice
+from tests.programs.helm import STEERED, Helm
 from tests.rig import installation
 from tests.rig.bridge_process import BridgeProcess
 from tests.rig.client import audit, drain, number_of, publish_numbered
@@ -95,8 +94,8 @@ class Fault:
     settings: Mapping[str, str] = field(default_factory=dict)
     """Of the bridge, besides the usual ones."""
     queue_types: tuple[str, ...] = ("classic", "quorum")
-    shovel: bool = True
-    """Whether it can happen to Shovel as well."""
+    by: tuple[str, ...] = ("bridge", "steered", "Shovel")
+    """To whom it can happen."""
 
 
 def restart(node: Node) -> None:
@@ -194,14 +193,13 @@ def _bridge_killed(stage: Stage) -> None:
 
 
 def _paused_often(stage: Stage) -> None:
-    """By the signals that `amqp-bridge pause` and `resume` send."""
     assert stage.bridge
     bridge = stage.bridge
     for n in range(1, MANY + 1):
         stage.wait_forwarded(n * MESSAGES // (2 * MANY))
-        os.kill(bridge.pid, signal.SIGUSR1)
+        bridge.pause()
         wait_until(lambda: bridge.status()["consumer"]["state"] == "paused", "the bridge to be paused", GIVE_UP_S)
-        os.kill(bridge.pid, signal.SIGUSR2)
+        bridge.resume()
 
 
 def _left_alone(stage: Stage) -> None:
@@ -237,7 +235,7 @@ FAULTS = (
         1000,
         source_arguments=DELIVERY_LIMIT,
         queue_types=("quorum",),
-        shovel=False,
+        by=("bridge", "steered"),
     ),
     Fault(
         f"channel closed {MANY} times by a user_id",
@@ -246,29 +244,29 @@ FAULTS = (
         source_arguments=DELIVERY_LIMIT,
         settings={"BRIDGE_USER_ID": "keep"},
         queue_types=("quorum",),
-        shovel=False,
+        by=("bridge", "steered"),
     ),
     Fault(
         f"bridge paused {MANY} times",
         _paused_often,
-        shovel=False,
+        by=("bridge",),
     ),
     Fault(
         f"destination full {KILLS} times, braked",
         _left_alone,
         20 * ROOM,
         settings=BRAKED,
-        shovel=False,
+        by=("bridge",),
     ),
     Fault(
         "source SIGKILLed, braked and held to a rate",
         _rested_and_killed,
         20 * ROOM,
         settings=BRAKED | {"BRIDGE_MAX_RATE": "2000"},
-        shovel=False,
+        by=("bridge",),
     ),
-    Fault("bridge restarted 3 times", _bridge_restarted, shovel=False),
-    Fault("bridge SIGKILLed", _bridge_killed, shovel=False),
+    Fault("bridge restarted 3 times", _bridge_restarted, by=("bridge", "steered")),
+    Fault("bridge SIGKILLed", _bridge_killed, by=("bridge", "steered")),
 )
 
 
@@ -279,7 +277,7 @@ class Contestant(Protocol):
         """Forward from entry to exit."""
 
 
-def bridge(stage: Stage) -> AbstractContextManager[object]:
+def bridge(stage: Stage, steering: Mapping[str, str] | None = None) -> AbstractContextManager[object]:
     """The bridge, a process of its own."""
     stage.bridge = BridgeProcess(
         {
@@ -289,10 +287,18 @@ def bridge(stage: Stage) -> AbstractContextManager[object]:
             "BRIDGE_DESTINATION_QUEUE": stage.queue_out,
             "BRIDGE_CONFIRM_TIMEOUT": "5s",  # in proportion to how long the faults here last
             **FAST,
+            **(steering or {}),
             **stage.settings,
         }
     )
     return stage.bridge
+
+
+def steered(stage: Stage) -> AbstractContextManager[object]:
+    """The same, held to a rate, and paused and braked all the while."""
+    bridge(stage, STEERED)
+    assert stage.bridge
+    return Helm(stage.bridge, stage.destination.url, stage.queue_out)
 
 
 def shovel_on(node: Node) -> Contestant:
@@ -391,7 +397,7 @@ def _parse() -> argparse.Namespace:
     add("--versions", default=installed, help="of RabbitMQ (default: what is installed, %(default)s)")
     add("--queue-types", default="classic,quorum", help="(default: %(default)s)")
     add("--faults", default="", metavar="WORD", help="only those with this word in their name")
-    add("--by", default="bridge,Shovel", help="(default: %(default)s)")
+    add("--by", default="bridge,steered,Shovel", help="(default: %(default)s; steered: a bridge, see the helm)")
     return parser.parse_args()
 
 
@@ -403,17 +409,17 @@ def main() -> None:
     number = 0
     for version in arguments.versions.split(","):
         with Node(version) as source, Node(version) as destination, Node(version, plugins=["rabbitmq_shovel"]) as third:
-            contestants = {"bridge": bridge, "Shovel": shovel_on(third)}
+            contestants = {"bridge": bridge, "steered": steered, "Shovel": shovel_on(third)}
             for fault in (fault for fault in FAULTS if arguments.faults in fault.name):
                 for queue_type in sorted({*arguments.queue_types.split(",")} & {*fault.queue_types}):
                     for name in arguments.by.split(","):
-                        if name == "Shovel" and not fault.shovel:
+                        if name not in fault.by:
                             continue
                         number += 1
                         _mend(source, destination)
                         stage = Stage(source, destination, f"in-{number}", f"out-{number}", queue_type, fault.settings)
                         row = measure(stage, fault, contestants[name], name)
-                        sound = sound and (row.is_sound or name != "bridge")
+                        sound = sound and (row.is_sound or name == "Shovel")
                         print(row, flush=True)
     sys.exit(not sound)
 

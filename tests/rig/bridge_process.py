@@ -95,6 +95,14 @@ class BridgeProcess:
         """SIGCONT: go on after ``freeze``."""
         self._running.send_signal(signal.SIGCONT)
 
+    def pause(self) -> None:
+        """SIGUSR1, as `amqp-bridge pause` sends it; not to a process that has not logged its HTTP port yet."""
+        self._running.send_signal(signal.SIGUSR1)
+
+    def resume(self) -> None:
+        """SIGUSR2, as `amqp-bridge resume` sends it; the same holds."""
+        self._running.send_signal(signal.SIGUSR2)
+
     def kill(self) -> None:
         """SIGKILL the process if it runs."""
         if self._process and self._process.poll() is None:
