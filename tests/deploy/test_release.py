@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import tarfile
-import tomllib
 import zipfile
 from typing import TYPE_CHECKING
 
@@ -77,7 +76,17 @@ def test_the_version_stands_in_one_place(path: Path) -> None:
     assert path.read_text() == release.with_version(path)
 
 
-def test_the_changelog_knows_the_version() -> None:
-    text = (tools.ROOT / "CHANGELOG.md").read_text()
-    project = tomllib.loads((tools.ROOT / "pyproject.toml").read_text())["project"]
-    assert f"\n## [{project['version']}] - 20" in text
+def test_the_changelog_knows_the_version_and_so_a_release_can_be_built() -> None:
+    assert release.unready() == []
+
+
+def test_a_release_without_its_version_in_a_file_or_the_changelog_is_not_built(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(release, "version", lambda: "9.9.9")
+    monkeypatch.setattr(sys, "argv", ["release"])
+    with pytest.raises(SystemExit) as ended:
+        release.main()
+    for named in ("nothing was built", "Chart.yaml", "Dockerfile", "bridge/version.py", "CHANGELOG.md has no [9.9.9]"):
+        assert named in str(ended.value)
+    assert capsys.readouterr().out == ""

@@ -18,6 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 DIST = ROOT / "dist"
 CHART = ROOT / "helm" / "amqp-bridge"
+CHANGELOG = ROOT / "CHANGELOG.md"
 REQUIREMENTS = ROOT / "requirements.lock"
 SUMS = "SHA256SUMS"
 ARM64 = [f"--platform={name}_aarch64" for name in ("manylinux2014", "manylinux_2_28")]
@@ -45,6 +46,19 @@ def with_version(path: Path) -> str:
         assert match, f"{path} has no {pattern}"
         text = text[: match.start(1)] + version() + text[match.end(1) :]
     return text
+
+
+def unready() -> list[str]:
+    """Return what has to be done before this version can be built."""
+    carry = "run `python -m tests.programs.release version`"
+    found = [f"{path.relative_to(ROOT)} has another version: {carry}" for path in COPIES if not _has_version(path)]
+    if not re.search(rf"^## \[{re.escape(version())}\] - \d{{4}}-\d\d-\d\d$", CHANGELOG.read_text(), re.MULTILINE):
+        found.append(f"CHANGELOG.md has no [{version()}] with a date: give what is Unreleased that heading")
+    return found
+
+
+def _has_version(path: Path) -> bool:
+    return path.read_text() == with_version(path)
 
 
 def build_packages(folder: Path) -> list[Path]:
@@ -79,6 +93,8 @@ def build() -> None:
     """Build everything and say what is left."""
     from tests.deploy import tools  # noqa: PLC0415 - only here: it needs the deployment tests' environment
 
+    if problems := unready():
+        sys.exit("\n".join(["nothing was built:", *(f"  {problem}" for problem in problems)]))
     shutil.rmtree(DIST, ignore_errors=True)
     build_packages(DIST)
     helm = tools.helm(max(tools.HELM_WHEELS))
@@ -91,13 +107,12 @@ def build() -> None:
 
 LEFT = """\
 What is left to a person:
-  1. CHANGELOG.md: give the Unreleased section the version {version} and today's date.
-  2. git tag --sign v{version} && git push origin v{version}
-  3. docker buildx build --platform linux/amd64,linux/arm64 --build-arg REVISION=$(git rev-parse HEAD) \\
+  1. git tag --sign v{version} && git push origin v{version}
+  2. docker buildx build --platform linux/amd64,linux/arm64 --build-arg REVISION=$(git rev-parse HEAD) \\
          --tag registry.example/amqp-bridge:{version} --push .
-  4. python3 -m twine upload dist/*.whl dist/amqp_bridge-{version}.tar.gz
-  5. helm push dist/amqp-bridge-{version}.tgz oci://registry.example/charts
-  6. Attach everything in dist/ to the release.
+  3. python3 -m twine upload dist/*.whl dist/amqp_bridge-{version}.tar.gz
+  4. helm push dist/amqp-bridge-{version}.tgz oci://registry.example/charts
+  5. Attach everything in dist/ to the release.
 """
 
 
