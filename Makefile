@@ -18,7 +18,7 @@ RUN := $(VENV)/bin/python -m
 define make_venv
 	@echo "Making $(1), an environment of its own, from pins with hashes: $(3)."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	    { echo "Python 3.11 or later is needed; $(PYTHON) is $$($(PYTHON) --version 2>&1 || true). Try make PYTHON=python3.13"; exit 1; }
+	    { echo "Python 3.11 or later is needed; $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo none that runs here). Try make PYTHON=python3.13"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || bash tests/rig/brokers.sh python3-venv
 	@rm -rf $(1)
 	@$(PYTHON) -m venv $(1)
