@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -58,10 +59,14 @@ class Stage:
         self._blocks = runnable()
 
     @contextmanager
-    def typed(self, name: str) -> Iterator[subprocess.Popen[bytes]]:
-        """Type a block into a shell that stops at the first command that fails; it ends well or this raises."""
+    def typed(self, name: str, after: str = "") -> Iterator[subprocess.Popen[bytes]]:
+        """Type a block into a shell that stops at the first command that fails; it ends well or this raises.
+
+        The shell has the settings of the block `after` which it is typed, where it has none of its own.
+        """
         environment = {"PATH": f"{self._folder}:{os.environ['PATH']}", "HOME": str(self._folder)}
-        command = ("bash", "-euo", "pipefail", "-c", self._blocks[name].text)
+        before = "".join(re.findall(r"^export .*\n", self._blocks[after].text, re.MULTILINE)) if after else ""
+        command = ("bash", "-euo", "pipefail", "-c", before + self._blocks[name].text)
         log = self._folder / f"{name}.log"
         with log.open("wb") as output:
             shell = subprocess.Popen(command, env=environment, cwd=self._folder, stdout=output, stderr=output)
@@ -110,9 +115,27 @@ class Stage:
         self.forwards("first-run", self.destination, "orders", self.watch)
 
     def watch(self) -> None:
-        """What operators type while a bridge runs."""
-        with self.typed("watch"):
+        """What is typed while a bridge runs, on the first page and by operators."""
+        for name in ("first-watch", "watch"):
+            with self.typed(name):
+                pass
+
+    def first_drain(self) -> None:
+        """Dead letters, rejected by a consumer, go back to their queue."""
+        where = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "orders.dead"}
+        for queue, arguments in (("orders.dead", {}), ("parcels", where)):
+            self.source.declare(queue, arguments=arguments)
+        with self.source.channel() as channel:
+            channel.confirm_delivery()
+            for number in range(MESSAGES):
+                channel.basic_publish("", "parcels", str(number).encode())
+                method, _, _ = channel.basic_get("parcels")
+                channel.basic_reject(method.delivery_tag, requeue=False)
+        wait_until(lambda: self.source.queue_ready("orders.dead") == MESSAGES, "the dead letters")
+        with self.typed("first-drain", after="first-run"):
             pass
+        assert self.source.queue_ready("parcels") == MESSAGES
+        assert self.source.queue_ready("orders.dead") == 0
 
     def quorum(self) -> None:
         """A classic queue is emptied into a quorum queue that the bridge declares."""
@@ -247,7 +270,7 @@ def main() -> None:
             )
             stage = Stage(folder, source, destination)
             for act in (
-                *(stage.first_run, stage.quorum, stage.dead_letters, stage.quarantine),
+                *(stage.first_run, stage.first_drain, stage.quorum, stage.dead_letters, stage.quarantine),
                 *(stage.migration, stage.many_to_one, stage.original, stage.staging, stage.stream),
             ):
                 act()

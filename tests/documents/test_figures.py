@@ -65,7 +65,7 @@ OWN: dict[str, tuple[str, ...]] = {
     "README.md": (
         f"forwards {demo.MESSAGES:,} messages, kills",
         f"exits with {EX_CONFIG} before anything",
-        f"answers on port {default('http_port')}:",
+        f"answers on port {default('http_port')} with a page",
         f"becomes {PERSISTENT};",
         f"reconnects within {max(default('confirm_timeout'), int(2 * ASK_EVERY_S))} s;",
         "requeues what it has, exits 0 |",
