@@ -19,6 +19,7 @@ import random
 from functools import partial
 from typing import TYPE_CHECKING
 
+from bridge.amqp.additions import Additions
 from bridge.amqp.content import HeaderPolicy
 from bridge.connection.braking import Braking
 from bridge.connection.channels import Channels
@@ -128,6 +129,7 @@ def window_limits(settings: Settings, limits: TimeLimits = DEFAULT) -> WindowLim
         retry_max_s=limits.retry_max_s,
         delivery_limit=settings.delivery_limit,
         quarantine=bool(settings.quarantine_queue_name),
+        max_hops=settings.max_hops,
         destination_counted=settings.braked,
         destination_max_ready=settings.destination_max_ready or 0,
         max_rate=settings.max_rate or 0.0,
@@ -137,6 +139,12 @@ def window_limits(settings: Settings, limits: TimeLimits = DEFAULT) -> WindowLim
     )
 
 
+def additions(settings: Settings) -> Additions | None:
+    """Return the headers that each message gets; None for none."""
+    url = settings.source.urls[0].with_query(None) if settings.provenance else None
+    return Additions.of(settings.add_headers, "" if url is None else f"{url} {settings.source_queue}")
+
+
 def plan(settings: Settings, limits: TimeLimits = DEFAULT) -> Plan:
     """Return what the settings ask of the relay."""
     policy = HeaderPolicy(
@@ -144,6 +152,7 @@ def plan(settings: Settings, limits: TimeLimits = DEFAULT) -> Plan:
         user_id=settings.user_id,
         cc=settings.cc,
         delivery_count=settings.delivery_count,
+        additions=additions(settings),
     )
     return Plan(
         quarantine_queue=settings.quarantine_queue_name,

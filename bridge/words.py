@@ -9,7 +9,7 @@ SideName = Literal["source", "destination"]
 AgeUnknownReason = Literal["no-timestamp", "clock-ahead"]
 """Reason for which the age of a message is not known."""
 
-QuarantineReason = Literal["poison", "too-large", "delivery-limit", "unroutable"]
+QuarantineReason = Literal["poison", "too-large", "delivery-limit", "unroutable", "max-hops"]
 """Reason for which a message goes to the quarantine."""
 RequeueReason = Literal["shutdown", "pause", "brake", "hold-timeout", "probe", "memory", QuarantineReason]
 """Reason for which a delivery is requeued; those of the quarantine where there is none."""

@@ -23,6 +23,8 @@ from bridge.errors import MalformedFrameError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from bridge.amqp.additions import Additions
+
 BODY_SIZE_AT = 11
 FLAGS_AT = 19
 PROPERTIES_AT = 21
@@ -45,6 +47,8 @@ PERSISTENT = 2
 _STREAM_OFFSET_MARK = b"\x0fx-stream-offsetl"
 _TIMESTAMP_MARK = b"\x0ftimestamp_in_ms"
 EMPTY_TABLE = b"\0\0\0\0"
+MOST_INTEGER = (1 << 63) - 1
+"""The highest that a field of type `l` holds."""
 
 _u16 = Struct(">H")
 _u32 = Struct(">I")
@@ -74,6 +78,9 @@ Treatment = Literal["move", "keep", "drop"]
 UNSEEN_MASK = CONTENT_TYPE | CONTENT_ENCODING | HEADERS | DELIVERY_MODE | USER_ID
 """The property flags that decide whether a header frame may pass unseen; see `ContentPreparer.unseen_flags`."""
 
+NONE_UNSEEN = -1
+"""A value of `ContentPreparer.unseen_flags` that no flags have: every header frame is prepared."""
+
 Counts = Literal["any", "acquired", "none"]
 """Which `x-delivery-count` is believed: any, one beside an `x-acquired-count` and then the lower of both, or none.
 
@@ -94,6 +101,8 @@ class HeaderPolicy:
     """Of all `COPIES`: each moves to a header of its own, `x-bridge-cc` or `x-bridge-bcc`."""
     delivery_count: Literal["drop", "keep"] = "drop"
     """Of all `COUNTS`."""
+    additions: Additions | None = None
+    """What is added to each message; None for nothing."""
 
     def treatments(self) -> dict[bytes, Treatment]:
         """Return what becomes of the header fields that may not pass, by name."""
@@ -194,7 +203,13 @@ def long_string(value: bytes) -> bytes:
     return b"S" + _u32.pack(len(value)) + value
 
 
-def _integer(value: bytes) -> int:
+def encode_field(name: bytes, value: bytes) -> bytes:
+    """Return a field of a table: its name, and its raw value with the type octet first."""
+    return b"%c%b%b" % (len(name), name, value)
+
+
+def integer_of(value: bytes) -> int:
+    """Return a raw value, its type octet first, as a number; 0 for what is no whole number."""
     return int.from_bytes(value[1:], "big", signed=value[:1] not in b"BuiL") if value[0] in _INTEGER_FIELDS else 0
 
 
@@ -215,6 +230,12 @@ class ContentPreparer:
         self._treatments = policy.treatments()
         self._tables: dict[bytes, tuple[bytes, int]] = {}
         self._counts: Counts = "any"
+        self._additions = additions = policy.additions
+        self._marks = additions.marks if additions is not None else ()
+        self._first = additions.after(0) if additions is not None else b""
+        """What a message gets that has passed no bridge before."""
+        if additions is not None:
+            self.unseen_flags = NONE_UNSEEN
 
     def believe(self, counts: Counts) -> None:
         """Say which delivery counts are the queue's own: an application or a shovel may have copied another's."""
@@ -250,7 +271,8 @@ class ContentPreparer:
                         and (header.find(_CC, start, position) >= 0 or header.find(_BCC, start, position) >= 0)
                     )
                 if flags & DELIVERY_MODE and header[position] == PERSISTENT:
-                    return self._splice(header, flags, start, position) if suspicious else None
+                    changed = suspicious or self._additions is not None
+                    return self._splice(header, flags, start, position) if changed else None
         except (IndexError, struct.error) as error:
             message = f"a content header of {len(header)} bytes, too short for its properties"
             raise MalformedFrameError(message) from error
@@ -264,7 +286,9 @@ class ContentPreparer:
         """
         before = header[start:stop]
         table, delivery_count = self._table(before)
-        if table == EMPTY_TABLE != before:
+        if self._additions is not None:
+            flags |= HEADERS
+        elif table == EMPTY_TABLE != before:
             flags, table = flags & ~HEADERS, b""  # a message without headers has them only by what the queue added
         size = len(header) - FRAME_OVERHEAD - len(before) + len(table)
         parts = (header[:3], _u32.pack(size), header[7:FLAGS_AT], _u16.pack(flags), header[PROPERTIES_AT:start], table)
@@ -274,8 +298,8 @@ class ContentPreparer:
         properties = split_properties(header)
         properties[DELIVERY_MODE] = b"\x02"
         delivery_count = 0
-        if HEADERS in properties:
-            before = properties[HEADERS]
+        if HEADERS in properties or self._additions is not None:
+            before = properties.get(HEADERS, b"")
             properties[HEADERS], delivery_count = self._table(before)
             if properties[HEADERS] == EMPTY_TABLE != before:
                 del properties[HEADERS]  # a message without headers has them only by what the queue added
@@ -304,18 +328,25 @@ class ContentPreparer:
         return found
 
     def _read_table(self, table: bytes) -> tuple[bytes, int]:
+        additions = self._additions
+        if additions is not None and not any(map(table.__contains__, (_COUNT, _COPY, *self._marks))):
+            # Most tables with an id of each message's own end here: nothing in them is to be changed.
+            return _u32.pack(max(0, len(table) - 4) + len(self._first)) + table[4:] + self._first, 0
         treatments = self._treatments
         counts = dict.fromkeys(COUNTS, -1)
-        kept: list[bytes] = []
+        kept: list[tuple[bytes, bytes]] = []
         for name, value in table_fields(table):
             if name in counts:
-                counts[name] = _integer(value)
+                counts[name] = integer_of(value)
             treatment = treatments.get(name, "keep")
             if treatment == "drop":
                 continue
             after = name if treatment == "keep" else b"x-bridge-" + name.lower()
-            kept.append(b"%c%b%b" % (len(after), after, value))
-        body = b"".join(kept)
+            kept.append((after, value))
+        if additions is None:
+            body = b"".join(encode_field(name, value) for name, value in kept)
+        else:
+            body = additions.added_to(kept)
         return _u32.pack(len(body)) + body, self._believed(*counts.values())
 
     def _believed(self, delivered: int, acquired: int) -> int:
@@ -352,7 +383,7 @@ def stream_offset(content: bytes) -> int | None:
     with suppress(MalformedFrameError):
         for name, value in table_fields(content[start:stop]):
             if name == b"x-stream-offset" and value[:1] == b"l":
-                return _integer(value)
+                return integer_of(value)
     return None
 
 
@@ -366,7 +397,7 @@ def timestamp_ms(content: bytes) -> int | None:
         if content.find(_TIMESTAMP_MARK, start, stop) >= 0:
             for name, value in table_fields(content[start:stop]):
                 if name == b"timestamp_in_ms" and value[0] in _INTEGER_FIELDS:
-                    return _integer(value)
+                    return integer_of(value)
         (flags,) = _u16.unpack_from(content, FLAGS_AT)
         if flags & TIMESTAMP:
             seconds: int = _u64.unpack(split_properties(header_frame(content))[TIMESTAMP])[0]

@@ -26,7 +26,7 @@ from bridge.amqp.content import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 MOVED = (b"x-bridge-cc", b"x-bridge-bcc", b"x-bridge-user-id")
 """Headers for what must not cross in its own place (see `content`); the first is the first to give way."""
@@ -50,14 +50,19 @@ def clipped(text: bytes, most: int) -> bytes:
 
 
 def fit(
-    header: bytes, frame_max: int, additions: Mapping[bytes, bytes] = _NONE, *, shortened: bytes = b""
+    header: bytes,
+    frame_max: int,
+    additions: Mapping[bytes, bytes] = _NONE,
+    *,
+    shortened: bytes = b"",
+    dispensable: Iterable[bytes] = (),
 ) -> Fitted | None:
     """Return the header frame with these raw fields added, as far as it stays within `frame_max` (0 for no limit).
 
-    The additions stand from the most to the least useful, and take the place of fields of the same names. The least
-    useful gives way first; the one named by `shortened`, a long string, is cut before it is left out. When there are
-    none left, what was moved gives way. None when it is too large even so. Raises `MalformedFrameError` for a header
-    that cannot be read.
+    The additions stand from the most to the least useful, and take the place of fields of the same names. Fields named
+    as `dispensable` give way first, then the least useful of the additions; the one named by `shortened`, a long
+    string, is cut before it is left out. When there are none left, what was moved gives way. None when it is too large
+    even so. Raises `MalformedFrameError` for a header that cannot be read.
     """
     properties = split_properties(header)
     table = properties.pop(HEADERS, EMPTY_TABLE)
@@ -66,7 +71,7 @@ def fit(
     excess = size + _table_size(fields) - frame_max if frame_max else 0
     left_out = 0
     if excess > 0:
-        fields, left_out = _without(fields, excess, [*[*additions][::-1], *MOVED], shortened)
+        fields, left_out = _without(fields, excess, [*dispensable, *[*additions][::-1], *MOVED], shortened)
     body = b"".join(b"%c%b%b" % (len(name), name, value) for name, value in fields)
     if body:
         properties[HEADERS] = len(body).to_bytes(4, "big") + body

@@ -51,6 +51,8 @@ from bridge.errors import MalformedFrameError
 from bridge.window.blame import Blame, SizeLimit
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from bridge.relay.backoff import Backoff
     from bridge.window.blame import Verdict
     from bridge.window.window import Window
@@ -119,8 +121,15 @@ TRANSITIONS: dict[ChannelEvent, dict[Channel, Channel]] = {
 class Quarantine:
     """The quarantine of one window; it is closed at first, and with every end of the source's generation."""
 
-    def __init__(self, window: Window, queue: str, backoff: Backoff, source_queue: str = "") -> None:
-        """`backoff` says when to open a channel again that keeps failing."""
+    def __init__(
+        self, window: Window, queue: str, backoff: Backoff, source_queue: str = "", added: Iterable[bytes] = ()
+    ) -> None:
+        """`backoff` says when to open a channel again that keeps failing.
+
+        `added` are headers that messages have on request (see `additions`): a message that is too large only by them is
+        quarantined without.
+        """
+        self._added = sorted(added)
         self._window = window
         self._source_queue = source_queue.encode()
         self._target = Target.queue(queue)
@@ -364,4 +373,4 @@ class Quarantine:
             additions[b"x-bridge-delivery-count"] = b"l" + count.to_bytes(8, "big", signed=True)
         additions[b"x-bridge-time"] = b"T" + int(unix_s).to_bytes(8, "big")
         additions[b"x-bridge-reply-text"] = long_string(clipped(verdict.reply_text.encode(), REPLY_TEXT_BYTES))
-        return fit(header, frame_max, additions, shortened=b"x-bridge-reply-text")
+        return fit(header, frame_max, additions, shortened=b"x-bridge-reply-text", dispensable=self._added)

@@ -34,7 +34,8 @@ class Relay:
         self.window = window
         self._policy = plan.policy
         backoff = Backoff(plan.reconnect_min_s, plan.reconnect_max_s, chance)
-        self.quarantine = Quarantine(window, plan.quarantine_queue, backoff, plan.source_queue)
+        added = plan.policy.additions.names if plan.policy.additions is not None else ()
+        self.quarantine = Quarantine(window, plan.quarantine_queue, backoff, plan.source_queue, added)
         self.steering = Steering(window, self.quarantine, plan, lambda: self.source.unfinished)
         self.source = self._new_source(_not_connected)
         """The port of the newest connection; before the first one, a port that nothing comes from."""

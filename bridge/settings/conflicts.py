@@ -38,6 +38,8 @@ def conflicts(settings: Settings, wrong: set[str], *, targeted: bool = True) -> 
             "expected one of them"
         )
     lines += _brake_conflicts(settings, wrong)
+    if settings.max_hops and not settings.provenance and "provenance" not in wrong:
+        lines.append(f"{PREFIX}MAX_HOPS is set without {PREFIX}PROVENANCE=true, which counts them; expected both")
     if settings.reconnect_min > settings.reconnect_max and wrong.isdisjoint({"reconnect_min", "reconnect_max"}):
         lines.append(
             f"{PREFIX}RECONNECT_MIN ({settings.reconnect_min:g} s) is above {PREFIX}RECONNECT_MAX "

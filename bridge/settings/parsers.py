@@ -180,21 +180,56 @@ def host_name() -> PlainValidator:
 
 def table() -> PlainValidator:
     """AMQP arguments as a JSON object."""
+    return validator(_parse_table, type=["object", "string"], pattern=r"^\s*\{")
 
-    def refuse(number: str) -> NoReturn:
-        raise ValueError(f"{number} has no place in JSON")
+
+def _refuse_constant(number: str) -> NoReturn:
+    raise ValueError(f"{number} has no place in JSON")
+
+
+def _parse_table(text: str) -> dict[str, object]:
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant)
+        misfit = _misfit(value)
+    except (ValueError, RecursionError):
+        raise ValueError(f'{quoted(text)} is not JSON; expected an object such as {{"x-name": "value"}}') from None
+    if not isinstance(value, dict):
+        # A ValueError, since pydantic takes no other for an answer.
+        raise ValueError(f'{quoted(text)} is not a JSON object; expected one such as {{"x-name": "value"}}')  # noqa: TRY004
+    if misfit:
+        raise ValueError(f"{quoted(text)} has {misfit}")
+    return value
+
+
+RESERVED_HEADERS = frozenset(
+    {
+        *("cc", "bcc", "x-death", "x-delivery-count", "x-acquired-count", "x-stream-offset", "x-exchange"),
+        *("x-routing-key", "x-received-from", "x-shovelled", "x-shovelled-timestamp", "timestamp_in_ms", "x-routed-by"),
+    }
+)
+"""Headers that RabbitMQ and its plugins write, or act upon when they are published, in lower case."""
+RESERVED_PREFIXES = ("x-bridge-", "x-first-death-", "x-last-death-", "x-opt-")
+"""How other headers begin that brokers, or the bridge itself, write."""
+MOST_ADDED_BYTES = 3000
+"""Of all headers to be added: they must fit into the smallest frame that AMQP allows, 4096 bytes, with some room."""
+
+
+def headers() -> PlainValidator:
+    """Headers as a JSON object of texts, whole numbers, booleans and null."""
 
     def parse(text: str) -> dict[str, object]:
-        try:
-            value = json.loads(text, parse_constant=refuse)
-            misfit = _misfit(value)
-        except (ValueError, RecursionError):
-            raise ValueError(f'{quoted(text)} is not JSON; expected an object such as {{"x-name": "value"}}') from None
-        if not isinstance(value, dict):
-            # A ValueError, since pydantic takes no other for an answer.
-            raise ValueError(f'{quoted(text)} is not a JSON object; expected one such as {{"x-name": "value"}}')  # noqa: TRY004
-        if misfit:
-            raise ValueError(f"{quoted(text)} has {misfit}")
+        value = _parse_table(text)
+        for name, each in value.items():
+            if not name:
+                raise ValueError(f"{quoted(text)} has a header without a name; expected a name")
+            if name.lower() in RESERVED_HEADERS or name.lower().startswith(RESERVED_PREFIXES):
+                raise ValueError(f"{quoted(name)} is a header that brokers or the bridge write; expected another name")
+            if not isinstance(each, str | int | bool | None):
+                # A ValueError, since pydantic takes no other for an answer.
+                expected = "expected a text, a whole number, true, false or null"
+                raise ValueError(f"{quoted(name)} is {json.dumps(each)}; {expected}")  # noqa: TRY004
+        if (size := len(json.dumps(value, ensure_ascii=False).encode())) > MOST_ADDED_BYTES:
+            raise ValueError(f"it has {size} bytes; expected at most {MOST_ADDED_BYTES}, to fit into any frame")
         return value
 
     return validator(parse, type=["object", "string"], pattern=r"^\s*\{")

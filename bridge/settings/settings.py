@@ -296,6 +296,27 @@ class Settings(BaseSettings):
     delivery_count: Annotated[Literal["drop", "keep"], parsers.choice("drop", "keep")] = Field(
         "drop", description="The headers `x-delivery-count` and `x-acquired-count` of a quorum queue: `drop` or `keep`."
     )
+    add_headers: Annotated[dict[str, str | int | bool | None], NoDecode, parsers.headers()] = Field(
+        {},
+        description=(
+            'Headers to add to each message, as JSON: `{"site": "berlin"}`. Texts, whole numbers, `true`, `false` and '
+            "`null`; they overwrite what a message carries under these names."
+        ),
+    )
+    provenance: Flag = Field(
+        default=False,
+        description=(
+            "Add the headers `x-bridge-source`, where a message was taken from, and `x-bridge-hops`, how many bridges "
+            "it has passed."
+        ),
+    )
+    max_hops: Annotated[int, parsers.whole(1, 1_000_000, or_zero=True)] = Field(
+        0,
+        description=(
+            "With `BRIDGE_PROVENANCE`: a message that has passed more bridges than this, with this one, goes to the "
+            "quarantine, so that a ring of bridges ends. 0: off."
+        ),
+    )
     delivery_limit: Annotated[int, parsers.whole(MIN_DELIVERY_LIMIT, 1 << 31, or_zero=True)] = Field(
         20,
         description="The source queue's delivery limit: a message that has come back within 3 of it is quarantined. "

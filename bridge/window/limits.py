@@ -24,6 +24,8 @@ class WindowLimits:
     """How long the quarantine is left alone that does not accept a message, without a reason of its own."""
     delivery_limit: int = 20
     quarantine: bool = True
+    max_hops: int = 0
+    """How many bridges a message may have passed, this one included; 0 for any number."""
     max_rate: float = 0.0
     """Messages per second; 0 for no limit."""
     max_bytes_per_s: float = 0.0

@@ -36,6 +36,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
+from bridge.amqp.additions import hops_of
 from bridge.amqp.content import header_frame_size, stream_offset
 from bridge.amqp.fitting import fit_content
 from bridge.window.blame import Verdict
@@ -124,7 +125,8 @@ class Window(Confirms):
         if self._chooses:
             self._surplus_after = self.terms.most - self.done - (self.in_flight - len(deliveries))
             notable = True
-        if notable or self._source.releasing or self._offsets is not None or self._size_limit.size_bytes is not inf:
+        closely = self._offsets is not None or self._size_limit.size_bytes is not inf or self.limits.max_hops
+        if notable or self._source.releasing or closely:
             deliveries = [delivery for delivery in deliveries if self._admit(delivery, now_s)]
         self._source.hold(deliveries)
 
@@ -154,11 +156,18 @@ class Window(Confirms):
             source.condemn((delivery, Verdict("delivery-limit")))
         elif self._chooses and not self._chosen(delivery):
             self._withhold(delivery)
-        elif (verdict := self._size_limit.too_large(delivery, now_s)) is not None:
-            source.condemn((delivery, verdict))
+        elif (verdict := self._unwanted(delivery, now_s)) is not None:
+            self._condemn(delivery, verdict, now_s)
         else:
             return True
         return False
+
+    def _unwanted(self, delivery: Delivery, now_s: float) -> Verdict | None:
+        """Return the verdict on a message that is not to be published: it is too large, or has come round too often."""
+        most = self.limits.max_hops
+        if most and (hops := hops_of(delivery.content)) > most:
+            return Verdict("max-hops", 0, f"it has passed {hops} bridges with this one, and BRIDGE_MAX_HOPS is {most}")
+        return self._size_limit.too_large(delivery, now_s)
 
     def _chosen(self, delivery: Delivery) -> bool:
         """Decide whether a delivery is to be forwarded: it is within the number, and of those that are wanted."""

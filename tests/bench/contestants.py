@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.budget.workload import THREE_ADDED
 from tests.rig import guardian
 from tests.rig.bridge_process import BridgeProcess
 
@@ -52,8 +53,14 @@ class Contestant:
 
 
 @contextmanager
-def _bridge(
-    route: Route, *, tls: bool = False, scraped: bool = False, deduplication: str = "message-id", max_rate: int = 0
+def _bridge(  # noqa: PLR0913 - what rows set, by name
+    route: Route,
+    *,
+    tls: bool = False,
+    scraped: bool = False,
+    deduplication: str = "message-id",
+    max_rate: int = 0,
+    add_headers: bool = False,
 ) -> Iterator[int]:
     settings = {
         "BRIDGE_SOURCE_URL": route.node.tls_url if tls else route.source_url,
@@ -62,6 +69,8 @@ def _bridge(
         "BRIDGE_DESTINATION_URL": route.node.tls_url if tls else route.destination_url,
         "BRIDGE_DEDUPLICATION": deduplication,
     }
+    if add_headers:
+        settings["BRIDGE_ADD_HEADERS"] = json.dumps(dict(THREE_ADDED))
     if max_rate:
         settings["BRIDGE_MAX_RATE"] = max_rate
     if route.exchange:
@@ -148,6 +157,7 @@ BRIDGE = Contestant("bridge", _bridge)
 BRIDGE_OVER_TLS = Contestant("bridge, TLS", partial(_bridge, tls=True))
 BRIDGE_SCRAPED = Contestant("bridge, scraped", partial(_bridge, scraped=True))
 BRIDGE_WITHOUT_DEDUPLICATION = Contestant("bridge, no suppression", partial(_bridge, deduplication="off"))
+BRIDGE_ADDING_HEADERS = Contestant("bridge, adding 3 headers", partial(_bridge, add_headers=True))
 BRIDGE_BESIDE_FEW = Contestant("bridge, 200 without a route", _bridge)
 BRIDGE_BESIDE_MANY = Contestant("bridge, every second without a route", _bridge)
 RATES = (1, 100, 5000, 20_000)

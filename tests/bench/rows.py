@@ -19,6 +19,7 @@ from tests.bench.busy import busy_percent
 from tests.bench.contestants import (
     AIO_PIKA_LOOP,
     BRIDGE,
+    BRIDGE_ADDING_HEADERS,
     BRIDGE_BESIDE_FEW,
     BRIDGE_BESIDE_MANY,
     BRIDGE_OVER_TLS,
@@ -387,6 +388,7 @@ ROWS = {
     "suppression": Row(
         "Duplicate suppression", _queue_types, lambda _: (BRIDGE, BRIDGE_WITHOUT_DEDUPLICATION), _throughput
     ),
+    "added": Row("Three headers added", _queue_types, lambda _: (BRIDGE, BRIDGE_ADDING_HEADERS), _throughput),
     "rate": Row("Held to a rate", _queue_types, lambda _: tuple(BRIDGES_WITH_A_RATE), _rate),
     "latency": Row("Latency at 500 msg/s", _queue_types, lambda _: (*ALL, DIRECT), _latency),
     "start": Row("Start to first message", _queue_types, lambda _: ALL, _start),

@@ -5,8 +5,9 @@ It drives a relay as `connection.tap` does, without sockets and without what hap
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from bridge.amqp.additions import Additions
 from bridge.amqp.content import HeaderPolicy
 from bridge.amqp.target import Target
 from bridge.relay.action import Consume
@@ -18,6 +19,11 @@ from bridge.window.books import Books
 from bridge.window.limits import WindowLimits
 from bridge.window.memory import Memory
 from bridge.window.window import Window
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bridge.amqp.additions import Scalar
 
 FRAME_MAX_BYTES = 131_072
 """What RabbitMQ agrees on unless configured otherwise."""
@@ -37,15 +43,18 @@ class Written(NamedTuple):
 class Planes:
     """A relay in normal service: the destination is open, and `consume` begins a generation of the source."""
 
-    def __init__(self, *, own_keys: bool) -> None:
-        """Connect the destination; `own_keys`: to an exchange, each message with its own routing key."""
+    def __init__(self, *, own_keys: bool, added: Mapping[str, Scalar] | None = None) -> None:
+        """Connect the destination; `own_keys`: to an exchange, each message with its own routing key.
+
+        `added` are headers that each message gets.
+        """
         self._memory = Memory(enabled=True)
         target = Target("out") if own_keys else Target.queue("out")
         self._relay = Relay(
             Window(WindowLimits(), target, Books(), self._memory, lambda: 0.5),
             Plan(
                 quarantine_queue="in.quarantine",
-                policy=HeaderPolicy(destination_user=b"bridge"),
+                policy=HeaderPolicy(destination_user=b"bridge", additions=Additions.of(added or {})),
             ),
             lambda: 0.5,
         )

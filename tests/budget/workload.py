@@ -24,6 +24,8 @@ from tests.support.relay_scene import ack
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from bridge.amqp.additions import Scalar
+
 CHUNK_BYTES = 64 << 10
 """What a read from the socket brings at full load."""
 MESSAGES = 1000
@@ -47,7 +49,11 @@ class Kind(NamedTuple):
     """Flagged as redelivered in a generation that follows another one, and not a message of that one."""
     own_keys: bool = False
     """Each message keeps its own routing key."""
+    added: Mapping[str, Scalar] = {}
+    """Headers that the bridge adds."""
 
+
+THREE_ADDED: Mapping[str, Scalar] = {"site": "berlin", "tenant": "0af7651916cd43dd", "attempt": 1}
 
 KINDS = {
     "plain 256 B": Kind(),
@@ -60,6 +66,7 @@ KINDS = {
     ),
     "plain 4 kB": Kind(body_bytes=4096),
     "own routing keys 256 B": Kind(own_keys=True),
+    "three headers added 256 B": Kind(added=THREE_ADDED),
 }
 
 
@@ -117,7 +124,7 @@ class Sender:
 
 def run(kind: Kind, messages: int, mark: Callable[[], object]) -> None:
     """Forward so many messages between two calls of `mark`."""
-    planes, sender = Planes(own_keys=kind.own_keys), Sender(kind)
+    planes, sender = Planes(own_keys=kind.own_keys, added=kind.added), Sender(kind)
     planes.consume(0.0)
     if kind.redelivered:
         forward(planes, [*sender.steps(EARLIER_MESSAGES, chunk_messages=WARM_UP_CHUNK_MESSAGES)])

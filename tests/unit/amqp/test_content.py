@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.amqp import content
+from bridge.amqp.additions import Additions, Scalar
 from bridge.amqp.content import ContentPreparer, Counts, HeaderPolicy, Treatment
+from bridge.amqp.fields import read_table
 from bridge.errors import MalformedFrameError
 from tests.support import frames
 from tests.support.frames import PERSISTENT, Properties, table, text
@@ -483,3 +485,75 @@ def test_a_header_that_cannot_be_read_tells_no_time() -> None:
 
 def test_the_size_of_a_body_is_read_from_the_header() -> None:
     assert content.body_size(whole(body=b"12345")) == 5
+
+
+# --- Headers on request ------------------------------------------------------------------------------------------
+
+ADDED: dict[str, Scalar] = {"site": "berlin", "shard": 7}
+ADDITIONS = Additions.of(ADDED, "amqp://h/ sq")
+ON_TOP: dict[str, object] = {**ADDED, "x-bridge-source": "amqp://h/ sq", "x-bridge-hops": 1}
+
+
+def with_additions(properties: Properties, policy: HeaderPolicy | None = None) -> dict[int, bytes]:
+    """Prepare a header with additions; return its properties, which must be whole."""
+    preparer = ContentPreparer(policy or HeaderPolicy(additions=ADDITIONS))
+    prepared = preparer.prepare(frames.header(0, properties))
+    assert prepared is not None
+    again = preparer.prepare(frames.header(0, properties))
+    assert again == prepared, "what is kept of a table is the same"
+    return content.split_properties(prepared.header)
+
+
+def test_with_additions_no_header_frame_passes_unseen() -> None:
+    unseen = ContentPreparer(HeaderPolicy(additions=ADDITIONS)).unseen_flags
+    assert not any(flags & content.UNSEEN_MASK == unseen for flags in range(1 << 16))
+
+
+@pytest.mark.parametrize("delivery_mode", (b"\x01", b"\x02", None))
+@pytest.mark.parametrize("with_headers", (False, True))
+def test_every_message_gets_the_additions_and_keeps_all_else(
+    delivery_mode: bytes | None,
+    with_headers: bool,  # noqa: FBT001 - a parameter of pytest
+) -> None:
+    before = {name: value for name, value in EVERY_PROPERTY.items() if name not in {"headers", "delivery_mode"}}
+    plain = before | ({} if delivery_mode is None else {"delivery_mode": delivery_mode})
+    plain |= {"headers": table(FIELD_TYPES)} if with_headers else {}
+    found = with_additions(plain)
+    after = content.table_fields(found[content.HEADERS])
+    kept = {name.decode(): value for name, value in after}
+    assert list(kept)[-len(ON_TOP) :] == [*ON_TOP]
+    assert {name: value for name, value in kept.items() if name not in ON_TOP} == (FIELD_TYPES if with_headers else {})
+    assert found[content.DELIVERY_MODE] == b"\x02"
+    expected = content.split_properties(frames.header(0, before | {"delivery_mode": b"\x02"}))
+    assert {flag: value for flag, value in found.items() if flag != content.HEADERS} == expected
+
+
+@pytest.mark.parametrize(
+    ("headers", "after"),
+    (
+        ({"site": text("forged"), "a": b"V"}, {"a": None} | ON_TOP),
+        ({"x-bridge-hops": b"l" + pack(">q", 2), "x-bridge-source": text("forged")}, ON_TOP | {"x-bridge-hops": 3}),
+        ({"x-delivery-count": b"l" + pack(">q", 2)}, ON_TOP),
+        ({"a": text("-count")}, {"a": "-count"} | ON_TOP),
+        (CC, {"x-bridge-cc": ["copies"]} | ON_TOP),
+        ({"note": text("\x04site")}, {"note": "\x04site"} | ON_TOP),
+    ),
+)
+def test_additions_overwrite_what_a_message_carries_and_nothing_else(
+    headers: dict[str, bytes], after: dict[str, object]
+) -> None:
+    found = with_additions(PERSISTENT | {"headers": table(headers)})
+    assert read_table(found[content.HEADERS]) == after
+
+
+def test_a_user_id_moves_beside_the_additions() -> None:
+    found = with_additions(PERSISTENT | {"user_id": b"alice"})
+    assert read_table(found[content.HEADERS]) == ON_TOP | {"x-bridge-user-id": "alice"}
+
+
+def test_a_delivery_count_is_known_beside_the_additions() -> None:
+    prepared = ContentPreparer(HeaderPolicy(additions=ADDITIONS)).prepare(
+        frames.header(0, PERSISTENT | {"headers": table(COUNTS)})
+    )
+    assert prepared is not None
+    assert prepared.delivery_count == 4

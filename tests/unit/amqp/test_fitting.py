@@ -66,6 +66,15 @@ def test_the_least_useful_gives_way_first_and_then_what_was_moved() -> None:
     assert fit(with_fields(own | MOVED), len(with_fields(own)) - 1, ADDITIONS) is None
 
 
+def test_what_is_dispensable_gives_way_before_all_else() -> None:
+    before = with_fields({"site": text("berlin")} | MOVED)
+    without = with_fields(MOVED | named(ADDITIONS))
+    assert fit(before, len(without), ADDITIONS, dispensable=[b"site"]) == Fitted(without, 1)
+    others = {name: value for name, value in ADDITIONS.items() if name != WHY}
+    kept = with_fields({"site": text("berlin")} | MOVED | named(others))
+    assert fit(before, len(without), ADDITIONS) == Fitted(kept, 1)
+
+
 def test_no_table_is_left_where_nothing_is_in_it() -> None:
     bare = with_fields({})
     assert fit(bare, len(bare), ADDITIONS) == Fitted(bare, 3)

@@ -6,6 +6,7 @@ from struct import pack
 
 import pytest
 
+from bridge.amqp.additions import Additions
 from bridge.amqp.content import HeaderPolicy
 from bridge.amqp.events import Confirm
 from bridge.amqp.pieces import LARGE_BYTES, PIECE_BYTES
@@ -671,3 +672,16 @@ def test_a_message_says_from_which_queue_it_was_taken_where_that_is_known() -> N
     bridge.open_quarantine()
     bridge.wait(0.1)
     assert b"x-bridge-queueS" + (6).to_bytes(4, "big") + b"orders" in bridge.to_source()
+
+
+def test_a_message_that_added_headers_make_too_large_is_quarantined_without_them_and_never_forwarded() -> None:
+    added = Additions.of({"site": "b" * 200})
+    bridge = Bridge(frame_max=(220, 220), policy=HeaderPolicy(additions=added))
+    bridge.source(deliver(1, content(b"m")))
+    assert bridge.to_destination() == b""
+    assert [verdict.reason for _, verdict in bridge.window.condemned] == ["too-large"]
+    bridge.open_quarantine()
+    bridge.wait(0.0)
+    raw = bridge.to_source()
+    assert b"too-large" in raw
+    assert b"bbb" not in raw

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import ssl
@@ -616,6 +617,7 @@ def test_tls_files_have_no_effect_without_tls(certificates: Certificates) -> Non
         ({"DESTINATION_QUEUE": None}, "BRIDGE_DESTINATION_QUEUE is not set"),
         ({"DESTINATION_EXCHANGE": "x"}, "BRIDGE_DESTINATION_QUEUE and BRIDGE_DESTINATION_EXCHANGE are both set"),
         ({"DESTINATION_ROUTING_KEY": "k"}, "BRIDGE_DESTINATION_ROUTING_KEY is set without"),
+        ({"MAX_HOPS": "3"}, "BRIDGE_MAX_HOPS is set without BRIDGE_PROVENANCE=true"),
         ({"DESTINATION_ROUTE": "original"}, "BRIDGE_DESTINATION_ROUTE=original and BRIDGE_DESTINATION_QUEUE are both"),
         (
             {"DESTINATION_QUEUE": None, "DESTINATION_ROUTE": "original", "DESTINATION_DECLARE": "true"},
@@ -675,6 +677,30 @@ def test_the_quarantine_is_not_the_destination_of_the_same_broker() -> None:
     found = problem(DESTINATION_URL=None, DESTINATION_QUEUE="from.quarantine")
     assert found.startswith("BRIDGE_QUARANTINE_QUEUE is the destination queue")
     assert load(DESTINATION_QUEUE="from.quarantine").destination_queue == "from.quarantine"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    (
+        ("[1]", "is not a JSON object"),
+        ('{"a": 1.5}', '"a" is 1.5; expected a text, a whole number, true, false or null'),
+        ('{"a": {"b": 1}}', '"a" is {"b": 1}; expected a text'),
+        ('{"": 1}', "has a header without a name"),
+        ('{"x-death": 1}', '"x-death" is a header that brokers or the bridge write'),
+        ('{"X-Bridge-Hops": 1}', '"X-Bridge-Hops" is a header that brokers or the bridge write'),
+        ('{"CC": "queue"}', '"CC" is a header that brokers or the bridge write'),
+        ('{"x-first-death-queue": ""}', "is a header that brokers or the bridge write"),
+        ('{"a": 9223372036854775808}', "has a number of more than 64 bits"),
+        (f'{{"a": "{"b" * 3000}"}}', "it has 3009 bytes; expected at most 3000, to fit into any frame"),
+    ),
+)
+def test_headers_to_add_are_simple_and_nobody_elses(text: str, complaint: str) -> None:
+    assert complaint in problem(ADD_HEADERS=text)
+
+
+def test_headers_to_add_may_be_texts_whole_numbers_booleans_and_null() -> None:
+    given = {"a": "é", "b": -1, "c": True, "d": None}
+    assert load(ADD_HEADERS=json.dumps(given)).add_headers == given
 
 
 @pytest.mark.parametrize("destination", ("amqp://source.example/other", "amqp://source.example:5673"))

@@ -172,3 +172,38 @@ def test_without_a_quarantine_a_header_that_is_too_large_is_held_alone() -> None
     scene.receive_each(wide(1, moved=False), delivery(2))
     assert scene.take() == [2]
     assert "its headers (200 bytes)" in scene.window.degraded[0]
+
+
+# --- Hops ----------------------------------------------------------------------------------------------------
+
+
+def hopped(tag: int, hops: int) -> Delivery:
+    return delivery(tag, b"m", PERSISTENT | {"headers": table({"x-bridge-hops": b"l" + hops.to_bytes(8, "big")})})
+
+
+def test_a_message_that_has_passed_more_bridges_than_it_may_goes_to_the_quarantine() -> None:
+    scene = Scene(max_hops=2)
+    scene.receive_each(hopped(1, 2), hopped(2, 3), delivery(3))
+    assert scene.take() == [1, 3]
+    assert scene.verdicts() == [(2, "max-hops", 0)]
+    ((_, verdict),) = scene.window.condemned
+    assert verdict.reply_text == "it has passed 3 bridges with this one, and BRIDGE_MAX_HOPS is 2"
+
+
+def test_without_a_quarantine_it_is_held_for_an_operator() -> None:
+    scene = Scene(max_hops=2, quarantine=False)
+    scene.receive_each(hopped(1, 3), delivery(2))
+    assert scene.take() == [2]
+    assert scene.window.parked == 1
+    assert scene.window.degraded == [
+        (
+            "rejects 1 message (it has passed 3 bridges with this one, and BRIDGE_MAX_HOPS is 2); holding them, no "
+            "quarantine accepts them"
+        )
+    ]
+
+
+def test_hops_are_not_looked_at_without_a_limit() -> None:
+    scene = Scene()
+    scene.receive_each(hopped(1, 1 << 40))
+    assert scene.take() == [1]
