@@ -16,14 +16,12 @@ import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from struct import Struct
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from bridge.errors import MalformedFrameError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from bridge.amqp.additions import Additions
+    from collections.abc import Iterable, Iterator
 
 BODY_SIZE_AT = 11
 FLAGS_AT = 19
@@ -90,6 +88,24 @@ a `nack(requeue)` one that was there before stays (4.3.6).
 """
 
 
+class Added(Protocol):
+    """What is added to each header table (see `additions`)."""
+
+    @property
+    def names(self) -> frozenset[bytes]:
+        """The names of all that is added."""
+
+    @property
+    def marks(self) -> tuple[bytes, ...]:
+        """What of each name stands in a table that has it, and perhaps elsewhere."""
+
+    def after(self, hops: int) -> bytes:
+        """Return the fields for a message that has passed so many bridges before."""
+
+    def added_to(self, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+        """Return the body of a header table with these fields, as names and raw values, and what is added."""
+
+
 @dataclass(frozen=True, slots=True)
 class HeaderPolicy:
     """What becomes of the properties that must not cross the bridge as they are (invariant 7)."""
@@ -101,7 +117,7 @@ class HeaderPolicy:
     """Of all `COPIES`: each moves to a header of its own, `x-bridge-cc` or `x-bridge-bcc`."""
     delivery_count: Literal["drop", "keep"] = "drop"
     """Of all `COUNTS`."""
-    additions: Additions | None = None
+    additions: Added | None = None
     """What is added to each message; None for nothing."""
 
     def treatments(self) -> dict[bytes, Treatment]:

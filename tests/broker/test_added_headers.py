@@ -19,9 +19,7 @@ COUNT = 100
 MAX_HOPS = 4
 
 
-def test_a_ring_of_bridges_ends_and_nobody_forges_a_header(
-    source: Node, destination: Node, queue_name: str
-) -> None:
+def test_a_ring_of_bridges_ends_and_nobody_forges_a_header(source: Node, destination: Node, queue_name: str) -> None:
     """There, back, there, back, and then to the quarantine of the queue that it began in."""
     added = {"site": "bérlin", "shard": -7, "live": True, "none": None}
     extra = {

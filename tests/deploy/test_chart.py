@@ -155,7 +155,7 @@ def test_pods_are_at_the_restricted_security_level(render: Render, values: Path)
 
 def test_each_setting_is_a_value(render: Render) -> None:
     given: Manifest = {name: an_accepted_value(accepted) for name, accepted in SETTINGS.items()}
-    given |= {"sourceDeclare": True, "destinationDeclare": True, "quarantineQueue": "q"}
+    given |= {"sourceDeclare": True, "destinationDeclare": True, "quarantineQueue": "q", "provenance": True}
     for side in ("source", "destination"):
         given |= {f"{side}Url": "amqps://a", f"{side}TlsVerify": True, f"{side}TlsServerName": "b"}
     others = {key: given.pop(key) for key in ("destinationExchange", "destinationRoutingKey")}
@@ -522,6 +522,7 @@ MISTAKES = (
     (bridge({"destinationExchange": "x"}), "settings.destinationQueue and settings.destinationExchange are both set"),
     (bridge({"destinationRoutingKey": "x"}), "settings.destinationRoutingKey is set with settings.destinationQueue"),
     (bridge({**NO_QUEUE, "destinationExchange": "x", "destinationDeclare": True}), "settings.destinationDeclare"),
+    (bridge({"maxHops": 3}), "settings.maxHops is set without settings.provenance"),
     (bridge({"destinationRoute": "original"}), "settings.destinationRoute and settings.destinationQueue are both set"),
     (bridge({"destinationQueueType": "classic"}), "settings.destinationQueueType has no effect"),
     (bridge({"sourceQueueArguments": {"x-expires": 1}}), "settings.sourceQueueArguments has no effect"),

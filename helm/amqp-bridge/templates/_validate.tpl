@@ -150,6 +150,9 @@ together. All of it is reported at once. The ranges are the service's own, out o
 {{- $wrong = append $wrong "settings.sourceConsumerPriority and x-priority in settings.sourceConsumerArguments are both set; expected one of them" }}
 {{- end }}
 {{- end }}
+{{- if and .maxHops (not .provenance) }}
+{{- $wrong = append $wrong "settings.maxHops is set without settings.provenance: true, which counts them; expected both" }}
+{{- end }}
 {{- $least := include "amqp-bridge.seconds" (.reconnectMin | default 0.2) | float64 }}
 {{- $most := include "amqp-bridge.seconds" (.reconnectMax | default 30) | float64 }}
 {{- if gt $least $most }}
