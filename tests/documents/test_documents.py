@@ -95,6 +95,12 @@ def test_lines_can_be_read_in_a_terminal(path: Path) -> None:
         assert len(line) <= 140 or line.startswith(("|", "!", "**The broker", "Measured on")), line
 
 
+@pytest.mark.parametrize("house", ("bridge", "tests"))
+def test_each_room_of_a_house_is_explained_in_its_readme(house: str) -> None:
+    rooms = {path.parent.name for path in Path(ROOT, house).glob("*/*.py")}
+    assert rooms <= {target.strip("/") for target in links(Path(ROOT, house, "README.md").read_text())}
+
+
 def test_every_folder_that_has_a_reader_of_its_own_explains_itself() -> None:
     for folder in ("", "bridge", "config", "tests", "helm/amqp-bridge"):
         assert Path(ROOT, folder, "README.md") in DOCUMENTS
