@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -211,6 +212,14 @@ class Inquiry(Link):
     async def exchange_type_of(self, name: str) -> str:
         """Return the type of an exchange that must be there; empty where the broker does not say."""
         return await exchange_type_of(self._question, name)
+
+    async def may_bind(self, queue: str, exchange: str) -> None:
+        """Ask whether the user may bind an existing queue to an existing exchange: by removing a binding of no key.
+
+        RabbitMQ looks at the permissions that binding needs, and finds nothing to remove (3.10.8, 4.3.6).
+        """
+        async with self._question() as channel:
+            await channel.queue_unbind(queue, exchange, routing_key=f"amqp-bridge.{uuid.uuid4()}")
 
     async def kind_of(self, name: str) -> Queue:
         """Return what the queue is (see `connection/kind`)."""

@@ -133,7 +133,27 @@ class Inspection:
             self._inspect_prefetch(queue)
             self._inspect_offset(queue)
             self._inspect_delivery_limit(queue)
+        await self._inspect_bindings(exists=queue is not None)
         await self._inspect_quarantine()
+
+    async def _inspect_bindings(self, *, exists: bool) -> None:
+        """`exists` says whether the source queue does."""
+        bindings, name = self._settings.source_bindings, self._side.queue or ""
+        if not bindings:
+            return
+        for exchange in dict.fromkeys(binding.exchange for binding in bindings):
+            try:
+                await self.inquiry.find_exchange(exchange)
+                if exists and self.inquiry.broker.version:
+                    await self.inquiry.may_bind(name, exchange)
+            except ConnectError as error:
+                self.found("error", "bindings", str(error))
+            else:
+                what = "exists, and the user may bind the queue to it" if exists else "exists"
+                self.found("ok", "bindings", f'exchange "{exchange}" {what}')
+        command = f'rabbitmqctl list_bindings --vhost "{self.inquiry.vhost[1:] or "/"}"'
+        text = f"AMQP lists no bindings, and one that is removed from BRIDGE_SOURCE_BINDINGS stays: see `{command}`"
+        self.found("ok", "bindings", text)
 
     async def _inspect_destination(self) -> None:
         settings = self._settings

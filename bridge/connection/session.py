@@ -158,6 +158,9 @@ class SourceSession(Session):
             self._port = self._relay.connect_source(self.closed)
             self._channel = await self._connect(index, self._port)
             self._queue_object = await self._queue(self._channel, self._settings.source_queue or "")
+            for binding in self._settings.source_bindings:
+                arguments = binding.arguments
+                await self._queue_object.bind(binding.exchange, binding.routing_key, arguments=arguments)  # type: ignore[arg-type]  # JSON
         facts = await self._facts()
         self._port.opened(self._begin(), facts)
 

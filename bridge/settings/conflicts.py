@@ -38,6 +38,7 @@ def conflicts(settings: Settings, wrong: set[str], *, targeted: bool = True) -> 
             "expected one of them"
         )
     lines += _brake_conflicts(settings, wrong)
+    lines += _binding_conflicts(settings, wrong)
     if settings.max_hops and not settings.provenance and "provenance" not in wrong:
         lines.append(f"{PREFIX}MAX_HOPS is set without {PREFIX}PROVENANCE=true, which counts them; expected both")
     if settings.reconnect_min > settings.reconnect_max and wrong.isdisjoint({"reconnect_min", "reconnect_max"}):
@@ -46,6 +47,26 @@ def conflicts(settings: Settings, wrong: set[str], *, targeted: bool = True) -> 
             f"({settings.reconnect_max:g} s); expected it below"
         )
     return lines
+
+
+def _binding_conflicts(settings: Settings, wrong: set[str]) -> list[str]:
+    lines = []
+    if settings.source_bindings and not settings.source_declare and "source_declare" not in wrong:
+        lines.append(f"{PREFIX}SOURCE_BINDINGS is set without {PREFIX}SOURCE_DECLARE=true; expected both")
+    here, there = (_places(side) for side in (settings.source, settings.destination))
+    exchange = settings.destination_exchange
+    bound = any(binding.exchange == exchange and not binding.arguments for binding in settings.source_bindings)
+    if bound and settings.destination_routing_key is None and here & there:
+        lines.append(
+            f"{PREFIX}DESTINATION_EXCHANGE is one of {PREFIX}SOURCE_BINDINGS, on the same broker, and each message "
+            "keeps its key: it would come back; expected another exchange, or another broker"
+        )
+    return lines
+
+
+def _places(side: SideSettings) -> set[tuple[str | None, int | None, str]]:
+    """Return where a side's URLs lead: host, port and virtual host."""
+    return {(url.host, url.port, url.path.rstrip("/")) for url in side.addresses}
 
 
 def _brake_conflicts(settings: Settings, wrong: set[str]) -> list[str]:
@@ -184,10 +205,7 @@ def _departs(side: SideSettings, kind: str) -> bool:
 
 def _loops(settings: Settings, *, targeted: bool) -> list[str]:
     """Return whether messages would come back to where they were taken from."""
-    here, there = (
-        {(url.host, url.port, url.path.rstrip("/")) for url in side.addresses}
-        for side in (settings.source, settings.destination)
-    )
+    here, there = (_places(side) for side in (settings.source, settings.destination))
     lines = []
     queue = settings.source_queue
     if targeted and settings.destination_route is not None and here & there:

@@ -187,17 +187,23 @@ def _refuse_constant(number: str) -> NoReturn:
     raise ValueError(f"{number} has no place in JSON")
 
 
-def _parse_table(text: str) -> dict[str, object]:
+def parse_json(text: str, example: str) -> object:
+    """Return a value from JSON that AMQP can carry. Raises ValueError with what is expected, such as the `example`."""
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value: object = json.loads(text, parse_constant=_refuse_constant)
         misfit = _misfit(value)
     except (ValueError, RecursionError):
-        raise ValueError(f'{quoted(text)} is not JSON; expected an object such as {{"x-name": "value"}}') from None
+        raise ValueError(f"{quoted(text)} is not JSON; expected {example}") from None
+    if misfit:
+        raise ValueError(f"{quoted(text)} has {misfit}")
+    return value
+
+
+def _parse_table(text: str) -> dict[str, object]:
+    value = parse_json(text, 'an object such as {"x-name": "value"}')
     if not isinstance(value, dict):
         # A ValueError, since pydantic takes no other for an answer.
         raise ValueError(f'{quoted(text)} is not a JSON object; expected one such as {{"x-name": "value"}}')  # noqa: TRY004
-    if misfit:
-        raise ValueError(f"{quoted(text)} has {misfit}")
     return value
 
 

@@ -19,7 +19,7 @@ from yarl import URL
 
 from bridge.amqp.content import Treatment
 from bridge.amqp.target import OriginalRoutes, Target
-from bridge.settings import parsers
+from bridge.settings import bindings, parsers
 from bridge.settings.sides import EXAMPLE, Auth, Credentials, QueueType, SideSettings, parse_urls
 from bridge.settings.tls import Tls
 from bridge.words import SideName  # noqa: TC001 - beside types that pydantic reads
@@ -78,6 +78,11 @@ CaFile = Annotated[Path | None, _ca()]
 CertificateFile = Annotated[Path | None, _pem("a certificate")]
 KeyFile = Annotated[Path | None, _pem("a private key")]
 Table = Annotated[dict[str, object], NoDecode, parsers.table()]
+Bindings = Annotated[
+    tuple[bindings.Binding, ...],
+    NoDecode,
+    parsers.validator(bindings.parse, type=["array", "string"], pattern=r"^\s*\["),
+]
 Flag = Annotated[bool, parsers.boolean()]
 AuthWord = Annotated[Auth, parsers.choice("plain", "external")]
 QueueTypeWord = Annotated[QueueType, parsers.choice("classic", "quorum", "stream")]
@@ -149,6 +154,14 @@ class Settings(BaseSettings):
         ),
     )
     source_queue_arguments: Table = Field({}, description="More arguments for its declaration, as JSON.")
+    source_bindings: Bindings = Field(
+        (),
+        description=(
+            "With `BRIDGE_SOURCE_DECLARE`: what the source queue is bound to when connecting, as JSON: "
+            f"`{bindings.EXAMPLE}`, each with `arguments` where the exchange wants them. A binding that is "
+            "removed here stays."
+        ),
+    )
 
     destination_url: Urls = Field(
         None,
@@ -503,6 +516,8 @@ def _shown(value: object) -> str:
             return ""
         case bool() | dict():
             return json.dumps(value)
+        case tuple():
+            return json.dumps([each.as_json for each in value]) if value else ""
         case float():
             return f"{value:g}"
         case _:

@@ -59,7 +59,9 @@ def an_accepted_value(accepted: Manifest) -> object:
         return max(accepted["minimum"], 4)
     if "object" in accepted["type"]:
         return {}
-    return "amqps://a" if "array" in accepted["type"] else "text"
+    if "array" in accepted["type"]:
+        return "amqps://a" if "items" in accepted else [{"exchange": "a", "routing_key": "k"}]
+    return "text"
 
 
 def bridge(settings: Manifest | None = None, **values: object) -> Manifest:
@@ -522,6 +524,7 @@ MISTAKES = (
     (bridge({"destinationExchange": "x"}), "settings.destinationQueue and settings.destinationExchange are both set"),
     (bridge({"destinationRoutingKey": "x"}), "settings.destinationRoutingKey is set with settings.destinationQueue"),
     (bridge({**NO_QUEUE, "destinationExchange": "x", "destinationDeclare": True}), "settings.destinationDeclare"),
+    (bridge({"sourceBindings": [{"exchange": "a"}]}), "settings.sourceBindings is set without settings.sourceDeclare"),
     (bridge({"maxHops": 3}), "settings.maxHops is set without settings.provenance"),
     (bridge({"destinationRoute": "original"}), "settings.destinationRoute and settings.destinationQueue are both set"),
     (bridge({"destinationQueueType": "classic"}), "settings.destinationQueueType has no effect"),

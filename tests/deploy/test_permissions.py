@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.broker
 
 LARGEST_BYTES = 1000
+PATIENCE_S = 120
+"""For a machine that does many other things."""
 ADMIN = {
     "vhosts": [{"name": "/"}],
     "users": [{"name": "guest", "password": "guest", "tags": "administrator"}],
     "permissions": [{"user": "guest", "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}],
 }
 SIDES = ("source", "destination")
+BINDINGS = json.loads((ROOT / "config" / "rabbitmq-source-bindings.json").read_text())
 DEFINITIONS = {side: json.loads((ROOT / "config" / f"rabbitmq-{side}.json").read_text()) for side in SIDES}
 
 Nodes = dict[str, Node]
@@ -81,6 +84,51 @@ def settings(nodes: Nodes) -> dict[str, str]:
         found[f"BRIDGE_{side.upper()}_URL"] = f"amqp://{user['name']}:{user['password']}@127.0.0.1:{node.amqp_port}/"
         found[f"BRIDGE_{side.upper()}_QUEUE"] = "orders"
     return found
+
+
+def bound(nodes: Nodes) -> dict[str, str]:
+    """The same from a queue of its own, which is bound to an exchange, as another user."""
+    (user,) = BINDINGS["users"]
+    url = f"amqp://{user['name']}:{user['password']}@127.0.0.1:{nodes['source'].amqp_port}/"
+    more = {"BRIDGE_SOURCE_URL": url, "BRIDGE_SOURCE_QUEUE": "orders.copy", "BRIDGE_SOURCE_DECLARE": "true"}
+    more["BRIDGE_SOURCE_BINDINGS"] = json.dumps([{"exchange": "orders", "routing_key": "order.#"}])
+    return settings(nodes) | more
+
+
+def test_a_queue_that_is_bound_to_an_exchange_keeps_what_comes_while_the_bridge_is_away(nodes: Nodes) -> None:
+    source, destination = nodes["source"], nodes["destination"]
+    file = source.folder / "bindings.json"
+    file.write_text(json.dumps(BINDINGS))
+    source.ctl("import_definitions", str(file))
+
+    def publish_to_exchange(count: int) -> None:
+        with source.channel() as channel:
+            channel.confirm_delivery()
+            for number in range(count):
+                channel.basic_publish("orders", f"order.{number}", b"x")
+                channel.basic_publish("orders", "invoice.1", b"not bound")
+
+    with BridgeProcess(bound(nodes)) as bridge:
+        bridge.wait_ready()
+        publish_to_exchange(3)
+        wait_until(lambda: destination.queue_depth("orders") == 3, "what is bound to arrive", PATIENCE_S)
+        assert bridge.terminate() == 0
+    publish_to_exchange(5)
+    with BridgeProcess(bound(nodes)) as bridge:
+        wait_until(lambda: destination.queue_depth("orders") == 8, "what came meanwhile to arrive")
+        assert bridge.terminate() == 0
+    (given,) = BINDINGS["permissions"]
+    for left_out in ("configure", "write", "read"):
+        rights = {name: given[name] for name in ("configure", "write", "read")} | {left_out: "^$"}
+        source.ctl("set_permissions", given["user"], *rights.values())
+        with BridgeProcess(bound(nodes)) as bridge:
+            wait_until(
+                lambda: "ACCESS_REFUSED" in bridge.get("/readyz")[1],
+                f"the right to {left_out} to be missed",
+                PATIENCE_S,
+            )
+    with source.channel() as channel:
+        channel.queue_delete("orders.copy")
 
 
 def publish(nodes: Nodes, *sizes: int) -> None:

@@ -116,6 +116,8 @@ app.kubernetes.io/component: {{ .name }}
 {{- define "amqp-bridge.text" -}}
 {{- if kindIs "map" . }}
 {{- toJson . }}
+{{- else if and (kindIs "slice" .) (kindIs "map" (first .)) }}
+{{- toJson . }}
 {{- else if kindIs "slice" . }}
 {{- join "," . }}
 {{- else if and (kindIs "float64" .) (eq (floor .) .) }}

@@ -150,6 +150,9 @@ together. All of it is reported at once. The ranges are the service's own, out o
 {{- $wrong = append $wrong "settings.sourceConsumerPriority and x-priority in settings.sourceConsumerArguments are both set; expected one of them" }}
 {{- end }}
 {{- end }}
+{{- if and .sourceBindings (not .sourceDeclare) }}
+{{- $wrong = append $wrong "settings.sourceBindings is set without settings.sourceDeclare: true; expected both" }}
+{{- end }}
 {{- if and .maxHops (not .provenance) }}
 {{- $wrong = append $wrong "settings.maxHops is set without settings.provenance: true, which counts them; expected both" }}
 {{- end }}

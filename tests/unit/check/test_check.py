@@ -277,6 +277,40 @@ async def test_a_stream_as_destination_is_warned_of(found: str, settings: dict[s
         assert ["makes 1.5 to 1" in text for text in texts] == [True] * warned
 
 
+BOUND = {"source_declare": "true", "source_queue_type": "classic", "source_bindings": '[{"exchange": "orders"}]'}
+
+
+async def test_an_exchange_of_a_binding_is_looked_for_and_the_right_to_bind_is_asked_without_a_trace() -> None:
+    async with brokers() as (source, destination):
+        rabbitmq(source, "4.3.6", "classic")
+        source.answers[commands.Queue.Declare] = reply(commands.Queue.DeclareOk("in", 3, 0))
+        source.answers[commands.Queue.Unbind] = reply(commands.Queue.UnbindOk())
+        findings = await findings_of(source, destination, **BOUND)
+        first, second = (finding.text for finding in findings if finding.subject == "bindings")
+        assert first == 'exchange "orders" exists, and the user may bind the queue to it'
+        assert "rabbitmqctl list_bindings" in second
+        assert not source.peer.got(commands.Queue.Bind)
+        (unbind,) = source.peer.got(commands.Queue.Unbind)
+        assert unbind.routing_key.startswith("amqp-bridge.")
+
+
+@pytest.mark.parametrize(
+    ("method", "text"),
+    (
+        (commands.Exchange.Declare, "NOT_FOUND - no exchange 'orders' in vhost '/'"),
+        (commands.Queue.Unbind, "ACCESS_REFUSED - read access to exchange 'orders' in vhost '/' refused"),
+    ),
+)
+async def test_a_binding_that_cannot_be_made_is_an_error(method: type, text: str) -> None:
+    async with brokers() as (source, destination):
+        rabbitmq(source, "4.3.6", "classic")
+        source.answers[commands.Queue.Declare] = reply(commands.Queue.DeclareOk("in", 3, 0))
+        source.answers[method] = refuse(404 if "NOT_FOUND" in text else 403, text)
+        findings = await findings_of(source, destination, **BOUND)
+        assert [finding.level for finding in findings if finding.subject == "bindings"] == ["error", "ok"]
+        assert failed(findings)
+
+
 async def test_it_is_said_that_policies_cannot_be_seen_and_how_to_see_them() -> None:
     async with brokers() as (source, destination):
         rabbitmq(source, "4.3.6", "classic")

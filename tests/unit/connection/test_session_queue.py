@@ -15,7 +15,7 @@ from bridge.connection.session import SourceSession
 from bridge.errors import ConnectError
 from bridge.relay.queue import QueueFacts, QueueState
 from bridge.settings.environment import load_settings
-from tests.support.scripted import ScriptedBroker, on_both_loops, refuse, start
+from tests.support.scripted import ScriptedBroker, on_both_loops, refuse, reply, start
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -206,3 +206,15 @@ async def test_a_queue_that_refuses_to_answer_says_nothing_of_itself(code: int, 
         with pytest.raises(ConnectError, match=text):
             await session.ask_queue()
         assert session.end is None
+
+
+@on_both_loops
+async def test_a_declared_queue_is_bound_to_its_exchanges_before_it_is_consumed() -> None:
+    bindings = '[{"exchange": "a", "routing_key": "k.#"}, {"exchange": "h", "arguments": {"x-match": "all", "way": 1}}]'
+    async with ScriptedBroker() as broker:
+        broker.answers[commands.Queue.Bind] = reply(commands.Queue.BindOk())
+        async with source_of(broker, source_declare="true", source_bindings=bindings) as (session, _):
+            await session.open(0)
+            bound = broker.peer.got(commands.Queue.Bind)
+            found = [(frame.exchange, frame.routing_key, frame.arguments) for frame in bound]
+            assert found == [("a", "k.#", {}), ("h", "", {"x-match": "all", "way": 1})]

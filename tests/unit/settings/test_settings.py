@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from yarl import URL
 
 from bridge.errors import ConfigurationError, CredentialsError, NotYetError
+from bridge.settings.bindings import Binding
 from bridge.settings.environment import load_settings, unknown_variables
 from bridge.settings.files import MAX_SECRET_BYTES
 from bridge.settings.settings import Option, Settings, effective, options, settings_help
@@ -617,6 +618,10 @@ def test_tls_files_have_no_effect_without_tls(certificates: Certificates) -> Non
         ({"DESTINATION_QUEUE": None}, "BRIDGE_DESTINATION_QUEUE is not set"),
         ({"DESTINATION_EXCHANGE": "x"}, "BRIDGE_DESTINATION_QUEUE and BRIDGE_DESTINATION_EXCHANGE are both set"),
         ({"DESTINATION_ROUTING_KEY": "k"}, "BRIDGE_DESTINATION_ROUTING_KEY is set without"),
+        (
+            {"SOURCE_BINDINGS": '[{"exchange": "a"}]'},
+            "BRIDGE_SOURCE_BINDINGS is set without BRIDGE_SOURCE_DECLARE=true",
+        ),
         ({"MAX_HOPS": "3"}, "BRIDGE_MAX_HOPS is set without BRIDGE_PROVENANCE=true"),
         ({"DESTINATION_ROUTE": "original"}, "BRIDGE_DESTINATION_ROUTE=original and BRIDGE_DESTINATION_QUEUE are both"),
         (
@@ -696,6 +701,44 @@ def test_the_quarantine_is_not_the_destination_of_the_same_broker() -> None:
 )
 def test_headers_to_add_are_simple_and_nobody_elses(text: str, complaint: str) -> None:
     assert complaint in problem(ADD_HEADERS=text)
+
+
+BOUND = {"SOURCE_DECLARE": "true"}
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    (
+        ("{}", "is not a JSON array"),
+        ("[", "is not JSON; expected [{"),
+        ('[{"exchange": 1e999}]', 'has a "exchange" that is not a text'),
+        ("[1]", "binding 1 names no exchange"),
+        ('[{"exchange": "a"}, {"routing_key": "k"}]', "binding 2 names no exchange"),
+        ('[{"exchange": "a", "key": "k"}]', 'binding 1 has "key"; expected exchange, routing_key and arguments alone'),
+        ('[{"exchange": "a", "routing_key": 1}]', 'has a "routing_key" that is not a text'),
+        ('[{"exchange": "a", "arguments": []}]', 'has a "arguments" that is not an object'),
+        (f'[{{"exchange": "{"e" * 256}"}}]', 'has a "exchange" of 256 bytes'),
+    ),
+)
+def test_a_binding_names_an_exchange_and_perhaps_a_key_and_arguments(text: str, complaint: str) -> None:
+    assert complaint in problem(**BOUND, SOURCE_BINDINGS=text)
+
+
+def test_bindings_are_shown_as_they_could_be_set() -> None:
+    text = '[{"exchange": "a", "routing_key": "k.#"}, {"exchange": "h", "routing_key": "", "arguments": {"x": 1}}]'
+    settings = load(**BOUND, SOURCE_BINDINGS=text)
+    assert settings.source_bindings == (Binding("a", "k.#"), Binding("h", "", {"x": 1}))
+    shown = {each.variable: each.value for each in effective(settings)}
+    assert shown["BRIDGE_SOURCE_BINDINGS"] == text
+    assert {each.variable: each.value for each in effective(load())}["BRIDGE_SOURCE_BINDINGS"] == ""
+
+
+def test_an_exchange_that_the_source_queue_is_bound_to_is_no_destination_for_the_same_keys() -> None:
+    to_exchange = {"DESTINATION_QUEUE": None, "DESTINATION_EXCHANGE": "a", "SOURCE_BINDINGS": '[{"exchange": "a"}]'}
+    found = problem(**BOUND, **to_exchange, DESTINATION_URL=None)
+    assert found.startswith("BRIDGE_DESTINATION_EXCHANGE is one of BRIDGE_SOURCE_BINDINGS")
+    load(**BOUND, **to_exchange)
+    load(**BOUND, **to_exchange, DESTINATION_URL=None, DESTINATION_ROUTING_KEY="another")
 
 
 def test_headers_to_add_may_be_texts_whole_numbers_booleans_and_null() -> None:

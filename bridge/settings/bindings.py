@@ -1,0 +1,49 @@
+"""Bindings of the source queue: which exchanges bring messages to it, and which of their messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from bridge.settings import parsers
+
+FIELDS = {"exchange": str, "routing_key": str, "arguments": dict}
+EXAMPLE = '[{"exchange": "orders", "routing_key": "order.#"}]'
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """One binding."""
+
+    exchange: str
+    routing_key: str = ""
+    arguments: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def as_json(self) -> dict[str, object]:
+        """As it could be set."""
+        shown: dict[str, object] = {"exchange": self.exchange, "routing_key": self.routing_key}
+        return shown | ({"arguments": self.arguments} if self.arguments else {})
+
+
+def parse(text: str) -> tuple[Binding, ...]:
+    """Return the bindings of a JSON array of objects. Raises ValueError."""
+    value = parsers.parse_json(text, EXAMPLE)
+    if not isinstance(value, list):
+        raise ValueError(f"{parsers.quoted(text)} is not a JSON array; expected one such as {EXAMPLE}")  # noqa: TRY004 - as the other parsers
+    return tuple(_binding(number, each) for number, each in enumerate(value, 1))
+
+
+def _binding(number: int, value: Any) -> Binding:  # noqa: ANN401 - from JSON
+    which = f"binding {number}"
+    if not isinstance(value, dict) or not value.get("exchange"):
+        raise ValueError(f"{which} names no exchange; expected one such as {EXAMPLE}")
+    for name, given in value.items():
+        if name not in FIELDS:
+            raise ValueError(f'{which} has "{name}"; expected exchange, routing_key and arguments alone')
+        if not isinstance(given, FIELDS[name]):
+            kind = "an object" if FIELDS[name] is dict else "a text"
+            raise ValueError(f'{which} has a "{name}" that is not {kind}; expected {kind}')  # noqa: TRY004 - likewise
+        if isinstance(given, str) and len(given.encode()) > parsers.MAX_SHORTSTR_BYTES:
+            raise ValueError(f'{which} has a "{name}" of {len(given.encode())} bytes; expected at most 255')
+    return Binding(**value)
