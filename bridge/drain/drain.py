@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from bridge.amqp.origin import Origins
 from bridge.drain.breaker import Breaker
 from bridge.drain.digest import Tally
-from bridge.drain.finish import Conclusion, Finish, Look
+from bridge.drain.finish import Conclusion, Finish
 from bridge.drain.progress import Standing
 from bridge.drain.receipt import Counts, End, Receipt
 from bridge.drain.selection import Moved
 from bridge.drain.survey import inquiring, survey_destination, survey_source
+from bridge.drain.watch import Watch
 from bridge.errors import ConnectError, ExhaustedError
-from bridge.relay.consumer import Consumer
 from bridge.version import __version__
 from bridge.window.terms import Terms
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bridge.connection.supervisor import Supervisor
+    from bridge.drain.finish import Look
     from bridge.drain.plan import DrainPlan
     from bridge.drain.progress import Shown
     from bridge.settings.settings import Settings
@@ -76,8 +77,7 @@ class Drain:
         )
         self._supervisor = assemble(settings, terms)
         self._breaker = Breaker(plan.source.ready)
-        self._withheld_s: float | None = None
-        """Since when something is withheld."""
+        self._watch = Watch(self._supervisor.window, self._supervisor.relay.steering)
         self._finish = Finish(settings.hold_timeout)
         self._ending: Conclusion | None = None
         self._held = Held()
@@ -108,7 +108,7 @@ class Drain:
         """Move what there is to move; return the receipt."""
         loop = asyncio.get_running_loop()
         self._started_s = loop.time()
-        watching = loop.create_task(self._watch())
+        watching = loop.create_task(self._keep_looking())
         try:
             await self._supervisor.run()
         except ExhaustedError:
@@ -118,7 +118,7 @@ class Drain:
             self._show.close()
         return await self._receipt(loop.time() - self._started_s)
 
-    async def _watch(self) -> None:
+    async def _keep_looking(self) -> None:
         """Look at the bridge until it is over."""
         loop = asyncio.get_running_loop()
         while True:
@@ -155,30 +155,9 @@ class Drain:
         )
 
     def _look(self, now_s: float) -> Look:
-        window, steering = self._supervisor.window, self._supervisor.relay.steering
         status = self._supervisor.status
-        backlog = status.source.backlog
-        aside = window.parked + window.withheld
-        consumes = steering.consumer is Consumer.ON
-        if not window.withheld:
-            self._withheld_s = None
-        elif self._withheld_s is None:
-            self._withheld_s = now_s
-        oldest_s = [window.oldest_received_s if window.parked else None, self._withheld_s]
-        return Look(
-            now_s=now_s,
-            room=window.room,
-            looks_again=window.looks_again,
-            underway=window.in_flight - aside,
-            parked=window.parked,
-            withheld=window.withheld,
-            full=consumes and not steering.expects_deliveries and window.in_flight == aside > 0,
-            ready=backlog.messages if consumes else None,
-            answered_s=backlog.asked_s,
-            oldest_s=min((at_s for at_s in oldest_s if at_s is not None), default=None),
-            trouble_s=window.trouble.seconds(now_s),
-            source_up=status.source.up,
-            destination_up=status.destination.up,
+        return self._watch.look(
+            status.source.backlog, now_s, source_up=status.source.up, destination_up=status.destination.up
         )
 
     def _state(self) -> Standing:

@@ -82,7 +82,8 @@ class Finish:
         still_s = self._stands_still(look)
         if (ending := self._gives_up(look)) is not None or look.underway or not look.source_up:
             return ending
-        taken = not look.room and not look.looks_again
+        # Where the consumer may be sent no more, nothing can come again, either.
+        taken = not look.room and not (look.looks_again and not (look.full and still_s >= SETTLES_S))
         if taken or empty:
             if look.parked:
                 return Conclusion.REFUSED if still_s >= SETTLES_S else None

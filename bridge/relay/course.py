@@ -253,7 +253,7 @@ class Course:
             # waited for until nothing can be.
             return None
         prefetch = self._whole_prefetch
-        if self.state is State.PROBING and not self.stream and self.facts.replaceable:
+        if self.state is State.PROBING and not self.stream and self.facts.replaceable and not self._keeps_its_consumer:
             # What is parked was seen through as far as it goes: as many again may be looked at.
             passed = window.parked + window.withheld
             prefetch = 1 if self._returned_often else min(prefetch - window.in_flight, max(1, passed))
@@ -265,11 +265,21 @@ class Course:
         return self.facts.replaced_by_cancel_first or self.window.terms.numbered
 
     @property
+    def _keeps_its_consumer(self) -> bool:
+        """Whether the first consumer must stay: the next could only begin after its cancel, which may delete the queue.
+
+        A bridge that takes a number of messages from such a queue takes them with one consumer, and does not probe.
+        """
+        return self.window.terms.numbered and self.facts.deleted_by_cancel
+
+    @property
     def _whole_prefetch(self) -> int:
         return min(self.window.prefetch, self._source.fitting)
 
     def _replaces(self, now_s: float) -> bool:
         """Whether the consumer is to be replaced by another."""
+        if self._keeps_its_consumer:
+            return False
         return self.state is State.WIDENING or self._stands_behind_others(now_s)
 
     def _stands_behind_others(self, now_s: float) -> bool:

@@ -37,6 +37,7 @@ class Halt(Course):
     def _abandon(self) -> None:
         if self.consumer is Consumer.ON:
             self._source.cancel()
+        self.window.consumer_gone()  # what is acked after the cancel lets nothing in
         self.state = self.state.after(StateEvent.TIME_IS_UP)
         if not self.stream:
             self.window.release_published("shutdown")

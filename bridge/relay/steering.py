@@ -293,7 +293,7 @@ class Steering(Halt):
             count = window.last_accepted_count
             if self.consumer is Consumer.ON and count is not None and count < RETURNED_OFTEN:
                 self.state = self.state.after(StateEvent.ACCEPTED)
-                if self._source.prefetch >= window.prefetch:
+                if self._source.prefetch >= window.prefetch or self._keeps_its_consumer:
                     self.state = self.state.after(StateEvent.WIDENED)
         elif self._source.refused and window.held_only and self._requeues_probes:
             self._requeue_held("probe", now_s)

@@ -36,18 +36,18 @@ class Settlement:
         """How many more deliveries may be acked before the consumer is gone."""
         self._metered_after = 0
         """The delivery tag after which acks are counted: those before it are of no consumer that is left."""
-        self._kept: deque[int] = deque()
+        self.kept: deque[int] = deque()
         """Delivery tags of what is acked once the consumer is gone."""
 
     @property
     def keeps(self) -> int:
         """How many acks wait for the end of the consumer."""
-        return len(self._kept)
+        return len(self.kept)
 
     @property
     def unacked(self) -> int:
         """How many deliveries are acked as far as the window is concerned, and the broker has not been told."""
-        return self._unwritten + len(self._kept)
+        return self._unwritten + len(self.kept)
 
     def meter(self, allowed: float, after_tag: int) -> None:
         """A consumer begins, and its first delivery follows this tag: so many of its deliveries may be acked."""
@@ -58,7 +58,7 @@ class Settlement:
 
         One by one, a quorum queue of 4.3.6 forgets most of a hundred when the channel is closed right after them.
         """
-        kept, self._kept = sorted(self._kept), deque()
+        kept, self.kept = sorted(self.kept), deque()
         self._allowed = inf
         self._unwritten += len(kept)
         # What is requeued and not written yet must not be covered.
@@ -82,7 +82,7 @@ class Settlement:
         self._settled(delivery_tag)
         if not again and delivery_tag > self._metered_after and self._allowed is not inf:
             if self._allowed <= 0:
-                self._kept.append(delivery_tag)
+                self.kept.append(delivery_tag)
                 return
             self._allowed -= 1
         self._unwritten += 1
@@ -112,7 +112,7 @@ class Settlement:
 
     def _spend(self, first_tag: int, number: int) -> bool:
         """Count so many acks from this tag on where all of them are allowed; return whether they are."""
-        if self._kept or first_tag <= self._metered_after or number > self._allowed:
+        if self.kept or first_tag <= self._metered_after or number > self._allowed:
             return False
         self._allowed -= number
         return True

@@ -198,6 +198,7 @@ class Window(Confirms):
         """The broker cancelled the consumer: it may have requeued what was delivered, acks on the way or not."""
         published = () if self._orphaned else tuple(self._destination.publishes)
         self.memory.acks_lost((*self._source.unpublished, *published))
+        self.consumer_gone()
 
     def release(self, reason: RequeueReason) -> None:
         """Requeue whatever is not published, and what still comes: the consumer is being cancelled.

@@ -48,6 +48,7 @@ def show(report: Report, failures: int, took_s: float) -> None:
         f"{report.suppressed:,} redeliveries suppressed, {report.stale:,} stale discarded, "
         f"{report.duplicates:,} duplicates of {report.duplicates_counted:,} held possible"
     )
+    print(f"{report.drains:,} drains have ended by themselves")
     print("faults injected:")
     for name, times in sorted(report.faults.items()):
         print(f"  {name:30}{times:12,}")

@@ -22,7 +22,9 @@ from bridge.relay.source import Source as SourcePort
 from bridge.relay.state import State
 from bridge.window.books import Books
 from bridge.window.memory import Memory
+from bridge.window.terms import UNLIMITED
 from bridge.window.window import Window
+from tests.simulation.draining import Drainage
 from tests.simulation.witness import Witness
 from tests.support import frames
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from bridge.relay.queue import QueueType
     from bridge.window.limits import WindowLimits
     from tests.simulation.destination import Destination
+    from tests.simulation.draining import Errand
     from tests.simulation.ledger import Ledger
     from tests.simulation.link import Link
     from tests.simulation.source import Source
@@ -167,21 +170,37 @@ class Setup:
 class Process:
     """A bridge, from its start to its end."""
 
-    def __init__(self, rng: Random, setup: Setup, source: Source, destination: Destination, ledger: Ledger) -> None:
+    def __init__(  # noqa: PLR0913 - the world, and what a drain is asked for
+        self,
+        rng: Random,
+        setup: Setup,
+        source: Source,
+        destination: Destination,
+        ledger: Ledger,
+        *,
+        errand: Errand | None = None,
+    ) -> None:
+        """With an `errand` it is a drain, which ends by itself."""
         self.setup = setup
+        self.drainage = Drainage(errand, source) if errand is not None else None
         self._rng = rng
         self._source_broker, self._destination_broker = source, destination
         self.books = Books()
         self.window = TracedWindow(
-            setup.limits, setup.target, self.books, Memory(enabled=setup.deduplication), rng.random
+            setup.limits,
+            setup.target,
+            self.books,
+            Memory(enabled=setup.deduplication),
+            rng.random,
+            terms=UNLIMITED if self.drainage is None else self.drainage.terms,
         )
         plan = Plan(
-            quarantine_queue="sq.quarantine",
+            quarantine_queue="sq.quarantine" if setup.limits.quarantine or errand is None else "",
             policy=HeaderPolicy(destination_user=b"bridge"),
             destination_max_ready=setup.limits.destination_max_ready,
             destination_min_consumers=setup.destination_min_consumers,
         )
-        self.witness = Witness(self.window, ledger)
+        self.witness = Witness(self.window, ledger, errand)
         self.relay = TracedRelay(self.window, plan, rng, self.witness)
         self.steering = self.relay.steering
         queue_type: QueueType = "classic" if source.kind == "classic" else "quorum"
@@ -197,6 +216,9 @@ class Process:
             self._facts = QueueFacts(requeues_counted=source.kind != "quorum-4.3")
         self.source: Session | None = None
         self.destination: Session | None = None
+        self.source_generations = 0
+        self.pressed = False
+        """Whether memory was full while it consumed, so that it may consume with less than its prefetch."""
         self.connections_lost = 0
         """Ended without a goodbye of either side: also without a fault, where an answer took too long."""
         self.gone = False
@@ -322,6 +344,7 @@ class Process:
                 self.pump(now_s)
             else:
                 self.relay.source.opened(self.setup.source_frame_max, self._facts)
+                self.source_generations += 1
         elif session.step == "idle":
             self._decide(now_s)
         elif session.step not in {"opening", "idle"}:
@@ -438,6 +461,9 @@ class Process:
                 self.end(session, now_s, polite=False)
         self.pump(now_s)
         self.relay.quarantine.take_confirmed()
+        self.pressed |= self.window.full
+        if self.drainage is not None and not self.stopping and self.drainage.look(self, now_s):
+            self.stop(now_s)
 
     def _control_timeout(self, source: Session, now_s: float) -> None:
         """No answer has come: without a consumer the generation is of no use, without a quarantine it is."""

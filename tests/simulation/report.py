@@ -19,6 +19,8 @@ class Report:
     suppressed: int = 0
     quarantined: int = 0
     stale: int = 0
+    drains: int = 0
+    """That have ended by themselves."""
     faults: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: Report) -> None:

@@ -8,8 +8,10 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from bridge.amqp.target import Target
+from bridge.drain.finish import Conclusion
 from bridge.window.limits import LIMIT_MARGIN, WindowLimits
 from tests.simulation.destination import EXCHANGE, QUEUE, Destination, DestinationConnection, Refusals
+from tests.simulation.draining import Errand
 from tests.simulation.faults import (
     BRIDGE_FAULTS,
     DESTINATION_FAULTS,
@@ -42,6 +44,12 @@ LATE_FAILURES = 3
 """Answers of the quarantine that may fail after all else has healed: that is when most messages get there."""
 SPOILT_FIT_BYTES = 1 << 20
 """More than all messages of a schedule together."""
+DRAINS = 0.15
+"""Share of schedules in which drains move the messages, one after the other, each of which ends by itself."""
+DRAINED_WITHIN = 3
+"""So many drains at the most until one has moved all that was asked for, once all has healed."""
+NOT_OF_DRAINS = {"bridge-paused", *QUARANTINE_FAULTS}
+"""Faults that a drain does not know."""
 SETTLED_WITHIN = 60
 """Rounds in which everybody does at once what there is to do."""
 
@@ -57,9 +65,11 @@ class Schedule:
         self.report = Report(schedules=1)
         self.ledger = Ledger()
         kind = rng.choice(("classic", "quorum-3.10", "quorum-4.3"))
+        self.errand = Errand.draw(rng) if rng.random() < DRAINS else None
+        """What each of the drains is asked for; None where there are bridges."""
         self.names = self.names_drawn = self._draw_faults()
         own_keys = rng.random() < (0.7 if {"dead-key", "forbidden-key"} & {*self.names} else 0.2)
-        self.pair = rng.random() < 0.08
+        self.pair = self.errand is None and rng.random() < 0.08
         """Two bridges on one queue."""
         self.ledger.in_order = not self.pair
         self.ids = rng.choice((1.0, 1.0, 0.5, 0.0))
@@ -83,6 +93,8 @@ class Schedule:
         self.destination = Destination(rng, self.ledger, changes, own_keys=own_keys)
         self.destination.consumers = rng.choice((0, 1, 3))
         self.processes: list[Process] = []
+        self._endings: list[Conclusion | None] = []
+        """How each drain has ended; None for one that was stopped or killed."""
         self.counted = 0
         """Duplicates that the bridges which have ended held possible."""
         self._connections_lost = 0
@@ -119,6 +131,8 @@ class Schedule:
         if rng.random() < 0.15:
             limits = replace(limits, max_rate=rng.choice((5, 50, 1000)), max_bytes_per_s=rng.choice((0, 2000, 100_000)))
         min_consumers = 0
+        if self.errand is not None:
+            return replace(limits, quarantine=False), min_consumers
         if not own_keys and rng.random() < 0.2:
             min_consumers = rng.choice((0, 0, 1, 2))
             max_ready = rng.choice((1, 4, 20)) if not min_consumers else rng.choice((0, 5))
@@ -143,7 +157,7 @@ class Schedule:
         names = rng.sample(pool, rng.randint(1, min(6, len(pool))))
         if {*QUARANTINE_FAULTS} & {*names}:
             names += ["poison", "too-large"]
-        return tuple(names)
+        return tuple(name for name in names if self.errand is None or name not in NOT_OF_DRAINS)
 
     # --- Playing -----------------------------------------------------------------------------------------
 
@@ -158,6 +172,9 @@ class Schedule:
 
     def _play(self) -> None:
         rng = self.rng
+        if self.errand is not None:
+            self.publish()
+            self.publish()
         self.start_bridge()
         if self.pair:
             self.start_bridge()
@@ -178,6 +195,8 @@ class Schedule:
                 event(self)
             self._look()
         self._heal()
+        if self.errand is not None:
+            self._end_drains()
         self._drain()
         self._count()
 
@@ -201,12 +220,20 @@ class Schedule:
 
     def start_bridge(self) -> None:
         """A bridge's process begins."""
-        self.processes.append(Process(self.rng, self.setup, self.source, self.destination, self.ledger))
+        self.processes.append(
+            Process(self.rng, self.setup, self.source, self.destination, self.ledger, errand=self.errand)
+        )
 
     def bridge_ended(self, process: Process) -> None:
         """Its books are closed; another is started, as an orchestrator does."""
         self.processes.remove(process)
         books = process.books
+        if process.drainage is not None:
+            process.drainage.audit(process)
+            if not self.names_drawn:
+                process.drainage.audit_undisturbed(process)
+            self._endings.append(process.drainage.ending)
+            self.report.drains += process.drainage.ending is not None
         self.counted += books.duplicates_possible
         self._connections_lost += process.connections_lost
         report = self.report
@@ -425,6 +452,19 @@ class Schedule:
                 process.pause_or_resume(self.now_s)
         while self.messages_left:
             self.publish()
+
+    def _end_drains(self) -> None:
+        """Let a drain move what it is asked for; what is left then is a bridge's."""
+        before = len(self._endings)
+        done = {Conclusion.COMPLETE, Conclusion.EMPTY, Conclusion.CROWDED}
+        self._settle_until(lambda: not done.isdisjoint(self._endings[before:]))
+        assert len(self._endings) <= before + DRAINED_WITHIN, f"drains end too early: {self._endings[before:]}"
+        if self.errand is not None and self.errand.keys:
+            self.ledger.in_order = False  # what was not wanted comes last
+        self.errand = None
+        (drain,) = self.processes
+        drain.kill()
+        self.bridge_ended(drain)
 
     def _drain(self) -> None:
         limits = self.setup.limits

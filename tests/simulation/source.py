@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pamqp.header import ContentHeader
 
+from bridge.relay.queue import QueueState
 from tests.simulation.link import Frame, FrameReader, Link
 from tests.support import frames
 
@@ -101,6 +102,11 @@ class Source:
     def waiting(self) -> int:
         """Messages ready to be delivered."""
         return len(self.returned) + len(self.ready)
+
+    @property
+    def state(self) -> QueueState:
+        """What the queue says of itself now."""
+        return QueueState(self.waiting, sum(len(c.consumers) for c in self.connections))
 
     @property
     def unsettled(self) -> int:
@@ -266,8 +272,7 @@ class Source:
     def _declare(self, frame: Frame) -> bytes:
         """The source queue is asked for its state, or the quarantine (declared without a name) is declared."""
         if frame.payload[4:]:
-            consumers = sum(len(c.consumers) for c in self.connections)
-            return frames.method(frame.channel, 50, 11, b"\0" + pack(">II", self.waiting, consumers))
+            return frames.method(frame.channel, 50, 11, b"\0" + pack(">II", *self.state[:2]))
         if self.quarantine_refuses:
             return frames.close(frame.channel, 403, "ACCESS_REFUSED")
         return frames.method(frame.channel, 50, 11, b"\0" + pack(">II", 0, 0))

@@ -11,12 +11,16 @@ import pytest
 
 from bridge.amqp.content import body_payloads, message_id
 from bridge.amqp.events import Confirm, Return
+from bridge.drain.finish import Finish
+from bridge.drain.selection import Moved
+from bridge.relay.course import Course
 from bridge.relay.quarantine import Quarantine
 from bridge.relay.steering import Steering
 from bridge.window.generations import SourceGeneration
 from bridge.window.memory import Memory
 from bridge.window.publishes import Publishes
 from bridge.window.quota import Quota
+from bridge.window.settlement import Settlement
 from bridge.window.window import Window
 from tests.simulation import process
 from tests.simulation.report import Report, ScheduleError
@@ -41,6 +45,7 @@ def test_nothing_is_lost_doubled_or_stuck_whatever_the_brokers_do() -> None:
     print(f"{report.schedules} schedules from seed {first_seed} on: {dict(report.faults)}")
     missing = set(ALL_FAULTS) - report.faults.keys()
     assert report.schedules < 1000 or not missing, f"not injected: {missing}"
+    assert report.schedules < 1000 or report.drains > 100
 
 
 def test_a_seed_plays_the_same_schedule_each_time() -> None:
@@ -152,6 +157,40 @@ def never_go_on(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Steering, "_go_on", lambda _: None)
 
 
+def let_in_what_comes(patch: pytest.MonkeyPatch) -> None:
+    """As if an ack made room for nothing."""
+    patch.setattr(Settlement, "meter", lambda *_: None)
+
+
+def keep_acks_for_ever(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Settlement, "consumer_gone", lambda _: None)
+
+
+def move_everything(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Moved, "admits", lambda *_: True)
+
+
+def count_anew_with_each_consumer(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Moved, "consuming", lambda self, _: setattr(self, "_admitted", 0))
+
+
+def return_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(SourceGeneration, "take_withheld", lambda _: [])
+
+
+def end_while_some_is_under_way(patch: pytest.MonkeyPatch) -> None:
+    look = Finish.look
+    patch.setattr(Finish, "look", lambda self, seen: look(self, seen._replace(room=0, underway=0)))
+
+
+def never_end(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Finish, "look", lambda *_: None)
+
+
+def replace_every_consumer(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Course, "_keeps_its_consumer", property(lambda _: False))
+
+
 @pytest.mark.parametrize(
     ("broken", "caught"),
     (
@@ -171,6 +210,14 @@ def never_go_on(patch: pytest.MonkeyPatch) -> None:
         (count_no_duplicates, "held possible"),
         (remember_nothing, "duplicates"),
         (identify_by_id_and_body, "invariant 1"),
+        (let_in_what_comes, "cut-off"),
+        (keep_acks_for_ever, "requeued by closing"),
+        (move_everything, "filter"),
+        (count_anew_with_each_consumer, "than the limit"),
+        (return_nothing, "requeued by closing"),
+        (end_while_some_is_under_way, "cut-off"),
+        (never_end, "stuck"),
+        (replace_every_consumer, "a cancel deletes the queue"),
     ),
 )
 def test_a_bridge_that_is_broken_is_caught(

@@ -49,6 +49,12 @@ def test_it_is_not_complete_while_something_may_come_again() -> None:
     assert seen(DONE._replace(looks_again=True)) is None
 
 
+def test_where_a_consumer_may_be_sent_no_more_nothing_comes_again() -> None:
+    full = DONE._replace(looks_again=True, full=True, withheld=3)
+    assert seen(full, full._replace(now_s=SETTLES_S - 1)) is None
+    assert seen(full, full._replace(now_s=SETTLES_S)) is Conclusion.COMPLETE
+
+
 def test_it_ends_when_the_queue_answers_twice_that_it_is_empty() -> None:
     assert seen(EMPTY) is None
     assert seen(EMPTY, EMPTY._replace(now_s=5.0)) is None, "the same answer"

@@ -8,7 +8,7 @@ from bridge.relay.state import State
 from bridge.window.limits import WindowLimits
 from bridge.window.terms import Terms
 from tests.support.frames import CANCEL_OK, PERSISTENT, confirm, content, deliver
-from tests.support.relay_scene import CANCEL, Bridge, M, ack, cancel_ok
+from tests.support.relay_scene import AUTO_DELETE, CANCEL, Bridge, M, ack, cancel_ok
 
 LIMITS = WindowLimits(prefetch=10)
 
@@ -100,3 +100,21 @@ def test_a_consumer_that_may_be_sent_something_is_not_cancelled_for_another_one(
     bridge.source(deliver(2, M))
     assert bridge.relay.decide(bridge.now_s) is None
     assert bridge.to_source() == CANCEL
+
+
+def test_a_queue_that_a_cancel_deletes_is_taken_from_with_one_consumer() -> None:
+    """Otherwise the cancel that comes before the next consumer would delete all that is left."""
+    bridge = Bridge(LIMITS, terms=Terms(most=30), consuming=False, probing=True, facts=AUTO_DELETE)
+    assert bridge.consume() == 10
+    bridge.source(*(deliver(tag, M) for tag in range(1, 11)))
+    bridge.to_destination()
+    bridge.destination(confirm(1))
+    assert bridge.state() is State.RUNNING
+    assert bridge.relay.decide(bridge.now_s) is None
+    assert bridge.to_source() == ack(1, multiple=True)
+    few = Bridge(LIMITS, terms=Terms(most=2), consuming=False, probing=True, facts=AUTO_DELETE)
+    assert few.consume() == 2
+    few.source(deliver(1, M))
+    few.to_destination()
+    few.destination(confirm(1))
+    assert few.state() is State.RUNNING, "it will not be replaced by one with a larger prefetch"

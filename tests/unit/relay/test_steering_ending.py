@@ -5,7 +5,7 @@ from __future__ import annotations
 from bridge.relay.action import Stop
 from bridge.window.limits import WindowLimits
 from bridge.window.terms import Terms
-from tests.support.frames import CANCEL_OK, confirm, deliver
+from tests.support.frames import CANCEL_OK, confirm, deliver, method, short
 from tests.support.relay_scene import CANCEL, Bridge, M, ack, requeue
 
 LIMITS = WindowLimits(prefetch=10)
@@ -64,3 +64,25 @@ def test_many_settlements_at_the_end_are_given_time_before_the_channel_is_closed
     assert bridge.relay.decide(bridge.now_s) is None
     bridge.wait(0.5)
     assert bridge.relay.decide(bridge.now_s) == Stop()
+
+
+def test_when_the_broker_cancels_the_consumer_the_last_acks_are_written() -> None:
+    """Nothing follows them; and without them the broker would have to be told of these messages again."""
+    bridge = Bridge(LIMITS, terms=Terms(most=2))
+    bridge.source(deliver(1, M) + deliver(2, M))
+    bridge.to_destination()
+    bridge.destination(confirm(2, multiple=True))
+    assert bridge.to_source() == b""
+    bridge.source(method(1, 60, 30, short("ct") + b"\0"))
+    assert bridge.to_source() == ack(2, multiple=True)
+
+
+def test_when_time_is_up_the_last_acks_follow_the_cancel() -> None:
+    bridge = Bridge(LIMITS, terms=Terms(most=2))
+    bridge.source(deliver(1, M) + deliver(2, M))
+    bridge.to_destination()
+    bridge.destination(confirm(1))
+    bridge.stop()
+    bridge.wait(30.0)
+    assert bridge.relay.decide(bridge.now_s) == Stop()
+    assert bridge.to_source().startswith(CANCEL + ack(1, multiple=True))
