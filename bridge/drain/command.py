@@ -18,11 +18,12 @@ from uvloop import new_event_loop
 from bridge.drain import sample, verification
 from bridge.drain.drain import Drain
 from bridge.drain.filter import Filter
-from bridge.drain.plan import DrainPlan
+from bridge.drain.options import PEEKED
+from bridge.drain.plan import DrainPlan, Outlook
 from bridge.drain.progress import shown
 from bridge.drain.receipt import NOT_ALL, UNREACHABLE
 from bridge.drain.request import Request, WrongUseError
-from bridge.drain.survey import inquiring, survey_destination, survey_source
+from bridge.drain.survey import inquiring, look_at, survey_destination, survey_source
 from bridge.errors import BridgeError
 from bridge.observe.text import printable
 
@@ -49,8 +50,6 @@ FILTERING_PREFETCH = 2000
 """As many as a quorum queue lets one consumer hold: what does not match is held until the end."""
 PEEKED_MOST = 2000
 """So many messages are looked at, at most."""
-PEEKED_BYTES = 64 << 20
-"""Bodies of so many bytes end a look."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -161,16 +160,7 @@ async def _peek(settings: Settings, limit: int, *, yes: bool) -> tuple[list[Glim
                 f'to return a message to queue "{source.name}" may count towards its delivery limit and put it behind '
                 "others (a quorum queue before RabbitMQ 4.3, or one of a kind that the user is not told); say --yes"
             )
-        size_bytes = 0
-
-        def enough(message: Glimpse) -> bool:
-            nonlocal size_bytes
-            size_bytes += len(message.body)
-            limit = source.delivery_limit
-            near = limit is not None and sample.delivery_count(message) >= limit - sample.LIMIT_MARGIN
-            return near or size_bytes >= PEEKED_BYTES
-
-        found = await inquiry.look(source.name, limit, enough)
+        found = await look_at(inquiry, source, limit)
     return found, source.ready
 
 
@@ -223,9 +213,14 @@ def _write(path: Path, text: str) -> None:
 async def _survey(settings: Settings, wanted: Request) -> DrainPlan:
     async with inquiring(settings, settings.source) as inquiry:
         source = await survey_source(settings, inquiry)
+        outlook = None
+        if wanted.to_original is not None and source.returns_uncounted:
+            found = await look_at(inquiry, source, min(PEEKED, source.ready or 0))
+            outlook = Outlook.of(sample.groups(found, time.time(), source.name), wanted.to_original)
     async with inquiring(settings, settings.destination) as inquiry:
         destination = await survey_destination(settings, inquiry)
-    return DrainPlan(source, destination, wanted, stated=settings.stated_source_type is not None)
+    stated = settings.stated_source_type is not None
+    return DrainPlan(source, destination, wanted, stated=stated, outlook=outlook)
 
 
 async def _drain(settings: Settings, plan: DrainPlan, assemble: Assemble) -> Receipt:

@@ -2,19 +2,52 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from bridge.drain.request import WrongUseError
 from bridge.observe.sentence import number
 from bridge.observe.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from bridge.amqp.origin import By
     from bridge.drain.request import Request
+    from bridge.drain.sample import Group
     from bridge.drain.survey import Side
+
+
+LISTED = 20
+"""So many targets are listed."""
+NOT_LISTED = (
+    "where they go back to is not listed: to look at messages of this queue may count towards its delivery limit and "
+    "put them behind others; --allow-target PATTERN bounds it"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """Where the first messages go back to."""
+
+    looked: int
+    """So many were looked at, and returned."""
+    targets: dict[str, int]
+    """How many go where, by the name of the queue or the exchange."""
+    nameless: int = 0
+    """How many name no origin."""
+
+    @classmethod
+    def of(cls, groups: Sequence[Group], by: By) -> Self:
+        """Return it as these groups of messages have it."""
+        targets: Counter[str] = Counter()
+        for group in groups:
+            if group.kind.queue:
+                targets[group.kind.queue if by == "queue" else group.kind.exchange] += group.messages
+        looked = sum(group.messages for group in groups)
+        return cls(looked, dict(targets), looked - targets.total())
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +59,8 @@ class DrainPlan:
     request: Request
     stated: bool = False
     """Whether the settings state the source queue's type, where the broker does not."""
-    targets: tuple[str, ...] = ()
-    """What is known of where messages go back to, a line each."""
+    outlook: Outlook | None = None
+    """Where the first messages go back to; None where looking at them is not harmless, or all have one target."""
 
     @property
     def most(self) -> float:
@@ -80,9 +113,29 @@ class DrainPlan:
         lines = [("drain", self._amount), ("from", self._side(self.source)), ("to", self._side(self.destination))]
         lines += [("only", text) for text in self.request.wanted.conditions]
         lines += [("only", f"back to {printable(pattern)}") for pattern in self.request.allowed]
-        lines += [("also", text) for text in self.targets]
+        if self.request.to_original is not None:
+            lines += self._ways_back(self.request.to_original)
         lines += [("note", text) for text in self.doubts]
         return lines
+
+    def _ways_back(self, by: By) -> Iterator[tuple[str, str]]:
+        """Where messages go back to, as far as was looked: anybody who may publish can forge what says so."""
+        outlook = self.outlook
+        if outlook is None:
+            yield "note", NOT_LISTED
+            return
+        of = f"of the first {number(outlook.looked)}"
+        shown = sorted(outlook.targets.items(), key=lambda target: -target[1])
+        for name, messages in shown[:LISTED]:
+            stays = "" if self.request.allows(name) else "; --allow-target does not allow it, they stay"
+            yield "back", f'to {by} "{printable(name)}": {number(messages)} {of}{stays}'
+        if len(shown) > LISTED:
+            rest = sum(messages for _, messages in shown[LISTED:])
+            yield "back", f"to {number(len(shown) - LISTED)} others: {number(rest)} {of}"
+        if outlook.nameless:
+            yield "stay", f"{number(outlook.nameless)} {of} name no queue that they came from"
+        if outlook.looked < (self.source.ready or 0) and not self.request.allowed:
+            yield "note", "the others were not looked at: --allow-target PATTERN bounds where they may go"
 
     @property
     def _amount(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path  # noqa: TC003 - a dataclass names its types
 
 from bridge.amqp.origin import By  # noqa: TC001
@@ -43,3 +44,7 @@ class Request:
     def exact(self) -> bool:
         """Whether no delivery is to be taken that is not moved, as far as that can be."""
         return not self.wanted
+
+    def allows(self, target: str) -> bool:
+        """Whether messages may go back there."""
+        return not self.allowed or any(fnmatchcase(target, pattern) for pattern in self.allowed)

@@ -11,11 +11,13 @@ from bridge.check.inspection import DEFAULT_DELIVERY_LIMIT, RABBITMQ_4
 from bridge.connection.kind import Queue
 from bridge.connection.limits import DEFAULT
 from bridge.connection.session import UNCOUNTED_SINCE
+from bridge.drain import sample
 from bridge.errors import ConnectError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from bridge.check.inquiry import Glimpse
     from bridge.connection.limits import TimeLimits
     from bridge.relay.queue import QueueState
     from bridge.settings.settings import Settings
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 
 ORIGINS = "where each message came from"
+LOOKED_BYTES = 64 << 20
+"""Bodies of so many bytes end a look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,3 +109,17 @@ async def survey_destination(settings: Settings, inquiry: Inquiry) -> Side:
         if error.result != "missing" or not settings.destination.declare:
             raise
         return Side(url, name, version=version)
+
+
+async def look_at(inquiry: Inquiry, source: Side, most: int) -> list[Glimpse]:
+    """Return at most so many of the queue's first messages; what comes near its delivery limit ends the look."""
+    size_bytes = 0
+
+    def enough(message: Glimpse) -> bool:
+        nonlocal size_bytes
+        size_bytes += len(message.body)
+        limit = source.delivery_limit
+        near = limit is not None and sample.delivery_count(message) >= limit - sample.LIMIT_MARGIN
+        return near or size_bytes >= LOOKED_BYTES
+
+    return await inquiry.look(source.name, most, enough)

@@ -9,8 +9,9 @@ import pytest
 
 from bridge.connection.kind import Queue
 from bridge.drain.filter import Filter
-from bridge.drain.plan import DrainPlan
+from bridge.drain.plan import LISTED, DrainPlan, Outlook
 from bridge.drain.request import Request, WrongUseError
+from bridge.drain.sample import Group, Kind
 from bridge.drain.survey import Side
 from bridge.relay.queue import QueueState
 
@@ -106,3 +107,56 @@ def test_with_filters_the_limit_counts_what_is_moved() -> None:
     assert "\nonly  reason is expired\nonly  back to orders-*\n" in filtered.text
     assert "at most" not in plan(Request(wanted=wanted)).text
     assert plan().most_moved == inf
+
+
+BACK = Request(to_original="queue")
+
+
+def ways_back(outlook: Outlook | None, request: Request = BACK) -> list[str]:
+    """What the plan says after the source and the destination."""
+    return replace(plan(request), outlook=outlook).text.splitlines()[3:]
+
+
+def test_where_messages_go_back_to_is_listed_the_most_first() -> None:
+    assert ways_back(Outlook(100, {"orders": 30, "carts": 68}, 2)) == [
+        'back  to queue "carts": 68 of the first 100',
+        'back  to queue "orders": 30 of the first 100',
+        "stay  2 of the first 100 name no queue that they came from",
+        "note  the others were not looked at: --allow-target PATTERN bounds where they may go",
+    ]
+    assert ways_back(Outlook(1200, {"shop": 1200}), Request(to_original="exchange")) == [
+        'back  to exchange "shop": 1,200 of the first 1,200'
+    ]
+
+
+def test_what_may_not_go_back_there_is_listed_too() -> None:
+    bounded = Request(to_original="queue", allowed=("orders-*", "carts"))
+    assert ways_back(Outlook(100, {"orders-eu": 60, "amq.secret": 40}), bounded)[2:] == [
+        'back  to queue "orders-eu": 60 of the first 100',
+        'back  to queue "amq.secret": 40 of the first 100; --allow-target does not allow it, they stay',
+    ]
+
+
+def test_of_many_targets_only_some_are_listed() -> None:
+    lines = ways_back(Outlook(100, {f"work-{number}": 1 for number in range(LISTED + 5)}), BACK)
+    assert lines[LISTED] == "back  to 5 others: 5 of the first 100"
+
+
+def test_where_looking_does_harm_nothing_is_listed_and_the_bound_is_recommended() -> None:
+    (note,) = ways_back(None)
+    assert note.startswith("note  where they go back to is not listed")
+    assert "--allow-target PATTERN" in note
+
+
+def test_names_of_targets_are_obeyed_by_no_terminal() -> None:
+    assert "\x1b" not in "".join(ways_back(Outlook(1, {"\x1b[2J": 1})))
+
+
+def test_the_outlook_is_by_queue_or_by_exchange() -> None:
+    found = [
+        Group(Kind("rejected", "work", "shop", "key"), 3),
+        Group(Kind("expired", "work", "shop", "other"), 2),
+        Group(Kind("", "", "ex", "key"), 1),
+    ]
+    assert Outlook.of(found, "queue") == Outlook(6, {"work": 5}, 1)
+    assert Outlook.of(found, "exchange") == Outlook(6, {"shop": 5}, 1)
