@@ -188,12 +188,13 @@ class Inquiry(Link):
         in another order. Where somebody takes what is returned, it is waited for once.
         """
         polls = RETURN_POLLS
+        behind = (await channel.queue_declare(name, passive=True)).message_count or 0
         for returned in range(RETURNED_AT_ONCE, len(tags) + RETURNED_AT_ONCE, RETURNED_AT_ONCE):
             known = tags[:returned]
             await channel.basic_nack(known[-1], multiple=True, requeue=True)
             while polls:
                 declared = await channel.queue_declare(name, passive=True)
-                if (declared.message_count or 0) >= len(known):
+                if (declared.message_count or 0) >= behind + len(known):
                     break
                 polls -= 1
                 await asyncio.sleep(RETURN_POLL_S)

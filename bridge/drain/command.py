@@ -1,7 +1,7 @@
 """The command `amqp-bridge drain`: its settings, its questions and its exit codes; its options are in `options`.
 
 Exit 0 when all that was asked for is moved, 1 when not (the receipt says why), 64 for wrong use, 69 where a side cannot
-be reached, 75 where memory was used up, 78 for wrong settings, 130 or 143 after a signal.
+be reached, 75 where a file of the settings is missing, 78 for wrong settings, 130 or 143 after a signal.
 """
 
 from __future__ import annotations

@@ -79,12 +79,11 @@ class Dead:
 
     def _dead(self, number: int, count: int, first: int) -> None:
         self.sent.setdefault(self.work(number), []).extend(range(first, first + count))
-        self.died(0)
+        self.wait_dead(sum(map(len, self.sent.values())))
 
-    def died(self, more: int) -> None:
-        """Wait until all are dead-lettered, and so many more."""
-        total = sum(map(len, self.sent.values())) + more
-        wait_until(lambda: self.node.queue_ready(self.queue) == total, "messages to be dead-lettered", 60)
+    def wait_dead(self, count: int) -> None:
+        """Wait until so many messages are in the dead-letter queue."""
+        wait_until(lambda: self.node.queue_ready(self.queue) == count, "messages to be dead-lettered", 60)
 
     def drain(self, *arguments: str, to: str = "--to-original", **more: object) -> Draining:
         """A drain back to where they came from, not started yet."""
@@ -135,19 +134,19 @@ def test_dead_letters_of_every_kind_go_back_to_where_each_came_from(dead: Dead) 
 
 def test_by_the_exchange_every_queue_that_is_bound_gets_a_copy(dead: Dead) -> None:
     """With its key and its expiration; the plan lists the exchange first, where looking does no harm."""
-    dead.declare(1)
+    dead.declare(2)
     shop, audit = f"{dead.name}.shop", f"{dead.name}.audit"
     dead.node.declare(audit, dead.queue_type)
     with dead.node.channel() as channel:
         channel.exchange_declare(shop, "topic")
-        for queue in (dead.work(0), audit):
-            channel.queue_bind(queue, shop, "order.*")
+        for queue, key in ((dead.work(0), "order.new"), (audit, "order.new"), (dead.work(1), "order.late")):
+            channel.queue_bind(queue, shop, key)
     publish_numbered(dead.node.url, "order.new", 30, exchange=shop)
     dead.reject(0, 30, 0, publish=False)
-    few = pika.BasicProperties(expiration="1")
-    publish_numbered(dead.node.url, "order.late", 5, first=30, exchange=shop, properties=few)
-    dead.died(5)
-    drain(dead.node.url, audit)
+    late = pika.BasicProperties(expiration="1")
+    publish_numbered(dead.node.url, "order.late", 5, first=30, exchange=shop, properties=late)
+    dead.wait_dead(35)
+    assert len(drain(dead.node.url, audit)) == 30
     drained = dead.drain("--to-original=exchange", "--allow-target", shop, "--rate", "50", "--ramp", "2s", to="")
     assert drained.run() == 0, drained.logs
     uncounted = dead.queue_type == "classic" or dead.node.version == "4.3"
@@ -155,11 +154,12 @@ def test_by_the_exchange_every_queue_that_is_bound_gets_a_copy(dead: Dead) -> No
     assert ("where they go back to is not listed" in drained.logs) is not uncounted
     receipt = drained.receipt()
     assert (receipt["moved"], receipt["targets"]) == (35, {shop: 35})
-    assert receipt["seconds"] > 1.0, "at once with 50 a second it would take 0.7 s"
+    assert receipt["seconds"] > 1.0, "without the ramp it would take 0.7 s"
     for queue in (dead.work(0), audit):
         assert [(number_of(m), m.exchange, m.routing_key) for m in drain(dead.node.url, queue)] == [
             (number, shop, "order.new") for number in range(30)
         ]
+    dead.wait_dead(5)
     again = drain(dead.node.url, dead.queue)
     assert numbers(again) == [*range(30, 35)], "with their expiration they expire again"
     deaths = [decode_properties(message.properties).headers["x-death"][0] for message in again]
