@@ -98,6 +98,7 @@ OWN: dict[str, tuple[str, ...]] = {
         f"a file, exits with {EX_TEMPFAIL}: a supervisor",
         f"wrong command line exits with {EX_USAGE};",
         f"the first {PEEKED} messages (_, at most {draining.PEEKED_MOST:,})",
+        f"lists where the first {PEEKED} messages go back to",
         f"a message within {sample.LIMIT_MARGIN} of its limit",
         f"with exit status {receipt.NOT_ALL}, where more does not match",
         f"{draining.FILTERING_PREFETCH:,} on a quorum queue",
