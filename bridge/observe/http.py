@@ -22,10 +22,13 @@ from typing import TYPE_CHECKING, Any, Self
 from bridge.errors import ConfigurationError, NotYetError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bridge.observe.answers import Answers
 
 log = logging.getLogger(__name__)
 
+ANY, ANY_IPV4 = "::", "0.0.0.0"  # noqa: S104 - a container's probes come from outside
 CLIENT_TIMEOUT_S = 5.0
 """How long a client may be silent."""
 MAX_CLIENTS = 16
@@ -43,17 +46,30 @@ SCARCE_PAUSE_S = 0.2
 class HttpServer:
     """Serves the answers of one bridge; a context manager."""
 
-    def __init__(self, host: str, port: int, answers: Answers, *, client_timeout_s: float = CLIENT_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        host: str | None,
+        port: int,
+        answers: Answers,
+        *,
+        client_timeout_s: float = CLIENT_TIMEOUT_S,
+        has_both: Callable[[], bool] = socket.has_dualstack_ipv6,
+    ) -> None:
         """Listen, but do not answer yet. Raises `NotYetError` while the port is taken.
 
-        Raises `ConfigurationError` when the port is not available.
+        Without a `host`, at every address: of IPv4 and IPv6, by one socket, where the machine `has_both`, otherwise of
+        IPv4. Raises `ConfigurationError` when the port is not available.
         """
         self._answers = answers
+        given = host
+        if host is None:
+            host = ANY if has_both() else ANY_IPV4
         try:
             self._server = _TcpServer(host.removeprefix("[").removesuffix("]"), port, answers, client_timeout_s)
         except OSError as error:
             reason = error.strerror or str(error)
-            where = f"BRIDGE_HTTP_HOST={host} BRIDGE_HTTP_PORT={port}"
+            where = f"BRIDGE_HTTP_HOST={given} " if given is not None else ""
+            where += f"BRIDGE_HTTP_PORT={port}"
             problem = f"{where} cannot be listened on ({reason}); expected a free port here"
             if error.errno in PASSING_ERRNOS:
                 raise NotYetError([problem]) from None
@@ -93,6 +109,7 @@ class _TcpServer(ThreadingMixIn, TCPServer):
         self.answers = answers
         self.client_timeout_s = client_timeout_s
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._takes_both = host == ANY
         self._clients: dict[socket.socket, None] = {}
         """The open connections, the oldest first."""
         self._lock = threading.Lock()
@@ -100,6 +117,12 @@ class _TcpServer(ThreadingMixIn, TCPServer):
         self._scarce_told = False
         self._ending, self._end = socket.socketpair()
         super().__init__((host, port), _Handler)
+
+    def server_bind(self) -> None:
+        """Take the address; `::` is IPv4's, too, whatever the system's default says."""
+        if self._takes_both:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """Let a client in; where there is no descriptor for it, end the oldest and pause."""

@@ -339,9 +339,10 @@ class Settings(BaseSettings):
         "message-id", description="Recognise redeliveries of what was forwarded: by `message-id`, or `off`."
     )
 
-    http_host: Annotated[str, parsers.short_string("an address")] = Field(
-        "0.0.0.0",  # noqa: S104 - a container's probes come from outside
+    http_host: Annotated[str | None, parsers.short_string("an address")] = Field(
+        None,
         description="The address that `/status`, `/metrics`, `/healthz` and `/readyz` are served on.",
+        json_schema_extra={"shown": "every one, of IPv4 and IPv6"},
     )
     http_port: Annotated[int, parsers.whole(0, 65535)] = Field(
         8080, description="Their port. 0: any free one, which is logged."

@@ -12,6 +12,8 @@ import re
 import resource
 import socket
 import threading
+from contextlib import suppress
+from http import HTTPStatus
 from socketserver import TCPServer
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -450,6 +452,40 @@ def test_a_bug_in_the_copy_is_logged_with_its_traceback(
 def test_ipv6_addresses(host: str) -> None:
     with Service(host) as service:
         assert service.ask("/healthz").status == 200
+
+
+def reached(server: HttpServer) -> list[str]:
+    """Which of this host's own addresses lead to the server."""
+    found = []
+    for host in ("127.0.0.1", "::1"):
+        with suppress(ConnectionRefusedError):
+            client = http.client.HTTPConnection(host, server.port, timeout=5)
+            client.request("GET", "/healthz")
+            assert client.getresponse().status == HTTPStatus.OK
+            client.close()
+            found.append(host)
+    return found
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="NOT TESTED: this machine has no IPv6")
+@pytest.mark.parametrize("host", (None, "::"))
+def test_by_default_both_families_are_served(service: Service, host: str | None) -> None:
+    with HttpServer(host, 0, service.answers) as server:
+        assert reached(server) == ["127.0.0.1", "::1"]
+
+
+def test_a_machine_without_ipv6_serves_ipv4(service: Service) -> None:
+    with HttpServer(None, 0, service.answers, has_both=lambda: False) as server:
+        assert reached(server) == ["127.0.0.1"]
+
+
+@pytest.mark.parametrize("both", (True, False))
+def test_a_port_in_use_is_named_alone_where_no_address_is_set(
+    service: Service,
+    both: bool,  # noqa: FBT001 - a parameter of pytest
+) -> None:
+    with pytest.raises(NotYetError, match=rf"^BRIDGE_HTTP_PORT={service.server.port} cannot be listened on"):
+        HttpServer(None, service.server.port, service.answers, has_both=lambda: both)
 
 
 def test_a_port_in_use_names_the_setting(service: Service) -> None:

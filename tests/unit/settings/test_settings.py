@@ -104,7 +104,7 @@ def test_the_defaults_are_as_documented() -> None:
     assert (settings.reconnect_min, settings.reconnect_max) == (0.2, 30)
     assert (settings.user_id, settings.cc, settings.delivery_count) == ("move", "move", "drop")
     assert (settings.delivery_limit, settings.deduplication) == (20, "message-id")
-    assert (settings.http_host, settings.http_port) == ("0.0.0.0", 8080)  # noqa: S104 - nothing is bound
+    assert (settings.http_host, settings.http_port) == (None, 8080)
     assert (settings.log_level, settings.log_format) == ("info", None)
     assert settings.quarantine_queue_name == "from.quarantine"
     assert not settings.source_declare
