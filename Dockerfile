@@ -14,7 +14,7 @@ RUN /pip/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir
     /pip/bin/pip --python /opt/amqp-bridge/bin/python install --no-cache-dir --no-index --no-deps /wheels/*.whl
 
 FROM ${BASE}
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="amqp-bridge" \
       org.opencontainers.image.description="Moves messages from one RabbitMQ queue to another, persistently and with publisher confirms" \

@@ -32,8 +32,14 @@ def test_a_versions_notes_are_in_form(version: str) -> None:
     assert misshapen(VERSIONS[version]) == []
 
 
-def test_the_first_release_is_dated() -> None:
-    assert re.search(r"^## \[0\.1\.0\] - \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+def test_each_release_is_dated_the_latest_first_and_there_is_room_for_the_next() -> None:
+    first, *releases = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert first == "[Unreleased]"
+    found = [re.fullmatch(r"\[(\d+)\.(\d+)\.(\d+)\] - (\d{4}-\d\d-\d\d)", release) for release in releases]
+    numbers = [tuple(map(int, match.groups()[:3])) for match in found if match]
+    assert len(numbers) == len(releases), "each has a number and a date"
+    assert numbers == sorted(numbers, reverse=True)
+    assert "[0.1.0] - 2026-11-25" in releases
 
 
 @pytest.mark.parametrize(
