@@ -41,7 +41,7 @@ def encode_scalar(value: Scalar) -> bytes:
             return b"t\1" if value else b"t\0"
         case int():
             return b"l" + value.to_bytes(8, "big", signed=True)
-        case str():
+        case _:
             return long_string(value.encode())
 
 

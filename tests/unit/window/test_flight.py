@@ -306,3 +306,12 @@ def test_a_stream_is_read_on_at_the_lowest_offset_that_was_not_forwarded() -> No
     assert scene.window.resume_offset == 103
     scene.confirm(3)
     assert scene.window.resume_offset == 104
+
+
+def test_what_is_known_of_exchanges_belongs_to_a_generation_of_the_destination() -> None:
+    scene = Scene()
+    before = scene.window.exchanges
+    assert scene.window.exchanges is before
+    scene.lose_destination()
+    scene.reopen_destination()
+    assert scene.window.exchanges is not before
