@@ -258,11 +258,16 @@ def _run(question: Coroutine[Any, Any, T]) -> T:
             asyncio.get_running_loop().add_signal_handler(number, end, number)
         return await asking
 
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        try:
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
             return runner.run(run())
-        except asyncio.CancelledError:
-            raise InterruptedByError(received[0]) from None
+    except asyncio.CancelledError:
+        raise InterruptedByError(received[0]) from None
+    finally:
+        # uvloop 0.23 leaves its own handlers behind, which do nothing: Ctrl-C would not end the question that follows.
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _say(text: str) -> None:

@@ -90,6 +90,22 @@ def _bridge(  # noqa: PLR0913 - what rows set, by name
 
 
 @contextmanager
+def _drain(route: Route) -> Iterator[int]:
+    """`amqp-bridge drain`, which ends by itself."""
+    settings = {
+        "BRIDGE_SOURCE_URL": route.source_url,
+        "BRIDGE_SOURCE_QUEUE": route.source_queue,
+        "BRIDGE_SOURCE_PREFETCH": route.prefetch,
+        "BRIDGE_DESTINATION_URL": route.destination_url,
+        "BRIDGE_DESTINATION_QUEUE": route.destination_queue,
+    }
+    with BridgeProcess(settings, "drain") as process:
+        yield process.pid
+        if status := process.wait():
+            raise RuntimeError(f"the drain has ended with {status}:\n{process.logs}")
+
+
+@contextmanager
 def _scraping(process: BridgeProcess) -> Iterator[None]:
     """Scrape once a second, as a Prometheus in a hurry does."""
     ended = threading.Event()
@@ -109,8 +125,11 @@ def _scraping(process: BridgeProcess) -> Iterator[None]:
 
 
 @contextmanager
-def _shovel(route: Route, *, protocol: str = "amqp091") -> Iterator[None]:
-    """Start and stop it by ``eval``: ``rabbitmqctl`` takes a second of CPU, beside what is measured."""
+def _shovel(route: Route, *, protocol: str = "amqp091", moves: bool = False) -> Iterator[None]:
+    """Start and stop it by ``eval``: ``rabbitmqctl`` takes a second of CPU, beside what is measured.
+
+    ``moves``: it deletes itself when it has moved what the queue had at its start, as "move messages" does.
+    """
     definition: dict[str, object] = {
         "src-protocol": protocol,
         "src-uri": route.source_url.rstrip("/"),  # with the slash, it takes the empty path for a vhost's name
@@ -123,13 +142,16 @@ def _shovel(route: Route, *, protocol: str = "amqp091") -> Iterator[None]:
     }
     if protocol != "local":  # which has link credit instead
         definition["src-prefetch-count"] = route.prefetch
+    if moves:
+        definition["src-delete-after"] = "queue-length"
     what = '<<"/">>, <<"shovel">>, <<"bench">>'
     text = json.dumps(json.dumps(definition))  # JSON within a string that Erlang reads as Python wrote it
     route.node.eval(f"ok = rabbit_runtime_parameters:parse_set({what}, <<{text}>>, none)")
     try:
         yield
     finally:
-        route.node.eval(f'ok = rabbit_runtime_parameters:clear({what}, <<"bench">>)')
+        # One that has deleted itself is not there any more.
+        route.node.eval(f'{"" if moves else "ok = "}rabbit_runtime_parameters:clear({what}, <<"bench">>)')
 
 
 @contextmanager
@@ -165,4 +187,6 @@ BRIDGES_WITH_A_RATE = {Contestant(f"bridge, {rate:,}/s", partial(_bridge, max_ra
 """Messages per second that each is set to."""
 SHOVEL = Contestant("Shovel", _shovel)
 LOCAL_SHOVEL = Contestant("local Shovel", partial(_shovel, protocol="local"))
+DRAIN = Contestant("bridge, drain", _drain)
+SHOVEL_THAT_MOVES = Contestant("Shovel, move messages", partial(_shovel, moves=True))
 AIO_PIKA_LOOP = Contestant("aio-pika loop", _aio_pika_loop, share=0.2)

@@ -80,6 +80,22 @@ def watch_arrivals(client: RawClient, route: Route, count: int, pid: int | None,
         time.sleep(_POLL_S)
 
 
+def watch_to_the_end(
+    client: RawClient, route: Route, count: int, begin_s: float, stopped_s: float
+) -> tuple[int, float]:
+    """Wait until ``count`` messages have arrived, or none for ``stopped_s``.
+
+    Return how many have, and how many seconds after ``begin_s`` the last of them came.
+    """
+    arrived, last_s = 0, begin_s
+    while arrived < count and time.monotonic() - last_s < stopped_s:
+        found = client.ready(route.destination_queue)
+        if found > arrived:
+            arrived, last_s = found, time.monotonic()
+        time.sleep(_POLL_S)
+    return arrived, last_s - begin_s
+
+
 def steady_part(samples: list[Sample], count: int) -> tuple[Sample, Sample]:
     """The samples around the middle 80 %: without the start, and without the end, when the source runs dry."""
     begin = max(sample for sample in samples if sample.arrived <= count * 0.1)

@@ -26,8 +26,10 @@ from tests.bench.contestants import (
     BRIDGE_SCRAPED,
     BRIDGE_WITHOUT_DEDUPLICATION,
     BRIDGES_WITH_A_RATE,
+    DRAIN,
     LOCAL_SHOVEL,
     SHOVEL,
+    SHOVEL_THAT_MOVES,
     Contestant,
     Route,
 )
@@ -43,6 +45,8 @@ DIRECT = Contestant("none: direct", lambda _: contextlib.nullcontext())
 
 _ROUND_TIMEOUT_S = 300
 _OUTAGE_S = 1.0
+_STOPPED_S = 20.0
+"""Who moves nothing for so long has stopped."""
 _MANY_PER_S = 1000
 
 
@@ -182,6 +186,17 @@ def _forwarding(route: Route, cell: Cell, contestant: Contestant, count: int) ->
         "own cores": own_cpu_s / elapsed_s,
         "broker cores": broker_cpu_s / elapsed_s,
     }
+
+
+def _move(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> Measured:
+    """Move what is there, once: from the start of who moves it to the last arrival, and how many never came."""
+    count = _message_count(cell, contestant, plan)
+    with _between_queues(node, cell) as route, RawClient(node.url) as client:
+        load.fill(route.source_url, route.source_queue, count, cell.size, cell.headers)
+        begin = time.monotonic()
+        with contestant.run(route):
+            arrived, took_s = load.watch_to_the_end(client, route, count, begin, _STOPPED_S)
+    return {"msg/s": arrived / took_s, "s": took_s, "messages": count, "never came": count - arrived}
 
 
 def _rate(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> Measured:
@@ -389,6 +404,12 @@ ROWS = {
         "Duplicate suppression", _queue_types, lambda _: (BRIDGE, BRIDGE_WITHOUT_DEDUPLICATION), _throughput
     ),
     "added": Row("Three headers added", _queue_types, lambda _: (BRIDGE, BRIDGE_ADDING_HEADERS), _throughput),
+    "drain": Row(
+        "Moving what a queue has, once",
+        _queue_types,
+        lambda _: (DRAIN, SHOVEL_THAT_MOVES, AIO_PIKA_LOOP),
+        _move,
+    ),
     "rate": Row("Held to a rate", _queue_types, lambda _: tuple(BRIDGES_WITH_A_RATE), _rate),
     "latency": Row("Latency at 500 msg/s", _queue_types, lambda _: (*ALL, DIRECT), _latency),
     "start": Row("Start to first message", _queue_types, lambda _: ALL, _start),

@@ -37,30 +37,43 @@ def node() -> Iterator[Node]:
 
 
 def for_podman(manifests: list[dict[str, Any]], port: int) -> str:
-    """Say it as podman 4.3 needs it: no network of its own, ports by number, and Secrets as the API server keeps them.
-
-    A Secret's `items` and `stringData` mean nothing to it, `optional` must be spelt out, and a file gets what is in
-    `data` without its being decoded, so the password here is one that may stand there as it is.
-    """
+    """Say it as podman 4.3 needs it: ports by number, and what `_adapted` does."""
     of_kind = {manifest["kind"]: manifest for manifest in manifests}
     spec = of_kind["Deployment"]["spec"]["template"]["spec"]
-    spec["hostNetwork"] = True
     (container,) = spec["containers"]
     del container["ports"]
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         container[probe]["httpGet"]["port"] = port
+    return _adapted(of_kind, spec, of_kind["Deployment"])
+
+
+def drain_for_podman(manifests: list[dict[str, Any]]) -> str:
+    """The pod of a drain's Job: podman 4.3 plays no Jobs, but their pods."""
+    of_kind = {manifest["kind"]: manifest for manifest in manifests}
+    template = of_kind["Job"]["spec"]["template"]
+    metadata = {"name": of_kind["Job"]["metadata"]["name"], "labels": template["metadata"]["labels"]}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+    return _adapted(of_kind, template["spec"], pod)
+
+
+def _adapted(of_kind: dict[str, dict[str, Any]], spec: dict[str, Any], workload: dict[str, Any]) -> str:
+    """Give it no network of its own, and Secrets as the API server keeps them.
+
+    A Secret's `items` and `stringData` mean nothing to it, `optional` must be spelt out, and a file gets what is in
+    `data` without its being decoded, so the password here is one that may stand there as it is.
+    """
+    spec["hostNetwork"] = True
     (volume,) = spec["volumes"]
     volume["secret"]["optional"] = False
     (item,) = volume["secret"].pop("items")
     of_kind["Secret"]["data"] = {item["path"]: of_kind["Secret"].pop("stringData")[item["key"]]}
-    return str(yaml.safe_dump_all(of_kind[kind] for kind in ("ConfigMap", "Secret", "Deployment")))
+    return str(yaml.safe_dump_all((of_kind["ConfigMap"], of_kind["Secret"], workload)))
 
 
-def test_the_rendered_pod_forwards(image: str, node: Node, render: Render, tmp_path: Path) -> None:
-    """With its ConfigMap as environment, its password from a mounted Secret, and the chart's security contexts."""
-    port = free_port()
+def values_for(image: str, node: Node, **settings: object) -> dict[str, Any]:
+    """Values of the chart for one bridge from `source` to `destination`."""
     repository, tag = image.split(":")
-    values = {
+    return {
         "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},
         "bridges": {
             "a": {
@@ -69,12 +82,18 @@ def test_the_rendered_pod_forwards(image: str, node: Node, render: Render, tmp_p
                     "sourceQueue": "source",
                     "destinationQueue": "destination",
                     "httpHost": "127.0.0.1",
-                    "httpPort": port,
+                    **settings,
                 },
                 "source": {"password": PASSWORD},
             }
         },
     }
+
+
+def test_the_rendered_pod_forwards(image: str, node: Node, render: Render, tmp_path: Path) -> None:
+    """With its ConfigMap as environment, its password from a mounted Secret, and the chart's security contexts."""
+    port = free_port()
+    values = values_for(image, node, httpPort=port)
     play = tmp_path / "pod.yaml"
     play.write_text(for_podman(render(values), port))
     name = "release-amqp-bridge-a"
@@ -93,4 +112,36 @@ def test_the_rendered_pod_forwards(image: str, node: Node, render: Render, tmp_p
         environment = tools.podman_environment()
         print(tools.attempt("podman", "logs", f"{name}-pod-0-bridge", env=environment).stdout)
         for command in (("play", "kube", "--down", play), ("secret", "rm", name), ("volume", "rm", name)):
+            tools.attempt("podman", *command, env=environment)
+
+
+def test_the_rendered_drain_moves_what_there_is_and_ends(
+    image: str, node: Node, render: Render, tmp_path: Path
+) -> None:
+    """With the settings, the password and the security contexts of its bridge."""
+    values = values_for(image, node) | {"drains": {"a": {"args": ["--limit", "3"]}}}
+    play = tmp_path / "drain.yaml"
+    play.write_text(drain_for_podman(render(values)))
+    secret, pod = "release-amqp-bridge-a", "release-amqp-bridge-a-drain"
+    before = node.queue_ready("destination")
+    try:
+        with node.channel() as channel:
+            channel.confirm_delivery()
+            for number in range(5):
+                channel.basic_publish("", "source", b"%d" % number)
+        tools.podman("play", "kube", play)
+        assert tools.podman("wait", f"{pod}-bridge", timeout_s=120).strip() == "0"
+        assert (node.queue_ready("source"), node.queue_ready("destination")) == (2, before + 3)
+        logs = tools.attempt("podman", "logs", f"{pod}-bridge", env=tools.podman_environment())
+        assert "done: all that was asked for is moved" in logs.stdout
+        container = yaml.safe_load(tools.podman("inspect", f"{pod}-bridge"))[0]
+        assert container["HostConfig"]["ReadonlyRootfs"] is True
+        assert container["Config"]["User"] in ("65532", "65532:65532")
+        assert container["HostConfig"]["RestartPolicy"]["Name"] in ("", "no")
+    finally:
+        with node.channel() as channel:
+            channel.queue_purge("source")
+        environment = tools.podman_environment()
+        print(tools.attempt("podman", "logs", f"{pod}-bridge", env=environment).stdout)
+        for command in (("play", "kube", "--down", play), ("secret", "rm", secret), ("volume", "rm", secret)):
             tools.attempt("podman", *command, env=environment)
