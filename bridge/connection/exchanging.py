@@ -13,9 +13,13 @@ from bridge.connection.news import News
 from bridge.errors import ConnectError
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from typing import Any
+
     from bridge.amqp.events import Close
     from bridge.connection.session import DestinationSession
     from bridge.connection.tap import Pump
+    from bridge.window.exchanges import Exchanges
     from bridge.window.window import Window
 
 log = logging.getLogger(__name__)
@@ -33,9 +37,12 @@ class Exchanging:
         self._pump = pump
         self._refused: dict[bytes, News] = {}
 
-    async def ask(self, session: DestinationSession, exchange: bytes) -> None:
-        """Ask over the present generation, and hand the answer to what belongs to it."""
-        exchanges, loop = self._window.exchanges, asyncio.get_running_loop()
+    def ask(self, session: DestinationSession, exchange: bytes) -> Coroutine[Any, Any, None]:
+        """Ask over the present generation, and hand the answer to what belongs to it, also where it ends meanwhile."""
+        return self._ask(session, exchange, self._window.exchanges)
+
+    async def _ask(self, session: DestinationSession, exchange: bytes, exchanges: Exchanges) -> None:
+        loop = asyncio.get_running_loop()
         try:
             refusal = await session.ask_exchange(exchange[1:])
         except ConnectError as error:

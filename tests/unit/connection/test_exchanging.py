@@ -173,6 +173,22 @@ async def test_a_question_that_is_not_answered_is_asked_again(caplog: pytest.Log
         assert session.end is not None
 
 
+@on_both_loops
+async def test_an_answer_belongs_to_the_generation_that_asked() -> None:
+    async with session_of(DestinationSession) as (session, broker):
+        await session.open(0)
+        window = session._relay.window
+        before = window.exchanges
+        before.consult(b"\4here", 0.0)
+        assert before.take_question(0.0) == b"\4here"
+        asking = Exchanging(window, Pump(session._relay)).ask(session, b"\4here")
+        window.destination_connecting()
+        await asking
+        assert before.consult(b"\4here", 0.0) == "open"
+        assert window.exchanges.consult(b"\4here", 0.0) == "unknown"
+        assert len(broker.peer.got(commands.Exchange.Declare)) == 1
+
+
 def test_the_news_of_no_more_exchanges_than_so_many_are_kept() -> None:
     settings = load_settings(
         {
