@@ -31,6 +31,7 @@ from bridge.relay.action import (
     Stop,
 )
 from bridge.relay.consumer import Consumer
+from bridge.window.rate import STEP_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -206,7 +207,8 @@ class Supervisor:
         """Return for how long nothing is due, unless something comes: `wake` ends it, and so does the pump."""
         taps = [tap for tap in (self._pump.source, self._pump.destination) if tap is not None]
         due_s = min(self.relay.steering.quiet_until_s, *(tap.due_s for tap in taps), now_s + REST_S)
-        return max(TICK_S, due_s - now_s - TICK_S)
+        by_rate_s = max(STEP_S, self.window.rate_due_s - now_s)
+        return max(min(TICK_S, by_rate_s), due_s - now_s - TICK_S)
 
     def _decide(self, now_s: float) -> None:
         destination = self._pump.destination

@@ -169,6 +169,11 @@ class Flight:
         return by_rate or (self.quota is not None and not self.quota.left)
 
     @property
+    def rate_due_s(self) -> float:
+        """When a rate lets the next of what is held be published; `inf` where none holds it back."""
+        return self._rate.due_s if self._rate is not None and self.publishable else inf
+
+    @property
     def orphans(self) -> int:
         """Publishes of ended source generations that wait for their confirm."""
         return self._destination.publishes.waiting if self._orphaned else 0

@@ -1,9 +1,9 @@
 """The rate at which the destination is published to at most, sans-I/O: messages and bytes per second.
 
 A token bucket for each, kept as the time until which all that was taken has been paid for. What may be published is
-what has been saved up since, at most `BURST_S` of it. A message may be taken as soon as anything has been saved: one
-that is larger than the bucket passes, too, and is paid back before the next. So over any span the pace is exact but for
-one burst and one message, as long as somebody looks more often than every `BURST_S`.
+what has been saved up since, at least `STEP_S` and at most `BURST_S` of it. A message may be taken as soon as a step
+has been saved: one that is larger than the bucket passes, too, and is paid back before the next. So over any span the
+pace is exact but for one burst and one message, as long as somebody looks more often than every `BURST_S`.
 
 What it does not do: count messages that others publish, nor those that go to the quarantine, which is on the source's
 broker.
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from bridge.window.books import Books
     from bridge.words import ThrottleReason
 
+STEP_S = 0.01
+"""Seconds of the rate that are published at once: one message each time something comes costs the brokers more than
+its forwarding."""
 BURST_S = 0.1
 """Seconds of the rate that may be saved up."""
 LOOKED_AGAIN_S = 1.0
@@ -36,9 +39,14 @@ class Bucket:
         """From now on so much may be taken in a second."""
         self.per_second = per_second
 
+    @property
+    def due_s(self) -> float:
+        """When something may be taken."""
+        return self._paid_until_s + STEP_S
+
     def empty(self, now_s: float) -> bool:
         """Whether nothing may be taken yet."""
-        return now_s <= self._paid_until_s
+        return now_s < self.due_s
 
     def saved(self, now_s: float) -> float:
         """Return how much has been saved up; what is taken may exceed it by less than one message."""
@@ -89,9 +97,14 @@ class Rate:
         self._messages.take(messages, now_s)
         self._bytes.take(size_bytes, now_s)
 
+    @property
+    def due_s(self) -> float:
+        """When something may be published."""
+        return max(self._messages.due_s, self._bytes.due_s)
+
     def throttles(self, now_s: float) -> bool:
         """Whether nothing may be published yet."""
-        return self._messages.empty(now_s) or self._bytes.empty(now_s)
+        return now_s < self.due_s
 
     def prefetch(self, seconds: float) -> float:
         """Return how many messages it forwards in so many seconds, at least 1, by the mean size published so far."""

@@ -22,6 +22,7 @@ from bridge.connection.supervisor import TICK_S, Supervisor
 from bridge.connection.tap import TapFactory
 from bridge.errors import ExhaustedError
 from bridge.relay.backoff import Backoff
+from bridge.window.rate import STEP_S
 from tests.support.scripted import (
     Peer,
     ScriptedBroker,
@@ -500,6 +501,28 @@ async def test_an_idle_bridge_rests_and_is_awake_at_once_when_a_message_comes() 
         assert running.books.published == 1
         confirm(destination.peer, 1)
         await eventually(lambda: running.books.forwarded == 1 and rests[-1] > 1.0, "another rest")
+
+
+@on_both_loops
+async def test_what_a_rate_holds_back_is_looked_at_when_it_is_due() -> None:
+    settings = {"max_rate": "15"}
+    async with (
+        ScriptedBroker() as source,
+        ScriptedBroker() as destination,
+        bridge(source, destination, **settings) as running,
+    ):
+        peer = await source.consumed()
+        pauses: list[float] = []
+        pause_s = running._pause_s
+
+        def noted(now_s: float) -> float:
+            pauses.append(pause_s(now_s))
+            return pauses[-1]
+
+        running._pause_s = noted  # type: ignore[method-assign]
+        peer.deliver(*[b"one"] * 20)
+        await eventually(lambda: STEP_S <= min(pauses, default=TICK_S) < TICK_S, "a look before the next tick")
+        await eventually(lambda: running.books.forwarded == 20)
 
 
 @on_both_loops

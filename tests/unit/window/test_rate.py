@@ -62,6 +62,7 @@ def test_a_message_larger_than_the_bucket_passes_and_is_paid_back() -> None:
     assert published(rate, 1000.0, size_bytes=5000) == 1
     assert rate.throttles(1004.8)
     assert published(rate, 1004.8, size_bytes=5000) == 0
+    assert rate.due_s == pytest.approx(1004.91)
     assert published(rate, 1005.0, size_bytes=5000) == 1
 
 
