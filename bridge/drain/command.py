@@ -101,7 +101,7 @@ def _filter(arguments: argparse.Namespace, unix_s: float) -> Filter:
 def request(arguments: argparse.Namespace) -> Request:
     """Return what is asked for. Raises `WrongUseError`."""
     receipt: Path | None = arguments.receipt
-    if receipt is not None and not os.access(receipt.parent, os.W_OK):
+    if receipt is not None and (receipt.is_dir() or not os.access(receipt.parent, os.W_OK)):
         raise WrongUseError(f"--receipt {printable(str(receipt))} cannot be written there")
     if arguments.ramp and not arguments.rate:
         raise WrongUseError("--ramp is given without --rate; expected both")
@@ -135,7 +135,11 @@ def drain(settings: Settings, wanted: Request, assemble: Assemble, ask: Ask | No
         receipt = runner.run(_drain(settings, plan, assemble))
     _say(receipt.text)
     if wanted.receipt is not None:
-        _write(wanted.receipt, receipt.as_json)
+        try:
+            _write(wanted.receipt, receipt.as_json)
+        except OSError as error:  # such as a disk that has become full: what was moved is moved
+            why = f"the receipt cannot be written to {printable(str(wanted.receipt))} ({error.strerror}); it is above"
+            return _complain(why, receipt.status or NOT_ALL)
     return receipt.status
 
 

@@ -200,13 +200,20 @@ class Drain:
                     if reason != "closed-by-us"
                 ),
             ),
-            ending=self._ending or Conclusion.FAILED,
+            ending=self._concluded,
             signal=self._signal,
             doubts=tuple(plan.doubts),
             reasons=held.reasons,
             kept={} if self._moved is None else dict(self._moved.kept),
             targets={} if self._moved is None else dict(self._moved.targets),
         )
+
+    @property
+    def _concluded(self) -> Conclusion:
+        """How it has ended, for the receipt: what has nowhere to go was asked for, and is not moved."""
+        ending = self._ending or Conclusion.FAILED
+        over = ending in {Conclusion.COMPLETE, Conclusion.EMPTY}
+        return Conclusion.STAYED if over and self._moved is not None and self._moved.nowhere_to_go else ending
 
     async def _depths(self) -> tuple[int | None, int | None]:
         """Return how long both queues are now; None where nobody says."""

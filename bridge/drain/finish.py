@@ -23,6 +23,7 @@ class Conclusion(Enum):
 
     COMPLETE = "complete"
     EMPTY = "empty"
+    STAYED = "stayed"
     REFUSED = "refused"
     CROWDED = "crowded"
     HELD = "held"

@@ -20,6 +20,7 @@ OK, NOT_ALL, UNREACHABLE = 0, 1, 69
 EXPLAINED = {
     Conclusion.COMPLETE: "all that was asked for is moved",
     Conclusion.EMPTY: "the queue is empty",
+    Conclusion.STAYED: "some messages name no queue that they came from, and stay",
     Conclusion.REFUSED: "the destination refuses what is left of it",
     Conclusion.CROWDED: "more messages do not match than one consumer may hold: what is behind them was not seen",
     Conclusion.HELD: "messages were held for as long as the broker lets a consumer hold them",
@@ -110,7 +111,7 @@ class Receipt:
 
     def _remarks(self) -> Iterator[str]:
         counts = self.counts
-        if self.ending is Conclusion.EMPTY and counts.asked is not None:
+        if self.ending in {Conclusion.EMPTY, Conclusion.STAYED} and counts.asked is not None:
             never = counts.asked - counts.moved - counts.returned - counts.refused
             if never > 0:
                 yield (

@@ -81,20 +81,25 @@ class Moved:
         self._admitted += 1
         return True
 
+    @property
+    def nowhere_to_go(self) -> bool:
+        """Whether something that is wanted names no origin."""
+        return self.kept[NAMELESS] > 0
+
     def _why_not(self, delivery: Delivery) -> Why | None:
         target = None
+        if self._origins is not None and self._marked(delivery):
+            return RETURNED
+        match = self._wanted.match(delivery) if self._wanted else "yes"
+        if match != "yes":
+            return UNMATCHED if match == "no" else UNDATED
         if self._origins is not None:
-            if self._marked(delivery):
-                return RETURNED
             origin = self._origins.origin(delivery.content)
             if origin is None:
                 return NAMELESS
             target = origin.queue if self._origins.by == "queue" else origin.exchange
             if self._allowed and not any(fnmatchcase(target, pattern) for pattern in self._allowed):
                 return FORBIDDEN
-        match = self._wanted.match(delivery) if self._wanted else "yes"
-        if match != "yes":
-            return UNMATCHED if match == "no" else UNDATED
         if self._admitted >= self._most:
             return BEYOND
         if target is not None and (target in self.targets or len(self.targets) < MOST_TARGETS):

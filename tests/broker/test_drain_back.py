@@ -181,7 +181,12 @@ def test_what_names_no_origin_or_one_that_is_gone_stays(dead: Dead) -> None:
     assert (receipt["ending"], receipt["moved"], receipt["refused"], receipt["returned"]) == ("refused", 40, 30, 25)
     assert sorted(receipt["kept"].values()) == [5, 20]
     assert numbers(dead.back(0)) == dead.sent[dead.work(0)]
-    assert sorted(numbers(drain(dead.node.url, dead.queue))) == [*range(40, 95)]
+    dead.node.declare(dead.work(1), dead.queue_type)
+    again = dead.drain()
+    assert again.run() == 1, again.logs
+    assert (again.receipt()["ending"], again.receipt()["moved"], again.receipt()["left"]) == ("stayed", 50, 5)
+    assert sorted(numbers([*dead.back(1), *dead.back(2)])) == [*range(45, 95)]
+    assert sorted(numbers(drain(dead.node.url, dead.queue))) == [*range(40, 45)]
 
 
 def test_filters_choose_what_is_moved_and_the_rest_is_returned(dead: Dead) -> None:

@@ -46,6 +46,7 @@ def status(*arguments: str) -> int:
         ("drain dead --match region", "argument --match: invalid"),
         ("drain dead --older-than 1w", "argument --older-than: invalid"),
         ("drain dead --receipt /no-such-folder/receipt.json", "/no-such-folder/receipt.json cannot be written there"),
+        ("drain dead --receipt /", "--receipt / cannot be written there"),
         ("drain dead other", "unrecognized arguments: other"),
         ("peek dead --quarantine", "QUEUE and --quarantine are both given"),
         ("peek --limit 0", "argument --limit: invalid"),

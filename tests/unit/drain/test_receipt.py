@@ -58,6 +58,12 @@ def test_messages_that_never_came_are_explained() -> None:
     assert beside.remarks[1].startswith("that these are the messages of the start is not known")
 
 
+def test_what_never_came_is_explained_beside_what_stays() -> None:
+    stayed = with_counts(Conclusion.STAYED, moved=70, taken=80, returned=10, left=30)
+    assert stayed.status == 1
+    assert replace(stayed, destination=End("", "ex")).remarks[0].startswith("20 of the 100 messages")
+
+
 def test_an_empty_queue_without_a_number_has_nothing_to_explain() -> None:
     assert with_counts(Conclusion.EMPTY, asked=None, left=None).remarks == []
     assert with_counts(Conclusion.EMPTY).remarks == []

@@ -50,6 +50,14 @@ def test_what_names_no_origin_is_kept() -> None:
     assert not moved.admits(delivery(2, b"m", PERSISTENT | {"headers": b"\0\0\0\2ab"}))
     assert moved.admits(delivery(3, b"m", dead(died("work"))))
     assert (moved.kept, moved.targets) == ({NAMELESS: 2}, {"work": 1})
+    assert moved.nowhere_to_go
+
+
+def test_what_does_not_match_needs_no_origin() -> None:
+    moved = Moved(Filter(keys=("other",)), BACK)
+    assert not moved.admits(delivery(1))
+    assert moved.kept == {UNMATCHED: 1}
+    assert not moved.nowhere_to_go
 
 
 def test_targets_are_bounded_by_patterns() -> None:
