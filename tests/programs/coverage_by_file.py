@@ -20,7 +20,19 @@ NO_BRANCHES = {
     "amqp/events",
 }
 """Files that only hold names and numbers."""
-DRAIN = ("breaker", "digest", "filter", "finish", "plan", "progress", "receipt", "sample", "selection", "verification")
+DRAIN = (
+    "breaker",
+    "digest",
+    "filter",
+    "finish",
+    "plan",
+    "progress",
+    "receipt",
+    "sample",
+    "selection",
+    "verification",
+    "watch",
+)
 PURE_FILES = tuple(f"drain/{name}" for name in DRAIN)
 """Files of other layers that are held to it, too."""
 
