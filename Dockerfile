@@ -31,7 +31,7 @@ ENV PATH=/opt/amqp-bridge/bin:$PATH \
 USER 65532:65532
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s \
-    CMD ["python3", "-c", "import os, urllib.request; host = os.environ.get('BRIDGE_HTTP_HOST', '').strip(' []') or 'localhost'; urllib.request.urlopen('http://' + ('[' + host + ']' if ':' in host else host) + ':' + os.environ.get('BRIDGE_HTTP_PORT', '8080') + '/healthz', timeout=4)"]
+    CMD ["python3", "-m", "bridge.health"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["amqp-bridge"]
 CMD ["run"]

@@ -158,4 +158,18 @@ def _add_where(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--url", help="where the bridge listens (default: BRIDGE_HTTP_HOST and BRIDGE_HTTP_PORT, on this host)"
     )
-    parser.add_argument("--env-file", type=Path, metavar="FILE", help="read these two variables from a file")
+    parser.add_argument("--env-file", type=Path, metavar="FILE", help="read these variables from a file")
+    parser.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="the token that the bridge wants (default: BRIDGE_HTTP_TOKEN_FILE, without --url)",
+    )
+    parser.add_argument(
+        "--ca-file",
+        type=Path,
+        metavar="FILE",
+        help="the CAs to trust, in PEM (default: the system's; without --url, the certificate BRIDGE_HTTP_CERT_FILE)",
+    )
+    parser.add_argument("--cert-file", type=Path, metavar="FILE", help="a client certificate, in PEM")
+    parser.add_argument("--key-file", type=Path, metavar="FILE", help="its key, in PEM")

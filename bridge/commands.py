@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from bridge.connection.supervisor import Supervisor
     from bridge.early import EarlySignals
     from bridge.errors import ConfigurationError, NotYetError
+    from bridge.observe.document import Document
     from bridge.observe.events import EventLog
+    from bridge.observe.remote import Visit
     from bridge.patience import Patience
     from bridge.settings.settings import Settings
     from bridge.window.terms import Terms
@@ -134,8 +136,9 @@ def status(arguments: argparse.Namespace) -> int:
     """Show what a running bridge does; return the exit code."""
     from bridge.observe.terminal import status
 
-    def show(url: str) -> int:
-        return status(url, watch=arguments.watch, in_json=arguments.json, live=sys.stdout.isatty(), write=_say)
+    def show(url: str, ask: Callable[[str], Document]) -> int:
+        live = sys.stdout.isatty()
+        return status(url, watch=arguments.watch, in_json=arguments.json, live=live, write=_say, ask=ask)
 
     try:
         return _of_a_running_bridge(arguments, show)
@@ -149,7 +152,8 @@ def steer(arguments: argparse.Namespace) -> int:
     from bridge.steer import steer
 
     return _of_a_running_bridge(
-        arguments, lambda url: steer(arguments.command, url, timeout_s=STEERED_WITHIN_S, write=_say)
+        arguments,
+        lambda url, ask: steer(arguments.command, url, timeout_s=STEERED_WITHIN_S, write=_say, ask=ask),
     )
 
 
@@ -213,19 +217,42 @@ def _log(settings: Settings, environ: Mapping[str, str], *more: EventLog) -> Non
         logging.getLogger(__name__).warning("%s", text)
 
 
-def _of_a_running_bridge(arguments: argparse.Namespace, do: Callable[[str], int]) -> int:
-    """Do something with the URL of a running bridge; return the exit code."""
+def _of_a_running_bridge(
+    arguments: argparse.Namespace, do: Callable[[str, Callable[[str], Document]], int]
+) -> int:
+    """Do something with the URL of a running bridge, and with what asks it; return the exit code."""
+    from functools import partial
+
     from bridge.errors import ConfigurationError
-    from bridge.observe.terminal import NoStatusError, default_url, http_url
+    from bridge.observe.address import NoStatusError, default_url
+    from bridge.observe.remote import fetch, http_url
 
     try:
-        url = http_url(arguments.url or default_url(_variables(arguments) | os.environ))
+        environ = _variables(arguments) | os.environ
+        url = http_url(arguments.url or default_url(environ))
     except (ConfigurationError, NoStatusError) as error:
         return _complain(EX_CONFIG if isinstance(error, ConfigurationError) else EX_USAGE, str(error))
     # It holds nothing that would have to be put in order, so that a signal may end it as it ends other programs.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
-    return do(url)
+    return do(url, partial(fetch, visit=_visit(arguments, environ)))
+
+
+def _visit(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Visit:
+    """Return how the bridge is asked: the environment's token is for the bridge of this environment alone."""
+    from dataclasses import replace
+
+    from bridge.observe.remote import Visit, own_visit
+
+    visit = Visit() if arguments.url else own_visit(environ)
+    if arguments.ca_file is not None:
+        visit = replace(visit, ca_file=arguments.ca_file, pinned=False)
+    return replace(
+        visit,
+        token_file=arguments.token_file or visit.token_file,
+        cert_file=arguments.cert_file,
+        key_file=arguments.key_file,
+    )
 
 
 def _unusable(arguments: argparse.Namespace, error: ConfigurationError | NotYetError) -> int:

@@ -111,7 +111,7 @@ async def _listen(
     """Return the HTTP server as soon as its port is free; None after a signal. Raises `BridgeError`."""
     while not supervisor.stopping:
         try:
-            return HttpServer(settings.http_host, settings.http_port, answers)
+            return HttpServer(settings.http, answers)
         except NotYetError as error:
             if patience.endure(error, settings.start_timeout):
                 log.warning("%s; waiting for it for up to %g s", error, settings.start_timeout)

@@ -18,9 +18,10 @@ from urllib.parse import urlsplit
 
 from bridge.early import PAUSE, RESUME
 from bridge.errors import BridgeError
+from bridge.observe.address import NoStatusError
 from bridge.observe.process import Process, process_of
+from bridge.observe.remote import fetch
 from bridge.observe.sentence import number
-from bridge.observe.terminal import NoStatusError, fetch
 
 if TYPE_CHECKING:
     from collections.abc import Callable

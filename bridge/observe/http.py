@@ -1,11 +1,14 @@
 """The HTTP server, on threads of its own: a scrape never delays a message, and a stuck event loop is still reported.
 
-What it answers is made by `answers`. It only reads: whatever would change something is refused.
+What it answers is made by `answers`; who may see it is decided by `access`. It only reads: whatever would change
+something is refused. What a client can take of the process is bounded: connections, and the time and the bytes of a
+request.
 """
 
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import resource
 import selectors
@@ -17,20 +20,28 @@ from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
+from ssl import SSLSocket
 from typing import TYPE_CHECKING, Any, Self
 
-from bridge.errors import ConfigurationError, NotYetError
+from bridge.errors import ConfigurationError, CredentialsError, NotYetError
+from bridge.observe.access import Access
+from bridge.observe.certificate import ServedCertificate
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
+    from bridge.observe.access import Refusal
     from bridge.observe.answers import Answers
+    from bridge.settings.http import HttpSettings
 
 log = logging.getLogger(__name__)
 
 ANY, ANY_IPV4 = "::", "0.0.0.0"  # noqa: S104 - a container's probes come from outside
 CLIENT_TIMEOUT_S = 5.0
-"""How long a client may be silent."""
+"""How long a client may be silent; and how long a TLS handshake may take, or a request from its first byte on."""
+MAX_HEAD_BYTES = 16 << 10
+"""Of a request; http.server alone would keep 6 MB for each client."""
 MAX_CLIENTS = 16
 """Connections at a time. One more ends the oldest: who only occupies connections cannot keep the probes out."""
 PASSING_ERRNOS = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, socket.EAI_AGAIN}
@@ -48,28 +59,29 @@ class HttpServer:
 
     def __init__(
         self,
-        host: str | None,
-        port: int,
+        settings: HttpSettings,
         answers: Answers,
         *,
         client_timeout_s: float = CLIENT_TIMEOUT_S,
         has_both: Callable[[], bool] = socket.has_dualstack_ipv6,
     ) -> None:
-        """Listen, but do not answer yet. Raises `NotYetError` while the port is taken.
+        """Listen, but do not answer yet. Raises `NotYetError` while the port is taken or the certificate unreadable.
 
         Without a `host`, at every address: of IPv4 and IPv6, by one socket, where the machine `has_both`, otherwise of
         IPv4. Raises `ConfigurationError` when the port is not available.
         """
         self._answers = answers
-        given = host
+        host = settings.host
         if host is None:
             host = ANY if has_both() else ANY_IPV4
         try:
-            self._server = _TcpServer(host.removeprefix("[").removesuffix("]"), port, answers, client_timeout_s)
+            self._server = _TcpServer(host, settings, answers, client_timeout_s)
+        except CredentialsError as error:
+            raise NotYetError([f"BRIDGE_HTTP_CERT_FILE: {error}"]) from None
         except OSError as error:
             reason = error.strerror or str(error)
-            where = f"BRIDGE_HTTP_HOST={given} " if given is not None else ""
-            where += f"BRIDGE_HTTP_PORT={port}"
+            where = f"BRIDGE_HTTP_HOST={settings.host} " if settings.host is not None else ""
+            where += f"BRIDGE_HTTP_PORT={settings.port}"
             problem = f"{where} cannot be listened on ({reason}); expected a free port here"
             if error.errno in PASSING_ERRNOS:
                 raise NotYetError([problem]) from None
@@ -105,9 +117,12 @@ class _TcpServer(ThreadingMixIn, TCPServer):
     timeout = 0.0
     """Of `handle_request`, which is called when there is one."""
 
-    def __init__(self, host: str, port: int, answers: Answers, client_timeout_s: float) -> None:
+    def __init__(self, host: str, settings: HttpSettings, answers: Answers, client_timeout_s: float) -> None:
         self.answers = answers
+        self.access = Access(settings)
         self.client_timeout_s = client_timeout_s
+        self._certificate = None if settings.tls is None else ServedCertificate(settings.tls)
+        host = host.removeprefix("[").removesuffix("]")
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._takes_both = host == ANY
         self._clients: dict[socket.socket, None] = {}
@@ -116,7 +131,7 @@ class _TcpServer(ThreadingMixIn, TCPServer):
         self._most_clients = most_clients()
         self._scarce_told = False
         self._ending, self._end = socket.socketpair()
-        super().__init__((host, port), _Handler)
+        super().__init__((host, settings.port), _Handler)
 
     def server_bind(self) -> None:
         """Take the address; `::` is IPv4's, too, whatever the system's default says."""
@@ -172,6 +187,30 @@ class _TcpServer(ThreadingMixIn, TCPServer):
             message = "no further thread can be started"
             raise MemoryError(message) from error
 
+    def finish_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+        """Serve a client, on its own thread, where a slow handshake keeps nobody else waiting."""
+        if self._certificate is None:
+            super().finish_request(request, client_address)
+            return
+        secured = self._secure(request, self._certificate.take_context())
+        try:
+            secured.do_handshake()
+            super().finish_request(secured, client_address)
+        finally:
+            self.shutdown_request(secured)
+
+    def _secure(self, request: socket.socket, context: ssl.SSLContext) -> ssl.SSLSocket:
+        """Put a socket that speaks TLS in the place of a client's; raise `OSError` where it has been sent away."""
+        request.settimeout(self.client_timeout_s)
+        with self._lock:
+            secured = context.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
+            known = request in self._clients
+            self._clients = {secured if each is request else each: None for each in self._clients}
+        if not known:
+            secured.close()
+            raise ConnectionAbortedError
+        return secured
+
     def shutdown_request(self, request: Any) -> None:  # noqa: ANN401
         with self._lock:
             self._clients.pop(request, None)
@@ -193,6 +232,45 @@ def _end(client: socket.socket) -> None:
         client.shutdown(socket.SHUT_RDWR)
 
 
+class _HeadTooLongError(Exception):
+    """The head of a request is longer than it may be."""
+
+
+class _BoundedReader(io.RawIOBase):
+    """Reads from a client; the head of a request may take so many bytes, and so long from its first byte."""
+
+    def __init__(self, connection: socket.socket, timeout_s: float) -> None:
+        self._connection = connection
+        self._timeout_s = timeout_s
+        self._until_s: float | None = None
+        self._left_bytes = MAX_HEAD_BYTES
+
+    def begin(self) -> None:
+        """Begin with a request."""
+        self._until_s, self._left_bytes = None, MAX_HEAD_BYTES
+
+    def readable(self) -> bool:
+        """Whether it can be read: always."""
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401 - a buffer, as the base class has it
+        """Read what there is; raise `TimeoutError` or `_HeadTooLongError` beyond the bounds."""
+        now_s = time.monotonic()
+        if self._left_bytes <= 0:
+            raise _HeadTooLongError
+        if self._until_s is not None and now_s >= self._until_s:
+            raise TimeoutError
+        try:
+            self._connection.settimeout(self._timeout_s if self._until_s is None else self._until_s - now_s)
+            size = self._connection.recv_into(buffer)
+        finally:
+            self._connection.settimeout(self._timeout_s)
+        if self._until_s is None:
+            self._until_s = time.monotonic() + self._timeout_s
+        self._left_bytes -= size
+        return size
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: _TcpServer
     protocol_version = "HTTP/1.1"
@@ -205,11 +283,32 @@ class _Handler(BaseHTTPRequestHandler):
         """Begin with a client; called by socketserver."""
         super().setup()
         self.connection.settimeout(self.server.client_timeout_s)
+        self.rfile.close()
+        self._reader = _BoundedReader(self.connection, self.server.client_timeout_s)
+        self.rfile = io.BufferedReader(self._reader)
+
+    def handle_one_request(self) -> None:
+        """Serve one request; called by http.server."""
+        self._reader.begin()
+        # They may not have been read when it is refused.
+        self.requestline, self.request_version, self.command = "", self.protocol_version, ""
+        try:
+            super().handle_one_request()
+        except _HeadTooLongError:
+            self.send_error(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
     def do_GET(self) -> None:
         """Answer; HEAD too."""
-        answers = self.server.answers
-        match self.path.partition("?")[0]:
+        if self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers:
+            # What is not read would be taken for the next request.
+            self.send_error(HTTPStatus.BAD_REQUEST, "a request with a body")
+            return
+        path, answers = self.path.partition("?")[0], self.server.answers
+        certified = isinstance(self.connection, SSLSocket) and self.connection.getpeercert() is not None
+        if refusal := self.server.access.admit(path, self.request_version, self.headers, certified=certified):
+            self._refuse(refusal)
+            return
+        match path:
             case "/metrics":
                 answer = answers.metrics(self.headers.get("Accept", ""))
             case "/healthz":
@@ -227,12 +326,23 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", answer.content_type)
         self.send_header("Cache-Control", "no-store")
         self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Cross-Origin-Resource-Policy", "same-origin")
         for name, value in answer.headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(answer.body)))
+        self._finish(answer.body)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self.send_response(refusal.status)
+        self.send_header("Content-Type", self.error_content_type)
+        for name, value in refusal.headers.items():
+            self.send_header(name, value)
+        self._finish(f"{refusal.text}\n".encode())
+
+    def _finish(self, body: bytes) -> None:
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(answer.body)
+            self.wfile.write(body)
 
     do_HEAD = do_GET  # noqa: N815 - http.server's name
 
@@ -244,7 +354,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Connection", "close")  # its body was not read
         self.end_headers()
 
-    do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_POST  # noqa: N815
+    do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_TRACE = do_CONNECT = do_POST  # noqa: N815
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's signature
         """Say nothing: a probe is no event."""

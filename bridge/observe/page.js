@@ -28,7 +28,8 @@
     window.clearTimeout(timer);
     if (!paused && !document.hidden) {
       try {
-        const answer = await fetch("", { cache: "no-store", signal: AbortSignal.timeout(5000) });
+        // Without the login that the page's own address may hold, which fetch refuses.
+        const answer = await fetch(location.origin + location.pathname, { cache: "no-store", signal: AbortSignal.timeout(5000) });
         if (!answer.ok) throw new Error(String(answer.status));
         take(await answer.text());
         answered = new Date();

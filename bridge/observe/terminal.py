@@ -1,7 +1,6 @@
 """The status document in a terminal: `amqp-bridge status`, plain lines or, on a terminal, live with rich.
 
-It asks a running bridge over HTTP and needs none of its settings. What it receives was written by others, by a
-broker or by any process that listens on that port: the terminal obeys nothing of it (see `text`).
+It asks a running bridge by `remote`, which has made what others wrote fit to be shown, and needs none of its settings.
 """
 
 from __future__ import annotations
@@ -9,15 +8,12 @@ from __future__ import annotations
 import json
 import sys
 import time
-import urllib.error
-import urllib.request
-from http.client import HTTPException
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
-from bridge.errors import BridgeError
-from bridge.observe.document import VERSION
+from bridge.observe.address import NoStatusError
+from bridge.observe.remote import fetch
 from bridge.observe.sentence import clock, duration, number, where
-from bridge.observe.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -26,69 +22,12 @@ if TYPE_CHECKING:
 
     from bridge.observe.document import Document
 
-TIMEOUT_S = 5.0
 EVERY_S = 1.0
 """How often `--watch` asks."""
-LARGEST_BYTES = 4 << 20
 SHOWN_EVENTS = 10
 READY, NOT_READY, UNREACHABLE = 0, 1, 69
 """Exit codes; 69 is EX_UNAVAILABLE."""
 UNKNOWN = "unknown"
-
-
-class NoStatusError(BridgeError):
-    """No status is available there; says why."""
-
-
-def default_url(environ: Mapping[str, str]) -> str:
-    """Return where the bridge of this environment listens, as seen from the same host.
-
-    Raises `NoStatusError` where its port is chosen by the system.
-    """
-    host = environ.get("BRIDGE_HTTP_HOST", "").strip().removeprefix("[").removesuffix("]")
-    port = environ.get("BRIDGE_HTTP_PORT", "").strip() or "8080"
-    if port == "0":
-        raise NoStatusError("BRIDGE_HTTP_PORT is 0, so the port is in the bridge's first log line; give it with --url")
-    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - it is compared
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def http_url(text: str) -> str:
-    """Return what is the address of a bridge. Raises `NoStatusError` for what cannot be one."""
-    if not text.startswith(("http://", "https://")):
-        raise NoStatusError(f"{printable(text)} is no HTTP address; expected such as http://127.0.0.1:8080")
-    return text
-
-
-def fetch(url: str) -> Document:
-    """Return the document of the bridge at a URL (see `http_url`). Raises `NoStatusError`."""
-    shown = printable(url)
-    address = url if url.rstrip("/").endswith("/status") else f"{url.rstrip('/')}/status"
-    try:
-        with urllib.request.urlopen(address, timeout=TIMEOUT_S) as answer:  # noqa: S310 - http or https, see `http_url`
-            document = json.loads(answer.read(LARGEST_BYTES))
-    except (OSError, HTTPException, ValueError) as error:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise NoStatusError(f"no status from {shown}: {printable(str(reason))}; does the bridge run there?") from error
-    if not isinstance(document, dict) or "sentence" not in document:
-        raise NoStatusError(f"no status from {shown}: another service answers there")
-    if document.get("version") != VERSION:
-        theirs = printable(str(document.get("version")))
-        raise NoStatusError(f"the bridge at {shown} has a status of version {theirs}, and this program reads {VERSION}")
-    cleaned: Document = _printable(document)
-    return cleaned
-
-
-def _printable(value: Any) -> Any:  # noqa: ANN401 - what JSON holds
-    match value:
-        case str():
-            return printable(value)
-        case dict():
-            return {printable(key): _printable(entry) for key, entry in value.items()}
-        case list():
-            return [_printable(entry) for entry in value]
-        case _:
-            return value
 
 
 def status(  # noqa: PLR0913 - each a choice of the command line, but for `sleep`
@@ -98,15 +37,20 @@ def status(  # noqa: PLR0913 - each a choice of the command line, but for `sleep
     in_json: bool,
     write: Callable[[str], object],
     live: bool,
+    ask: Callable[[str], Document] = fetch,
     sleep: Callable[[float], None] = time.sleep,
 ) -> int:
-    """Show the status; return the exit code of the last answer. `live` redraws, which needs rich."""
+    """Show the status; return the exit code of the last answer. `live` redraws, which needs rich.
+
+    `ask` returns the document from a URL, and raises `NoStatusError`.
+    """
+    asked = partial(ask, url)
     show = _json if in_json else _plain
     if not watch:
-        return _once(url, show, write)
+        return _once(asked, show, write)
     if live and not in_json:
         try:
-            return _live(url, sleep)
+            return _live(asked, sleep)
         except ModuleNotFoundError as error:
             if error.name != "rich":
                 raise
@@ -114,13 +58,13 @@ def status(  # noqa: PLR0913 - each a choice of the command line, but for `sleep
                 "amqp-bridge: a live view needs rich (pip install 'amqp-bridge[terminal]'); plain lines:\n"
             )
     while True:
-        _once(url, _json_line if in_json else _line, write)
+        _once(asked, _json_line if in_json else _line, write)
         sleep(EVERY_S)
 
 
-def _once(url: str, show: Callable[[Document], str], write: Callable[[str], object]) -> int:
+def _once(ask: Callable[[], Document], show: Callable[[Document], str], write: Callable[[str], object]) -> int:
     try:
-        document = fetch(url)
+        document = ask()
     except NoStatusError as error:
         sys.stderr.write(f"amqp-bridge: {error}\n")
         return UNREACHABLE
@@ -222,14 +166,14 @@ def _seconds(value: float | None) -> str:
 # --- With rich -------------------------------------------------------------------------------------------
 
 
-def _live(url: str, sleep: Callable[[float], None]) -> int:
+def _live(ask: Callable[[], Document], sleep: Callable[[float], None]) -> int:
     """Redraw until the signal that ends it."""
     from rich.live import Live  # noqa: PLC0415 - an extra of the package
 
     with Live(auto_refresh=False, screen=True) as view:
         while True:
             try:
-                drawn = drawing(fetch(url))
+                drawn = drawing(ask())
             except NoStatusError as error:
                 drawn = unreachable(str(error))
             view.update(drawn, refresh=True)

@@ -41,6 +41,7 @@ def conflicts(settings: Settings, wrong: set[str], *, targeted: bool = True) -> 
     lines += _binding_conflicts(settings, wrong)
     if settings.max_hops and not settings.provenance and "provenance" not in wrong:
         lines.append(f"{PREFIX}MAX_HOPS is set without {PREFIX}PROVENANCE=true, which counts them; expected both")
+    lines += _http_conflicts(settings, wrong)
     if settings.reconnect_min > settings.reconnect_max and wrong.isdisjoint({"reconnect_min", "reconnect_max"}):
         lines.append(
             f"{PREFIX}RECONNECT_MIN ({settings.reconnect_min:g} s) is above {PREFIX}RECONNECT_MAX "
@@ -67,6 +68,13 @@ def _binding_conflicts(settings: Settings, wrong: set[str]) -> list[str]:
 def _places(side: SideSettings) -> set[tuple[str | None, int | None, str]]:
     """Return where a side's URLs lead: host, port and virtual host."""
     return {(url.host, url.port, url.path.rstrip("/")) for url in side.addresses}
+
+
+def _http_conflicts(settings: Settings, wrong: set[str]) -> list[str]:
+    if settings.http_cert_file is not None or "http_cert_file" in wrong:
+        return []
+    idle = [field for field in ("http_key_file", "http_client_ca_file") if getattr(settings, field) is not None]
+    return [f"{variable(field)} is set without {PREFIX}HTTP_CERT_FILE; expected both" for field in idle]
 
 
 def _brake_conflicts(settings: Settings, wrong: set[str]) -> list[str]:
@@ -167,6 +175,12 @@ def unready(settings: Settings, wrong: set[str]) -> list[str]:
         own = f"{side.name}_cert_file" in settings.model_fields_set
         if own and side.secure and side.tls.cert_file and side.tls.key_file and not files & wrong:
             lines += _pair(side)
+    tls = settings.http.tls
+    if tls is not None and wrong.isdisjoint({"http_cert_file", "http_key_file", "http_client_ca_file"}):
+        try:
+            tls.context()
+        except CredentialsError as error:
+            lines.append(f"{PREFIX}HTTP_CERT_FILE: {error}; {PREFIX}HTTP_KEY_FILE names the key's file")
     return lines
 
 

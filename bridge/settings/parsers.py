@@ -178,6 +178,19 @@ def host_name() -> PlainValidator:
     return validator(parse, type="string", pattern=rf"^\s*{HOST_NAME}\.?\s*$")
 
 
+def host_names() -> PlainValidator:
+    """Host names, comma-separated, in lower case."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        names = tuple(name.strip().removesuffix(".").lower() for name in text.split(",") if name.strip())
+        for name in names:
+            if not re.fullmatch(HOST_NAME, name):
+                raise ValueError(f"{quoted(name)} is not a host name; expected names, comma-separated, without ports")
+        return names
+
+    return validator(parse, type="string", pattern=rf"^\s*{HOST_NAME}\.?\s*(,\s*{HOST_NAME}\.?\s*)*$")
+
+
 def table() -> PlainValidator:
     """AMQP arguments as a JSON object."""
     return validator(_parse_table, type=["object", "string"], pattern=r"^\s*\{")

@@ -19,7 +19,10 @@ from yarl import URL
 
 from bridge.amqp.content import Treatment
 from bridge.amqp.target import OriginalRoutes, Target
+from bridge.errors import CredentialsError
 from bridge.settings import bindings, parsers
+from bridge.settings.files import read_secret
+from bridge.settings.http import HttpSettings, ServerTls, token_fault
 from bridge.settings.sides import EXAMPLE, Auth, Credentials, QueueType, SideSettings, parse_urls
 from bridge.settings.tls import Tls
 from bridge.words import SideName  # noqa: TC001 - beside types that pydantic reads
@@ -70,6 +73,16 @@ def _ca() -> PlainValidator:
     return parsers.readable_file(check)
 
 
+def _token() -> PlainValidator:
+    def check(path: Path) -> str:
+        try:
+            return token_fault(read_secret(path, "token file"))
+        except CredentialsError as error:
+            return f"cannot be used: {error}"
+
+    return parsers.readable_file(check)
+
+
 Name = Annotated[str | None, parsers.short_string("a name")]
 Urls = Annotated[Secret[tuple[URL, ...]] | None, NoDecode, _urls()]
 Password = Annotated[SecretStr | None, _secret()]
@@ -77,6 +90,8 @@ File = Annotated[Path | None, parsers.readable_file()]
 CaFile = Annotated[Path | None, _ca()]
 CertificateFile = Annotated[Path | None, _pem("a certificate")]
 KeyFile = Annotated[Path | None, _pem("a private key")]
+TokenFile = Annotated[Path | None, _token()]
+HostNames = Annotated[tuple[str, ...], NoDecode, parsers.host_names()]
 Table = Annotated[dict[str, object], NoDecode, parsers.table()]
 Bindings = Annotated[
     tuple[bindings.Binding, ...],
@@ -347,6 +362,32 @@ class Settings(BaseSettings):
     http_port: Annotated[int, parsers.whole(0, 65535)] = Field(
         8080, description="Their port. 0: any free one, which is logged."
     )
+    http_cert_file: CertificateFile = Field(
+        None,
+        description="Serve over TLS, with this certificate and its chain, in PEM; a rotated one is used at once.",
+        json_schema_extra={"shown": "no TLS"},
+    )
+    http_key_file: KeyFile = Field(
+        None, description="Its key, in PEM, not encrypted.", json_schema_extra={"shown": "in the certificate's file"}
+    )
+    http_client_ca_file: CaFile = Field(
+        None,
+        description="CAs of clients, in PEM: `/`, `/status` and `/metrics` want their certificate, or the token.",
+    )
+    http_token_file: TokenFile = Field(
+        None,
+        description=(
+            "A file with the token that `/`, `/status` and `/metrics` want, re-read for each request: as a bearer "
+            "token, or as the password of HTTP Basic. The probes want nothing."
+        ),
+    )
+    http_allowed_hosts: HostNames = Field(
+        (),
+        description=(
+            "More names, comma-separated, by which a browser may ask for `/` and `/status` without TLS or token; "
+            "addresses and names that exist only inside of a network are always allowed."
+        ),
+    )
     queue_poll: Annotated[float, parsers.duration(0, 3600)] = Field(
         15.0,
         description="How often the brokers are asked for the length of both queues; 0: never.",
@@ -380,6 +421,14 @@ class Settings(BaseSettings):
     def destination(self) -> SideSettings:
         """The destination for the control plane; on the source's URL, with the source's login and TLS by default."""
         return self._side("destination")
+
+    @cached_property
+    def http(self) -> HttpSettings:
+        """Where and how HTTP is served."""
+        tls = None
+        if self.http_cert_file is not None:
+            tls = ServerTls(self.http_cert_file, self.http_key_file, self.http_client_ca_file)
+        return HttpSettings(self.http_host, self.http_port, tls, self.http_token_file, self.http_allowed_hosts)
 
     @property
     def braked(self) -> bool:
@@ -518,7 +567,9 @@ def _shown(value: object) -> str:
         case bool() | dict():
             return json.dumps(value)
         case tuple():
+from bridge.errors import CredentialsError
             return json.dumps([each.as_json for each in value]) if value else ""
+            return ",".join(map(str, value))
         case float():
             return f"{value:g}"
         case _:

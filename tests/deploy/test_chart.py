@@ -250,6 +250,34 @@ def test_kubernetes_waits_longer_than_the_bridge_drains(
     assert manifest["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == seconds
 
 
+MONITORS = {"podMonitor": "podMetricsEndpoints", "serviceMonitor": "endpoints"}
+
+
+@pytest.mark.parametrize("monitor", MONITORS)
+def test_probes_and_prometheus_know_tls_and_token(render: Render, monitor: str) -> None:
+    """A probe shows nothing, and goes over TLS where the bridge does."""
+    verified = {"ca": {"secret": {"name": "tls", "key": "ca.crt"}}, "serverName": "b"}
+    values = bridge(http={"tls": {"secret": "tls", "clientCa": "ca.crt"}, "token": {"secret": "t", "key": "k"}})
+    values["monitoring"] = {monitor: {"enabled": True, "tlsConfig": verified}}
+    manifests = render(values)
+    (container,) = only(manifests, "Deployment")["spec"]["template"]["spec"]["containers"]
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert container[probe]["httpGet"]["scheme"] == "HTTPS"
+        assert "httpHeaders" not in container[probe]["httpGet"]
+    assert {e["name"]: e["value"] for e in container["env"] if "HTTP" in e["name"]} == {
+        "BRIDGE_HTTP_CERT_FILE": "/etc/amqp-bridge/http-tls/tls.crt",
+        "BRIDGE_HTTP_KEY_FILE": "/etc/amqp-bridge/http-tls/tls.key",
+        "BRIDGE_HTTP_CLIENT_CA_FILE": "/etc/amqp-bridge/http-tls/ca.crt",
+        "BRIDGE_HTTP_TOKEN_FILE": "/etc/amqp-bridge/http-token/token",
+    }
+    (scraped,) = only(manifests, monitor[0].upper() + monitor[1:])["spec"][MONITORS[monitor]]
+    assert (scraped["scheme"], scraped["tlsConfig"]) == ("https", verified)
+    assert scraped["authorization"] == {"credentials": {"name": "t", "key": "k"}}
+    values["monitoring"] = {monitor: {"enabled": True}}
+    (plain,) = only(render({**values, **bridge()}), monitor[0].upper() + monitor[1:])["spec"][MONITORS[monitor]]
+    assert plain.keys().isdisjoint({"scheme", "tlsConfig", "authorization"})
+
+
 def test_the_network_policy_opens_the_ports_in_use(render: Render) -> None:
     settings = {
         "sourceUrl": "amqp://u@one:15672/v,amqp://[::1]:15673",
@@ -496,6 +524,21 @@ def test_the_notes_name_each_bridge(helm: Path, tmp_path: Path) -> None:
         ({**bridge(), "monitoring": {"prometheusRule": {"alerts": {"BridgeDown": {"threshold": 1}}}}}, "threshold"),
         ({**bridge(), "fullnameOverride": "x" * 62}, "has more than 63 characters"),
         ({**bridge(), "drains": {"a": {"sechdule": "@daily"}}}, "sechdule"),
+        (
+            {**bridge(http={"tls": {"secret": "s"}}), "monitoring": {"podMonitor": {"enabled": True}}},
+            "monitoring.podMonitor.tlsConfig is missing: by which CA",
+        ),
+        (
+            {
+                "bridges": {**bridge()["bridges"], "b": bridge(http={"token": {"secret": "s"}})["bridges"]["a"]},
+                "monitoring": {"serviceMonitor": {"enabled": True}},
+            },
+            "monitoring.serviceMonitor asks all bridges alike, and they serve by different http.tls or http.token",
+        ),
+        (
+            {**bridge(http={"token": {"secret": "s"}}), "monitoring": {"scrapeAnnotations": True}},
+            "monitoring.scrapeAnnotations cannot show a token",
+        ),
         ({**bridge(), "drains": {"x": {}}}, 'drains.x: there is no bridge "x" that is enabled'),
         ({**bridge(), "drains": {"a" * 40: {"bridge": "a"}}}, "has more than 52 characters"),
     ),
@@ -553,6 +596,14 @@ MISTAKES = (
     (bridge(keda={"enabled": True, "host": "h", "minReplicas": 9}), "keda.minReplicas is above keda.maxReplicas"),
     (bridge(terminationGracePeriodSeconds=20), "terminationGracePeriodSeconds: 20 is not above the shutdown"),
     (bridge(dnsPolicy="None"), "dnsPolicy None needs dnsConfig"),
+    (bridge(http={"tls": {"clientCa": "ca.crt"}}), "http.tls.clientCa needs http.tls.secret"),
+    (
+        bridge({"httpCertFile": "/a"}, http={"tls": {"secret": "s"}}),
+        "http.tls.secret and settings.httpCertFile are both",
+    ),
+    (bridge({"httpTokenFile": "/a"}, http={"token": {"secret": "s"}}), "http.token.secret and settings.httpTokenFile"),
+    (bridge({"httpKeyFile": "/a"}), "settings.httpKeyFile is set without settings.httpCertFile"),
+    (bridge({"httpAllowedHosts": "orders:80"}), 'settings.httpAllowedHosts: "orders:80" is not a host name'),
 )
 
 
@@ -565,7 +616,9 @@ def test_every_mistake_is_named_at_once(helm: Path, values_file: Callable[[Manif
     lines = [line.removeprefix("  - ") for line in result.stderr.splitlines() if line.startswith("  - ")]
     assert result.returncode != 0
     assert lines[0].startswith("monitoring.podMonitor.enabled and monitoring.scrapeAnnotations are both set")
-    found = sorted(lines[1:], key=lambda line: int(line[len("bridges.m") :].split(":")[0]))
+    found = [line for line in lines if line.startswith("bridges.")]
+    assert all(line.startswith("monitoring.") for line in set(lines) - set(found)), result.stderr
+    found = sorted(found, key=lambda line: int(line[len("bridges.m") :].split(":")[0]))
     assert len(found) == len(MISTAKES), result.stderr
     for number, (line, (_, message)) in enumerate(zip(found, MISTAKES, strict=True)):
         assert line.startswith(f"bridges.m{number}: {message}")
@@ -573,6 +626,7 @@ def test_every_mistake_is_named_at_once(helm: Path, values_file: Callable[[Manif
 
 TEXTS: dict[str, list[object]] = {
     "Url": ["amqp://a", "amqps://u@a:5671/v,amqps://b", "http://a", "a", "amqp://a,b", "amqp://"],
+    "AllowedHosts": ["bridge.example", "a.example., B.example", "10.0.0.7,::1", "a b", "a.example:80", "a.example,*.b"],
     "TlsServerName": ["rabbit.internal", "rabbit.internal.", "10.0.0.7", "2001:db8::7", "a b", "rabbit:5671", "*.x"],
 }
 """Values of settings that have a form of their own, by how their names end."""

@@ -204,6 +204,22 @@ keda-host: {{ .host | quote }}
 {{- end }}
 {{- end }}
 {{- end }}
+{{- with .bridge.http }}
+{{- if .tls.secret }}
+- name: BRIDGE_HTTP_CERT_FILE
+  value: /etc/amqp-bridge/http-tls/tls.crt
+- name: BRIDGE_HTTP_KEY_FILE
+  value: /etc/amqp-bridge/http-tls/tls.key
+{{- if .tls.clientCa }}
+- name: BRIDGE_HTTP_CLIENT_CA_FILE
+  value: /etc/amqp-bridge/http-tls/{{ .tls.clientCa }}
+{{- end }}
+{{- end }}
+{{- if .token.secret }}
+- name: BRIDGE_HTTP_TOKEN_FILE
+  value: /etc/amqp-bridge/http-token/token
+{{- end }}
+{{- end }}
 {{- with .bridge.extraEnv }}
 {{ toYaml . }}
 {{- end }}
@@ -220,6 +236,13 @@ keda-host: {{ .host | quote }}
 {{- if $given.tls.secret }}
 - name: {{ $side }}-tls
   mountPath: /etc/amqp-bridge/{{ $side }}-tls
+  readOnly: true
+{{- end }}
+{{- end }}
+{{- range $name, $secret := dict "http-tls" .bridge.http.tls.secret "http-token" .bridge.http.token.secret }}
+{{- if $secret }}
+- name: {{ $name }}
+  mountPath: /etc/amqp-bridge/{{ $name }}
   readOnly: true
 {{- end }}
 {{- end }}
@@ -246,6 +269,23 @@ keda-host: {{ .host | quote }}
   secret:
     secretName: {{ . }}
     defaultMode: 0440
+{{- end }}
+{{- end }}
+{{- with .bridge.http.tls.secret }}
+- name: http-tls
+  secret:
+    secretName: {{ . }}
+    defaultMode: 0440
+{{- end }}
+{{- with .bridge.http.token }}
+{{- if .secret }}
+- name: http-token
+  secret:
+    secretName: {{ .secret }}
+    defaultMode: 0440
+    items:
+      - key: {{ .key }}
+        path: token
 {{- end }}
 {{- end }}
 {{- with .bridge.extraVolumes }}
@@ -335,4 +375,36 @@ affinity:
 
 {{- define "amqp-bridge.httpPort" -}}
 {{- .bridge.settings.httpPort | default 8080 | int }}
+{{- end }}
+
+{{/* Whether HTTP is served over TLS: by a Secret, or by a file of the operator's own. */}}
+{{- define "amqp-bridge.httpTls" -}}
+{{- if or .bridge.http.tls.secret .bridge.settings.httpCertFile }}yes{{ end }}
+{{- end }}
+
+{{/* Whether metrics, status and page want something; the Prometheus operator can show the token of a Secret alone. */}}
+{{- define "amqp-bridge.httpLogin" -}}
+{{- if or .bridge.http.token.secret .bridge.settings.httpTokenFile .bridge.http.tls.clientCa .bridge.settings.httpClientCaFile }}yes{{ end }}
+{{- end }}
+
+{{/*
+How a monitor of the Prometheus operator asks the bridges, which all serve alike (see _validate.tpl). Takes a list: the
+chart's context, the monitor's values.
+*/}}
+{{- define "amqp-bridge.scrape" -}}
+{{- with include "amqp-bridge.bridges" (first .) | fromJson | values | first }}
+{{- if include "amqp-bridge.httpTls" (dict "bridge" .) }}
+scheme: https
+{{- end }}
+{{- if .http.token.secret }}
+authorization:
+  credentials:
+    name: {{ .http.token.secret }}
+    key: {{ .http.token.key }}
+{{- end }}
+{{- end }}
+{{- with (last .).tlsConfig }}
+tlsConfig:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}

@@ -23,6 +23,7 @@ together. All of it is reported at once. The ranges are the service's own, out o
 {{- end }}
 {{- end }}
 {{- $bridges := include "amqp-bridge.bridges" . | fromJson }}
+{{- $wrong = concat $wrong (include "amqp-bridge.problems.scraping" . | fromJsonArray) }}
 {{- range $name, $own := .Values.drains }}
 {{- $drain := $own | default dict }}
 {{- if and (ne $drain.enabled false) (not (hasKey $bridges ($drain.bridge | default $name))) }}
@@ -34,10 +35,38 @@ together. All of it is reported at once. The ranges are the service's own, out o
 {{- end }}
 {{- end }}
 
+{{/* Why a monitor or an annotation cannot have the bridges scraped, as a JSON array of sentences. */}}
+{{- define "amqp-bridge.problems.scraping" -}}
+{{- $wrong := list }}
+{{- $served := list }}
+{{- $tls := false }}
+{{- $login := false }}
+{{- range $name, $values := include "amqp-bridge.bridges" . | fromJson }}
+{{- $bridge := dict "bridge" $values }}
+{{- $served = append $served (printf "%s %s" (include "amqp-bridge.httpTls" $bridge) (toJson $values.http.token)) }}
+{{- $tls = or $tls (include "amqp-bridge.httpTls" $bridge) }}
+{{- $login = or $login (include "amqp-bridge.httpLogin" $bridge) }}
+{{- end }}
+{{- range $kind := list "podMonitor" "serviceMonitor" }}
+{{- with index $.Values.monitoring $kind }}
+{{- if and .enabled (gt (len (uniq $served)) 1) }}
+{{- $wrong = append $wrong (printf "monitoring.%s asks all bridges alike, and they serve by different http.tls or http.token: set these in defaults" $kind) }}
+{{- end }}
+{{- if and .enabled $tls (not .tlsConfig) }}
+{{- $wrong = append $wrong (printf "monitoring.%s.tlsConfig is missing: by which CA and serverName the certificate of http.tls is verified, as in {ca: {secret: {name: bridge-tls, key: ca.crt}}, serverName: bridge.example}" $kind) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if and .Values.monitoring.scrapeAnnotations $login }}
+{{- $wrong = append $wrong "monitoring.scrapeAnnotations cannot show a token or a certificate: use monitoring.podMonitor, or a scrape configuration of your own" }}
+{{- end }}
+{{- toJson $wrong }}
+{{- end }}
+
 {{/* The problems of one bridge, as a JSON array of sentences. */}}
 {{- define "amqp-bridge.problems" -}}
 {{- $wrong := list }}
-{{- range list "missing" "ranges" "conflicts" "sides" "resources" }}
+{{- range list "missing" "ranges" "conflicts" "sides" "http" "resources" }}
 {{- $wrong = concat $wrong (include (printf "amqp-bridge.problems.%s" .) $ | fromJsonArray) }}
 {{- end }}
 {{- toJson $wrong }}
@@ -202,6 +231,32 @@ together. All of it is reported at once. The ranges are the service's own, out o
 {{- if and .tls.secret (contains "amqp://" $urls) }}
 {{- $wrong = append $wrong (printf "%s.tls.secret has no effect on amqp://; expected an amqps:// URL" $side) }}
 {{- end }}
+{{- end }}
+{{- end }}
+{{- toJson $wrong }}
+{{- end }}
+
+{{- define "amqp-bridge.problems.http" -}}
+{{- $wrong := list }}
+{{- with .bridge.http }}
+{{- if and .tls.clientCa (not .tls.secret) }}
+{{- $wrong = append $wrong "http.tls.clientCa needs http.tls.secret" }}
+{{- end }}
+{{- if and .tls.secret $.bridge.settings.httpCertFile }}
+{{- $wrong = append $wrong "http.tls.secret and settings.httpCertFile are both set; expected one of them" }}
+{{- end }}
+{{- if and .token.secret $.bridge.settings.httpTokenFile }}
+{{- $wrong = append $wrong "http.token.secret and settings.httpTokenFile are both set; expected one of them" }}
+{{- end }}
+{{- end }}
+{{- range $name := list "httpKeyFile" "httpClientCaFile" }}
+{{- if and (index $.bridge.settings $name) (not $.bridge.settings.httpCertFile) }}
+{{- $wrong = append $wrong (printf "settings.%s is set without settings.httpCertFile; expected both" $name) }}
+{{- end }}
+{{- end }}
+{{- range splitList "," (.bridge.settings.httpAllowedHosts | default "") }}
+{{- if and (trim .) (not (regexMatch "^([0-9A-Za-z_-]+(\\.[0-9A-Za-z_-]+)*|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*)\\.?$" (trim .))) }}
+{{- $wrong = append $wrong (printf "settings.httpAllowedHosts: %q is not a host name; expected names, comma-separated, without ports" (trim .)) }}
 {{- end }}
 {{- end }}
 {{- toJson $wrong }}

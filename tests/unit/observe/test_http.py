@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import errno
 import http.client
-import json
 import logging
 import re
 import resource
@@ -15,106 +13,21 @@ import threading
 from contextlib import suppress
 from http import HTTPStatus
 from socketserver import TCPServer
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING
 
 import pytest
 
 from bridge.errors import ConfigurationError, NotYetError
-from bridge.observe.answers import LOOP_TIMEOUT_S, Answers
-from bridge.observe.history import EVERY_S
-from bridge.observe.http import CLIENT_TIMEOUT_S, MAX_CLIENTS, HttpServer, most_clients
+from bridge.observe.answers import Answers
+from bridge.observe.http import MAX_CLIENTS, HttpServer, most_clients
 from bridge.observe.status import Status
+from bridge.settings.http import HttpSettings
 from bridge.window.books import Books
 from tests.rig.waiting import wait_until
+from tests.support.http_service import TIMEOUT_S, Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-TIMEOUT_S = 20
-
-
-class Answer(NamedTuple):
-    """What a client got; header names in lower case."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    def json(self) -> dict[str, Any]:
-        """Return the body's object."""
-        parsed: dict[str, Any] = json.loads(self.body)
-        return parsed
-
-
-class Service:
-    """An event loop on a thread of its own with books, a status and the server."""
-
-    def __init__(
-        self,
-        host: str = "127.0.0.1",
-        loop_timeout_s: float = LOOP_TIMEOUT_S,
-        client_timeout_s: float = CLIENT_TIMEOUT_S,
-        sample_every_s: float = EVERY_S,
-    ) -> None:
-        self.books = Books()
-        self.status = Status(consuming=True)
-        for side in (self.status.source, self.status.destination):
-            side.up, side.reason = True, ""
-        self.loop = asyncio.new_event_loop()
-        self.threads: set[int] = set()
-        """The threads on which a copy was made."""
-        self._thread = threading.Thread(target=self.loop.run_forever)
-        self.host = host
-        self.answers = Answers(self.snapshot, self.loop, loop_timeout_s=loop_timeout_s, sample_every_s=sample_every_s)
-        self.server = HttpServer(host, 0, self.answers, client_timeout_s=client_timeout_s)
-
-    def snapshot(self) -> tuple[Books, Status]:
-        """Return a copy, and note on which thread it was made."""
-        self.threads.add(threading.get_ident())
-        return copy.deepcopy((self.books, self.status))
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self.server.__enter__()
-        self.threads.clear()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.server.__exit__()
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
-        self.loop.close()
-
-    @property
-    def loop_thread(self) -> int | None:
-        """The thread that the loop runs on."""
-        return self._thread.ident
-
-    def hang(self) -> threading.Event:
-        """Stop the event loop from turning until the event that is returned is set."""
-        hanging, end = threading.Event(), threading.Event()
-
-        def wait() -> None:
-            hanging.set()
-            end.wait(TIMEOUT_S)
-
-        self.loop.call_soon_threadsafe(wait)
-        assert hanging.wait(TIMEOUT_S)
-        return end
-
-    def connect(self) -> socket.socket:
-        """Return a client's connection."""
-        return socket.create_connection((self.host.strip("[]"), self.server.port), TIMEOUT_S)
-
-    def ask(self, path: str, method: str = "GET", **headers: str) -> Answer:
-        """Return the answer to one request on a connection of its own."""
-        connection = http.client.HTTPConnection(self.host.strip("[]"), self.server.port, timeout=TIMEOUT_S)
-        try:
-            connection.request(method, path, headers=headers)
-            response = connection.getresponse()
-            return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
-        finally:
-            connection.close()
 
 
 @pytest.fixture
@@ -276,7 +189,7 @@ def test_a_loop_that_hangs_is_seen_and_the_last_books_are_still_shown(impatient:
 def test_a_loop_that_has_ended_is_no_crash(caplog: pytest.LogCaptureFixture) -> None:
     loop = asyncio.new_event_loop()
     answers = Answers(lambda: (Books(), Status()), loop)
-    with HttpServer("127.0.0.1", 0, answers):
+    with HttpServer(HttpSettings(), answers):
         loop.close()
         assert answers.healthz()[0] == 503
         assert answers.readyz()[0] == 503
@@ -307,7 +220,7 @@ def test_a_query_changes_nothing(service: Service) -> None:
     assert service.ask("/healthz?x=1").status == 200
 
 
-@pytest.mark.parametrize("method", ("POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+@pytest.mark.parametrize("method", ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"))
 def test_other_methods_are_not_allowed(service: Service, method: str) -> None:
     answer = service.ask("/metrics", method)
     assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
@@ -470,12 +383,12 @@ def reached(server: HttpServer) -> list[str]:
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="NOT TESTED: this machine has no IPv6")
 @pytest.mark.parametrize("host", (None, "::"))
 def test_by_default_both_families_are_served(service: Service, host: str | None) -> None:
-    with HttpServer(host, 0, service.answers) as server:
+    with HttpServer(HttpSettings(host), service.answers) as server:
         assert reached(server) == ["127.0.0.1", "::1"]
 
 
 def test_a_machine_without_ipv6_serves_ipv4(service: Service) -> None:
-    with HttpServer(None, 0, service.answers, has_both=lambda: False) as server:
+    with HttpServer(HttpSettings(None), service.answers, has_both=lambda: False) as server:
         assert reached(server) == ["127.0.0.1"]
 
 
@@ -485,20 +398,20 @@ def test_a_port_in_use_is_named_alone_where_no_address_is_set(
     both: bool,  # noqa: FBT001 - a parameter of pytest
 ) -> None:
     with pytest.raises(NotYetError, match=rf"^BRIDGE_HTTP_PORT={service.server.port} cannot be listened on"):
-        HttpServer(None, service.server.port, service.answers, has_both=lambda: both)
+        HttpServer(HttpSettings(None, service.server.port), service.answers, has_both=lambda: both)
 
 
 def test_a_port_in_use_names_the_setting(service: Service) -> None:
     port = service.server.port
     with pytest.raises(NotYetError, match=rf"BRIDGE_HTTP_PORT={port} cannot be listened on \(Address already"):
-        HttpServer("127.0.0.1", port, service.answers)
+        HttpServer(HttpSettings(port=port), service.answers)
 
 
 @pytest.mark.parametrize("host", ("192.0.2.1", "no-such-host.invalid"))
 def test_an_address_that_is_not_ours_names_the_setting(service: Service, host: str) -> None:
     """Whether it passes depends on the machine's own name server."""
     with pytest.raises((ConfigurationError, NotYetError), match=f"BRIDGE_HTTP_HOST={re.escape(host)} "):
-        HttpServer(host, 0, service.answers)
+        HttpServer(HttpSettings(host), service.answers)
 
 
 def test_a_port_that_we_may_not_have_is_a_wrong_configuration(
@@ -511,7 +424,7 @@ def test_a_port_that_we_may_not_have_is_a_wrong_configuration(
 
     monkeypatch.setattr(socket.socket, "bind", refuse)
     with pytest.raises(ConfigurationError, match="Permission denied"):
-        HttpServer("127.0.0.1", 80, service.answers)
+        HttpServer(HttpSettings(port=80), service.answers)
 
 
 def test_listening_asks_no_name_server(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -522,7 +435,7 @@ def test_listening_asks_no_name_server(service: Service, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(socket, "getfqdn", refuse)
     monkeypatch.setattr(socket, "gethostbyaddr", refuse)
-    with HttpServer("0.0.0.0", 0, service.answers) as server:  # noqa: S104 - closed at once
+    with HttpServer(HttpSettings("0.0.0.0"), service.answers) as server:  # noqa: S104 - closed at once
         assert server.port
 
 

@@ -12,17 +12,8 @@ import pytest
 from rich.console import Console
 
 from bridge.observe.document import About, document
-from bridge.observe.terminal import (
-    SPARKS,
-    NoStatusError,
-    default_url,
-    drawing,
-    fetch,
-    http_url,
-    sparkline,
-    status,
-    unreachable,
-)
+from bridge.observe.remote import fetch
+from bridge.observe.terminal import SPARKS, drawing, sparkline, status, unreachable
 from bridge.relay.queue import QueueState
 from bridge.window.books import Books
 from tests.support.seen import NOON_S, ready, seen
@@ -150,31 +141,6 @@ def test_what_is_no_status_is_unreachable(
 def test_where_nothing_listens_it_exits_with_69_and_says_where(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown("http://127.0.0.1:1") == (69, "")
     assert "no status from http://127.0.0.1:1: " in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("url", ("file:///etc/passwd", "127.0.0.1:8080", "ftp://h/"))
-def test_an_address_of_another_kind_is_refused(url: str) -> None:
-    with pytest.raises(NoStatusError, match="is no HTTP address; expected such as http://"):
-        http_url(url)
-
-
-@pytest.mark.parametrize(
-    ("environ", "url"),
-    (
-        ({}, "http://127.0.0.1:8080"),
-        ({"BRIDGE_HTTP_HOST": "0.0.0.0", "BRIDGE_HTTP_PORT": "9090"}, "http://127.0.0.1:9090"),  # noqa: S104
-        ({"BRIDGE_HTTP_HOST": "::"}, "http://[::1]:8080"),
-        ({"BRIDGE_HTTP_HOST": "[fe80::1]"}, "http://[fe80::1]:8080"),
-        ({"BRIDGE_HTTP_HOST": "bridge.example"}, "http://bridge.example:8080"),
-    ),
-)
-def test_by_default_it_asks_where_the_environment_has_the_bridge_listen(environ: dict[str, str], url: str) -> None:
-    assert default_url(environ) == url
-
-
-def test_a_port_that_the_system_chooses_has_to_be_given() -> None:
-    with pytest.raises(NoStatusError, match="give it with --url"):
-        default_url({"BRIDGE_HTTP_PORT": "0"})
 
 
 def test_nothing_that_is_sent_is_obeyed_by_the_terminal(serve: Serve) -> None:
