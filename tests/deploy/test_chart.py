@@ -699,7 +699,15 @@ def test_the_schema_rejects_unknown_keys_everywhere() -> None:
 
     walk(schema, "")
     assert open_objects == {
-        *("global", "relabelings", "metricRelabelings", "claims", "topologySpreadConstraints", "tolerations"),
+        *(
+            "global",
+            "relabelings",
+            "metricRelabelings",
+            "tlsConfig",
+            "claims",
+            "topologySpreadConstraints",
+            "tolerations",
+        ),
         *("ingressFrom", "egressTo", "extraIngress", "extraEgress", "extraEnv", "extraVolumes", "extraVolumeMounts"),
         *("initContainers", "sidecars", "postStart", "preStop", "affinity"),
     }
