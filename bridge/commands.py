@@ -265,7 +265,9 @@ def _unusable(arguments: argparse.Namespace, error: ConfigurationError | NotYetE
 
 def _complain(status: int, *lines: str) -> int:
     """Say what is wrong before there is a log; return the exit code that is given."""
-    sys.stderr.writelines(f"amqp-bridge: {line}\n" for line in lines)
+    from bridge.observe.text import visible_lines
+
+    sys.stderr.writelines(f"amqp-bridge: {visible_lines(line)}\n" for line in lines)
     return status
 
 

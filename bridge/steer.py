@@ -22,6 +22,7 @@ from bridge.observe.address import NoStatusError
 from bridge.observe.process import Process, process_of
 from bridge.observe.remote import fetch
 from bridge.observe.sentence import number
+from bridge.observe.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +90,7 @@ def steer(  # noqa: PLR0913 - an order, and how to wait for it
 
 
 def _complain(text: str) -> None:
-    sys.stderr.writelines(f"amqp-bridge: {line}\n" for line in text.splitlines())
+    sys.stderr.writelines(f"amqp-bridge: {visible(line)}\n" for line in text.splitlines())
 
 
 def is_loopback(url: str) -> bool:

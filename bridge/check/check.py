@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from bridge.check.inspection import RABBITMQ_4, Finding, Inspection, Level
 from bridge.connection.limits import DEFAULT
+from bridge.observe.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -96,8 +97,11 @@ def failed(findings: Iterable[Finding]) -> bool:
 def as_table(findings: list[Finding]) -> str:
     """Return the findings for a terminal, a line each, and their numbers."""
     widths = [max(len(value) for value in column) for column in zip(*map(_cells, findings), strict=True)]
+    # A broker says its version, its cluster's name and why it refuses; who names queues says the rest.
     lines = [
-        f"{finding.level:{widths[0]}}  {finding.side:{widths[1]}}  {finding.subject:{widths[2]}}  {finding.text}"
+        visible(
+            f"{finding.level:{widths[0]}}  {finding.side:{widths[1]}}  {finding.subject:{widths[2]}}  {finding.text}"
+        )
         for finding in findings
     ]
     levels = [finding.level for finding in findings]

@@ -25,7 +25,7 @@ from bridge.drain.receipt import NOT_ALL, UNREACHABLE
 from bridge.drain.request import Request, WrongUseError
 from bridge.drain.survey import inquiring, look_at, survey_destination, survey_source
 from bridge.errors import BridgeError
-from bridge.observe.text import printable
+from bridge.observe.text import printable, visible, visible_lines
 
 if TYPE_CHECKING:
     import argparse
@@ -129,8 +129,7 @@ def drain(settings: Settings, wanted: Request, assemble: Assemble, ask: Ask | No
         if wanted.dry_run or not _agreed(wanted, ask):
             return 0 if wanted.dry_run else NOT_ALL
     except BridgeError as error:
-        _tell(f"amqp-bridge: {error}\n")
-        return status_of(error)
+        return _complain(error, status_of(error))
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         receipt = runner.run(_drain(settings, plan, assemble))
     _say(receipt.text)
@@ -182,7 +181,7 @@ def verify(first: Path, second: Path) -> int:
 
 
 def _complain(why: object, status: int) -> int:
-    _tell(f"amqp-bridge: {why}\n")
+    _tell(f"amqp-bridge: {visible(str(why))}\n")
     return status
 
 
@@ -275,10 +274,10 @@ def _run(question: Coroutine[Any, Any, T]) -> T:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(text)
+    sys.stdout.write(visible_lines(text))
     sys.stdout.flush()
 
 
 def _tell(text: str) -> None:
-    sys.stderr.write(text)
+    sys.stderr.write(visible_lines(text))
     sys.stderr.flush()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from bridge.drain.request import WrongUseError
 from bridge.observe.sentence import number
-from bridge.observe.text import printable
+from bridge.observe.text import printable, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -107,7 +107,7 @@ class DrainPlan:
     @property
     def text(self) -> str:
         """The plan, for people."""
-        return "\n".join(f"{name:6}{text}" for name, text in self._lines()) + "\n"
+        return "\n".join(visible(f"{name:6}{text}") for name, text in self._lines()) + "\n"
 
     def _lines(self) -> Sequence[tuple[str, str]]:
         lines = [("drain", self._amount), ("from", self._side(self.source)), ("to", self._side(self.destination))]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from bridge.drain.finish import Conclusion
 from bridge.observe.sentence import duration, number
-from bridge.observe.text import printable
+from bridge.observe.text import as_json, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -173,7 +172,7 @@ class Receipt:
             "targets": self.targets,
             "remarks": self.remarks,
         }
-        return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+        return as_json(document, indent=2) + "\n"
 
     @property
     def text(self) -> str:

@@ -64,7 +64,8 @@ def remarks(second: Document) -> list[str]:
         "suppressed": "came to the second drain again, and were not moved again",
         "left": "were left by the second drain",
     }
-    return [f"{second[name]} messages {what}" for name, what in names.items() if second.get(name)]
+    found = ((second.get(name), what) for name, what in names.items())
+    return [f"{count} messages {what}" for count, what in found if isinstance(count, int) and count]
 
 
 def as_text(compared: list[Compared], explained: list[str]) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
-from bridge.observe.document import About, Document, Seen, document
+from bridge.observe.document import About, Document, Seen, cleaned, document
 from bridge.observe.history import EVERY_S, History, sample
 from bridge.observe.metrics import BridgeCollector
 from bridge.observe.page import PAGE_HEADERS, page
@@ -142,7 +142,8 @@ class Answers:
         reasons = status.hindrances if answers else ["the event loop does not answer"]
         code = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
         found = {"ready": not reasons, "paused": status.paused, "reasons": reasons}
-        return _json(code, found | {"degraded": status.reservations if answers else []})
+        found |= {"degraded": status.reservations if answers else []}
+        return _json(code, cleaned(found, tuple(self._about.secrets())))
 
     def document(self) -> Document:
         """Return the status document; the last copy where the loop is stuck."""

@@ -23,7 +23,7 @@ from bridge.observe.text import hide, printable, without_message
 from bridge.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from bridge.observe.history import Sample
     from bridge.observe.status import SideStatus, Status
@@ -105,17 +105,18 @@ def document(seen: Seen, about: About) -> Document:
         found[name] = section(seen, about)
     found["sentence"] = sentence(found)
     secrets = tuple(about.secrets())
-    return {name: _cleaned(value, secrets) for name, value in found.items()}
+    return {name: cleaned(value, secrets) for name, value in found.items()}
 
 
-def _cleaned(value: object, secrets: tuple[str, ...]) -> Any:  # noqa: ANN401 - what JSON can hold
+def cleaned(value: object, secrets: Collection[str]) -> Any:  # noqa: ANN401 - what JSON can hold
+    """Return a value in which nobody's text is obeyed, and in which no secret and nothing of a message stands."""
     match value:
         case str():
             return printable(without_message(hide(value, secrets)))
         case dict():
-            return {key: _cleaned(entry, secrets) for key, entry in value.items()}
+            return {key: cleaned(entry, secrets) for key, entry in value.items()}
         case list() | tuple():
-            return [_cleaned(entry, secrets) for entry in value]
+            return [cleaned(entry, secrets) for entry in value]
         case _:
             return value
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from bridge.observe.text import hide
+from bridge.observe.text import as_json, hide, spelt_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -70,7 +69,7 @@ class JsonFormatter(_Formatter):
         line = line | self._fields(record) | line  # a field of that name must not hide the event
         if exception := self._exception(record):
             line["exception"] = exception
-        return json.dumps(line, ensure_ascii=False)
+        return as_json(line)
 
 
 class ConsoleFormatter(_Formatter):
@@ -81,10 +80,9 @@ class ConsoleFormatter(_Formatter):
         fields = " ".join(f"{key}={value}" for key, value in self._fields(record).items() if value is not None)
         line = f"{_timestamp(record)[11:]} {record.levelname.lower():8} {self._event(record)}"
         line += f"  ({fields})" if fields else ""
-        # What a broker says may have several lines; an event is one.
-        line = line.replace("\r", "").replace("\n", "\\n")
-        exception = self._exception(record)
-        return f"{line}\n{exception}" if exception else line
+        # What a broker says may have several lines; an event is one, and those of a traceback do not look like one.
+        traceback = (f"  {spelt_out(each)}" for each in self._exception(record).splitlines())
+        return "\n".join([spelt_out(line.replace("\r", "")), *traceback])
 
 
 def configure_logging(settings: Settings, *more: logging.Handler) -> None:

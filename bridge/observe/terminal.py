@@ -5,7 +5,6 @@ It asks a running bridge by `remote`, which has made what others wrote fit to be
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from functools import partial
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 from bridge.observe.address import NoStatusError
 from bridge.observe.remote import fetch
 from bridge.observe.sentence import clock, duration, number, where
+from bridge.observe.text import as_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -76,11 +76,11 @@ def _once(ask: Callable[[], Document], show: Callable[[Document], str], write: C
 
 
 def _json(document: Document) -> str:
-    return json.dumps(document, indent=2, ensure_ascii=False)
+    return as_json(document, indent=2)
 
 
 def _json_line(document: Document) -> str:
-    return json.dumps(document, ensure_ascii=False)
+    return as_json(document)
 
 
 def _line(document: Document) -> str:

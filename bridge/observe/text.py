@@ -5,9 +5,10 @@ What a broker says may repeat what a publisher wrote, and a log line, a page or 
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from yarl import URL
@@ -54,9 +55,45 @@ def _forms(secret: str) -> set[str]:
     return {secret, quote(secret, safe=""), in_url, repr(secret)[1:-1]}
 
 
+def _obeyed(character: str) -> bool:
+    return unicodedata.category(character) in _OBEYED
+
+
+def visible(text: str) -> str:
+    """Return the text as one line that no terminal obeys."""
+    if text.isprintable():
+        return text
+    return "".join("\N{REPLACEMENT CHARACTER}" if _obeyed(character) else character for character in text)
+
+
+def visible_lines(text: str) -> str:
+    """Return lines of ours, in which others may have a word: no terminal obeys them. See that each part is one line."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
+def spelt_out(text: str) -> str:
+    """Return the text as one line in which whatever a terminal would obey is written as Python writes it."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character.encode("unicode_escape").decode() if _obeyed(character) else character for character in text
+    )
+
+
+def as_json(value: Any, *, indent: int | None = None) -> str:  # noqa: ANN401 - what JSON holds
+    """Return JSON that no terminal obeys and whose strings are what they were; text of all languages stays as it is."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    if text.isprintable():
+        return text
+    # Outside of its strings JSON has nothing that could be obeyed but the ends of its lines.
+    return "".join(
+        json.dumps(character)[1:-1] if _obeyed(character) and character != "\n" else character for character in text
+    )
+
+
 def printable(text: str) -> str:
     """Return the text as one line that no terminal obeys, cut where it is very long."""
-    shown = "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in _OBEYED else c for c in text)
+    shown = visible(text)
     return shown if len(shown) <= SHOWN_CHARACTERS else f"{shown[: SHOWN_CHARACTERS - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 

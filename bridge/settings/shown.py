@@ -23,7 +23,8 @@ def as_table(settings: Settings, from_file: Collection[str]) -> str:
     entries = _entries(settings, from_file)
     names, values = (max(len(entry[column]) for entry in entries) for column in ("variable", "value"))
     return "".join(
-        f"{entry['variable']:{names}}  {entry['value']:{values}}  {_origin(entry['origin'])}\n" for entry in entries
+        f"{entry['variable']:{names}}  {_visible(entry['value']):{values}}  {_origin(entry['origin'])}\n"
+        for entry in entries
     )
 
 
@@ -32,6 +33,11 @@ def _entries(settings: Settings, from_file: Collection[str]) -> list[dict[str, s
         entry._asdict() | ({"origin": "file"} if entry.origin == "environment" and entry.variable in from_file else {})
         for entry in effective(settings)
     ]
+
+
+def _visible(value: str) -> str:
+    """Return a value as one line that no terminal obeys: the environment may have been copied from anywhere."""
+    return value if value.isprintable() else json.dumps(value)
 
 
 def _origin(word: str) -> str:

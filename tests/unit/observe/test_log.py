@@ -121,7 +121,7 @@ def failed(message: str) -> logging.LogRecord:
 
 def test_an_exception_comes_with_its_traceback() -> None:
     assert "BridgeError: oh" in render_json(failed("oh"))["exception"]
-    assert re.search(r"failed\nTraceback [\s\S]*BridgeError: oh$", ConsoleFormatter(lambda: ()).format(failed("oh")))
+    assert re.search(r"failed\n  Traceback [\s\S]*BridgeError: oh$", ConsoleFormatter(lambda: ()).format(failed("oh")))
 
 
 @pytest.mark.parametrize("formatter", (JsonFormatter, ConsoleFormatter))
