@@ -2,12 +2,15 @@
 
 import signal
 import sys
+import threading
 
-from bridge.early import EarlySignals
+from bridge.early import EarlySignals, forbid_core_dumps
 
 
 def main() -> int:
     """Run the command line; return the exit code."""
+    forbid_core_dumps()
+    threading.excepthook = end_of_thread
     # The kernel drops a signal for which PID 1, as a container's entry point is, has no handler, and most of the start
     # is imports. Nothing is connected then, so `run` is as good as drained.
     status = 0 if sys.argv[1:2] == ["run"] else 128 + signal.SIGTERM
@@ -27,6 +30,19 @@ def main() -> int:
             "dependencies, as in `python3 -m pip install .` in a checkout\n"
         )
         return 78  # EX_CONFIG: trying again does not help
+    except Exception as error:  # noqa: BLE001 - a traceback that Python writes may hold a URL with its password
+        from bridge.observe.log import log_bug  # noqa: PLC0415
+
+        log_bug("process", error)
+        return 1
+
+
+def end_of_thread(ended: threading.ExceptHookArgs) -> None:
+    """Log what ended a thread, as `main` does with what ends the process."""
+    if ended.exc_value is not None:
+        from bridge.observe.log import log_bug  # noqa: PLC0415
+
+        log_bug("thread", ended.exc_value)
 
 
 if __name__ == "__main__":

@@ -217,9 +217,7 @@ def _log(settings: Settings, environ: Mapping[str, str], *more: EventLog) -> Non
         logging.getLogger(__name__).warning("%s", text)
 
 
-def _of_a_running_bridge(
-    arguments: argparse.Namespace, do: Callable[[str, Callable[[str], Document]], int]
-) -> int:
+def _of_a_running_bridge(arguments: argparse.Namespace, do: Callable[[str, Callable[[str], Document]], int]) -> int:
     """Do something with the URL of a running bridge, and with what asks it; return the exit code."""
     from functools import partial
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from bridge.check.inspection import RABBITMQ_4, Finding, Inspection, Level
 from bridge.connection.limits import DEFAULT
-from bridge.observe.text import visible
+from bridge.observe.text import hide, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,7 +39,9 @@ async def check(settings: Settings, limits: TimeLimits = DEFAULT) -> list[Findin
             ]
     finally:
         await asyncio.gather(*(inspection.inquiry.close() for inspection in inspections))
-    return findings
+    # A broker may repeat in a refusal what it was sent.
+    secrets = settings.secrets()
+    return [replace(finding, text=hide(finding.text, secrets)) for finding in findings]
 
 
 def _of_side(inspections: list[Inspection]) -> list[Finding]:

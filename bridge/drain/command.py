@@ -25,7 +25,7 @@ from bridge.drain.receipt import NOT_ALL, UNREACHABLE
 from bridge.drain.request import Request, WrongUseError
 from bridge.drain.survey import inquiring, look_at, survey_destination, survey_source
 from bridge.errors import BridgeError
-from bridge.observe.text import printable, visible, visible_lines
+from bridge.observe.text import hide, printable, visible, visible_lines
 
 if TYPE_CHECKING:
     import argparse
@@ -129,7 +129,7 @@ def drain(settings: Settings, wanted: Request, assemble: Assemble, ask: Ask | No
         if wanted.dry_run or not _agreed(wanted, ask):
             return 0 if wanted.dry_run else NOT_ALL
     except BridgeError as error:
-        return _complain(error, status_of(error))
+        return _complain(hide(str(error), settings.secrets()), status_of(error))
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         receipt = runner.run(_drain(settings, plan, assemble))
     _say(receipt.text)
@@ -147,7 +147,7 @@ def peek(settings: Settings, *, limit: int, yes: bool, in_json: bool) -> int:
     try:
         found, ready = _run(_peek(settings, min(limit, PEEKED_MOST), yes=yes))
     except BridgeError as error:
-        return _complain(error, status_of(error))
+        return _complain(hide(str(error), settings.secrets()), status_of(error))
     listed = sample.groups(found, time.time(), settings.source_queue or "")
     _say((sample.as_json if in_json else sample.as_text)(listed, len(found), ready))
     return 0

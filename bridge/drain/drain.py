@@ -20,6 +20,7 @@ from bridge.drain.selection import Moved
 from bridge.drain.survey import inquiring, survey_destination, survey_source
 from bridge.drain.watch import Watch
 from bridge.errors import ConnectError, ExhaustedError
+from bridge.observe.text import hide
 from bridge.version import __version__
 from bridge.window.terms import Terms
 
@@ -203,7 +204,7 @@ class Drain:
             ending=self._concluded,
             signal=self._signal,
             doubts=tuple(plan.doubts),
-            reasons=held.reasons,
+            reasons=tuple(hide(reason, self._settings.secrets()) for reason in held.reasons),
             kept={} if self._moved is None else dict(self._moved.kept),
             targets={} if self._moved is None else dict(self._moved.targets),
         )

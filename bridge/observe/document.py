@@ -77,7 +77,7 @@ def about(settings: Settings, events: EventLog) -> About:
         quarantine_queue=settings.quarantine_queue_name,
         prefetch=settings.source_prefetch,
         max_in_flight_bytes=settings.max_in_flight_bytes,
-        secrets=lambda: settings.source.secrets() | settings.destination.secrets(),
+        secrets=settings.secrets,
         events=events,
     )
 

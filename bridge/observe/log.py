@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from bridge.settings.settings import Settings
 
+log = logging.getLogger(__name__)
+
 _OWN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 """What every record has; anything else was given as `extra`."""
 
@@ -85,15 +87,16 @@ class ConsoleFormatter(_Formatter):
         return "\n".join([spelt_out(line.replace("\r", "")), *traceback])
 
 
+def log_bug(ended: str, error: BaseException) -> None:
+    """Log what nobody has caught, and what it ended: a thread or the process."""
+    log.critical("a bug in the bridge ended the %s", ended, exc_info=error)
+
+
 def configure_logging(settings: Settings, *more: logging.Handler) -> None:
     """Send every logger to standard error in the configured form; the bridge's own to `more` handlers, too."""
-
-    def secrets() -> set[str]:
-        return settings.source.secrets() | settings.destination.secrets()
-
     wanted = settings.log_format or ("console" if sys.stderr.isatty() else "json")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(ConsoleFormatter(secrets) if wanted == "console" else JsonFormatter(secrets))
+    handler.setFormatter(ConsoleFormatter(settings.secrets) if wanted == "console" else JsonFormatter(settings.secrets))
     root, own = logging.getLogger(), logging.getLogger("bridge")
     handler.setLevel(settings.log_level.upper())
     root.handlers[:] = [handler]

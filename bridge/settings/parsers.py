@@ -284,8 +284,8 @@ def readable_file(check: Callable[[Path], str] | None = None) -> PlainValidator:
                 file.read(1)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not a path"
-            # A value that is no path at all may be the secret itself, in the wrong variable.
-            shown = quoted(text) if "/" in text else "this file"
+            # A value that is no path may be the secret itself, in the wrong variable; one in Base64 may have a slash.
+            shown = quoted(text) if text.startswith(("/", "./", "../")) else "this file"
             problem = f"{shown} cannot be read ({reason}); expected the path of a readable file"
             if "/" in text and isinstance(error, OSError) and error.errno not in LASTING_ERRNOS:
                 raise not_yet(problem) from None

@@ -430,6 +430,10 @@ class Settings(BaseSettings):
             tls = ServerTls(self.http_cert_file, self.http_key_file, self.http_client_ca_file)
         return HttpSettings(self.http_host, self.http_port, tls, self.http_token_file, self.http_allowed_hosts)
 
+    def secrets(self) -> set[str]:
+        """Return every password that is known, those read from a file included, for outputs to hide."""
+        return self.source.secrets() | self.destination.secrets()
+
     @property
     def braked(self) -> bool:
         """Whether the bridge rests by the state of the destination's queue."""
@@ -566,9 +570,9 @@ def _shown(value: object) -> str:
             return ""
         case bool() | dict():
             return json.dumps(value)
+        case (bindings.Binding(), *_):
+            return json.dumps([each.as_json for each in value])
         case tuple():
-from bridge.errors import CredentialsError
-            return json.dumps([each.as_json for each in value]) if value else ""
             return ",".join(map(str, value))
         case float():
             return f"{value:g}"

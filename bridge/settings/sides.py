@@ -6,6 +6,7 @@ used from the next connect on. What is printable here (`repr`, `safe_urls`) neve
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote
@@ -268,11 +269,15 @@ def mask(text: str) -> str:
     userinfo, at, address = rest.rpartition("@")
     if at:
         user, colon, _ = userinfo.partition(":")
-        rest = f"{user}{':***' if colon else ''}@{address}"
+        rest = f"{user}:***@{address}" if colon else f"***@{_without_password(address)}"
     else:
-        # `user:pass` with the rest cut off looks like `host:port`.
-        host, colon, port = rest.partition(":")
-        digits = port.partition("/")[0]
-        if colon and not host.startswith("[") and not digits.isdecimal():
-            rest = f"{host}:***"
-    return f"{scheme}{separator}{rest.partition('?')[0]}"
+        rest = _without_password(rest)
+    return f"{scheme}{separator}{re.split('[?#]', rest, maxsplit=1)[0]}"
+
+
+def _without_password(address: str) -> str:
+    """Hide what should be a port and is none: `user:pass` with the rest cut off looks like `host:port`."""
+    host, colon, port = address.partition(":")
+    if re.match(r"\[[0-9A-Fa-f:.]+\]", address) or not colon or port.partition("/")[0].isdecimal():
+        return address
+    return f"{host}:***"

@@ -28,7 +28,7 @@ from bridge.settings.bindings import Binding
 from bridge.settings.environment import load_settings, unknown_variables
 from bridge.settings.files import MAX_SECRET_BYTES
 from bridge.settings.settings import Option, Settings, effective, options, settings_help
-from bridge.settings.sides import SideSettings, mask
+from bridge.settings.sides import SideSettings, mask, parse_urls
 from tests.programs import bridge_env
 from tests.rig.certificates import Certificates, make_certificates
 
@@ -310,6 +310,29 @@ def test_a_wrong_url_is_refused_and_its_password_masked(text: str, complaint: st
     assert complaint in found
     assert SECRET[:9] not in found
     assert SECRET[9:] not in found
+
+
+def damaged(text: str) -> Iterator[str]:
+    """The text with each of its characters gone or another, cut after each, and with one more at each place."""
+    for at in range(len(text) + 1):
+        yield text[:at]
+        yield text[at:]
+        yield text[:at] + text[at + 1 :]
+        for other in ":/@[]?#,%; \\&=":
+            yield text[:at] + other + text[at + 1 :]
+            yield text[:at] + other + text[at:]
+
+
+def test_no_half_written_url_uncovers_its_password() -> None:
+    """Whatever is left of the secret: four characters of it in a row are too many."""
+    secret = "QwErTyUiOpAs"
+    parts = {secret[at : at + 4] for at in range(len(secret) - 3)}
+    tried = 0
+    for text in damaged(f"amqps://reader:{secret}@source.example:5671/orders"):
+        _, complaints = parse_urls(text)
+        assert not any(part in complaint for part in parts for complaint in complaints), text
+        tried += bool(complaints)
+    assert tried > 500
 
 
 def test_every_wrong_url_of_a_list_is_named() -> None:
