@@ -5,10 +5,12 @@ import sys
 import threading
 
 from bridge.early import EarlySignals, forbid_core_dumps
+from bridge.streams import FULL, open_standard_streams, writing
 
 
 def main() -> int:
     """Run the command line; return the exit code."""
+    open_standard_streams()
     forbid_core_dumps()
     threading.excepthook = end_of_thread
     # The kernel drops a signal for which PID 1, as a container's entry point is, has no handler, and most of the start
@@ -18,6 +20,10 @@ def main() -> int:
     early = EarlySignals()
     if sys.argv[1:2] == ["run"]:
         early.listen()
+    return writing(lambda: _run(early))
+
+
+def _run(early: EarlySignals) -> int:
     from bridge import cli  # noqa: PLC0415 - after the handler
 
     try:
@@ -30,11 +36,19 @@ def main() -> int:
             "dependencies, as in `python3 -m pip install .` in a checkout\n"
         )
         return 78  # EX_CONFIG: trying again does not help
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) or error.errno in FULL:
+            raise  # `writing` knows what to do
+        return _bug(error)
     except Exception as error:  # noqa: BLE001 - a traceback that Python writes may hold a URL with its password
-        from bridge.observe.log import log_bug  # noqa: PLC0415
+        return _bug(error)
 
-        log_bug("process", error)
-        return 1
+
+def _bug(error: Exception) -> int:
+    from bridge.observe.log import log_bug  # noqa: PLC0415
+
+    log_bug("process", error)
+    return 1
 
 
 def end_of_thread(ended: threading.ExceptHookArgs) -> None:

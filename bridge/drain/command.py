@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-EX_USAGE = 64
+EX_USAGE, EX_IOERR = 64, 74
 EX_SECOND_SIGNAL = 130
 SECOND_SIGNAL_AFTER_S = 1.0
 """A signal sooner than this after the first is no second one."""
@@ -132,14 +132,14 @@ def drain(settings: Settings, wanted: Request, assemble: Assemble, ask: Ask | No
         return _complain(hide(str(error), settings.secrets()), status_of(error))
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         receipt = runner.run(_drain(settings, plan, assemble))
-    _say(receipt.text)
-    if wanted.receipt is not None:
+    why = ""
+    if wanted.receipt is not None:  # first, since nobody may read the output any more
         try:
             _write(wanted.receipt, receipt.as_json)
-        except OSError as error:  # such as a disk that has become full: what was moved is moved
+        except OSError as error:
             why = f"the receipt cannot be written to {printable(str(wanted.receipt))} ({error.strerror}); it is above"
-            return _complain(why, receipt.status or NOT_ALL)
-    return receipt.status
+    _say(receipt.text)
+    return _complain(why, receipt.status or NOT_ALL) if why else receipt.status
 
 
 def peek(settings: Settings, *, limit: int, yes: bool, in_json: bool) -> int:
@@ -209,8 +209,12 @@ def _agreed(wanted: Request, ask: Ask | None) -> bool:
 def _write(path: Path, text: str) -> None:
     """Write a file whole, or not at all."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text)
-    beside.replace(path)
+    try:
+        beside.write_text(text)
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 async def _survey(settings: Settings, wanted: Request) -> DrainPlan:

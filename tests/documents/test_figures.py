@@ -19,9 +19,10 @@ from bridge.drain import command as draining
 from bridge.drain import receipt, sample
 from bridge.drain.digest import DIGEST_BYTES
 from bridge.drain.options import PEEKED
-from bridge.observe import document, events, history
+from bridge.observe import document, events, history, http
 from bridge.relay.steering import PROBE_HOLD_S
 from bridge.relay.watchdog import ASK_EVERY_S
+from bridge.settings.http import MIN_TOKEN_CHARACTERS
 from bridge.settings.settings import CONSUMER_TIMEOUT_S, Settings
 from bridge.settings.sides import DEFAULT_HEARTBEAT_S
 from bridge.window.age import SAMPLE_S
@@ -110,6 +111,10 @@ OWN: dict[str, tuple[str, ...]] = {
         f"| {EX_USAGE}, {EX_CONFIG} | the command line",
         f"| {UNAVAILABLE} | a side",
         f"| {EX_TEMPFAIL} | a file",
+        f"| {draining.EX_IOERR} | the receipt",
+        f"a token of at least {MIN_TOKEN_CHARACTERS} visible",
+        f"At most {http.MAX_CLIENTS} clients are served",
+        f"each has {http.CLIENT_TIMEOUT_S:.0f} s and {http.MAX_HEAD_BYTES >> 10} KiB for a request",
         f"the last {history.KEPT_S / 60:.0f} minutes as plots",
         f"over {SPANS[0]} s, {SPANS[1] // 60} and {SPANS[2] // 60} minutes, the window, the last {events.KEPT} events",
         f"exits with 0 when the bridge is ready, 1 when it is not, and {UNAVAILABLE} when none",

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 GRAMMAR = {
-    *("bridge", "bridge.__main__", "bridge.cli", "bridge.commands", "bridge.early", "bridge.version"),
+    *("bridge", "bridge.__main__", "bridge.cli", "bridge.commands", "bridge.early", "bridge.streams"),
+    "bridge.version",
     *("bridge.drain", "bridge.drain.options"),
 }
 """What the command line itself is made of."""

@@ -25,6 +25,9 @@ MUTATORS = {
 WRITES_ALLOWED = {
     "books": "plain numbers, which everybody counts in who has something to count (see `window/books`)",
     "root.handlers": "the root logger belongs to the process, and this is where the process sets it up",
+    "threading.excepthook": "Python's way to say what is done about what ends a thread",
+    "sys.stdout": "Python's way to put a stream in the place of one that was closed when it started",
+    "sys.stderr": "the same",
     "context.verify_flags": "the ssl library's way to set an option of a context",
     "context.check_hostname": "the same",
     "context.verify_mode": "the same",
