@@ -16,11 +16,13 @@ RUN /pip/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir
 FROM ${BASE}
 ARG VERSION=0.2.0
 ARG REVISION=unknown
+ARG CREATED=unknown
 LABEL org.opencontainers.image.title="amqp-bridge" \
       org.opencontainers.image.description="Moves messages from one RabbitMQ queue to another, persistently and with publisher confirms" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}"
 # The base image's own pip, which nothing here needs.
 RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/site-packages/pip /usr/local/lib/python3*/site-packages/pip-*
 COPY --from=build /opt/amqp-bridge /opt/amqp-bridge

@@ -29,7 +29,7 @@ define make_venv
 	@touch $@
 endef
 
-.PHONY: help venv brokers broker valgrind test coverage budget test-deploy lint format types demo bench faults simulate soak fuzz release lock clean
+.PHONY: help venv brokers broker valgrind test coverage budget test-deploy lint format types demo bench faults simulate soak fuzz sbom release lock clean
 
 help: ## list these verbs
 	@echo "make VERB [ARGS='…']; ARGS are passed on to the program that the verb runs"
@@ -96,6 +96,9 @@ soak: venv brokers ## full load and random faults for MINUTES=10
 
 fuzz: venv ## damaged and hostile bytes
 	$(RUN) tests.fuzz $(ARGS)
+
+sbom: $(VENV_DEPLOY)/.complete ## the bill of materials, CycloneDX, into dist/: exactly what requirements.lock pins
+	$(VENV_DEPLOY)/bin/python -m tests.programs.release sbom
 
 release: $(VENV_DEPLOY)/.complete ## wheel, sdist, chart, SBOM and checksums into dist/, and what is left to a person
 	$(VENV_DEPLOY)/bin/python -m tests.programs.release

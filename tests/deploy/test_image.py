@@ -59,6 +59,8 @@ def test_forwards_as_nobody_on_a_read_only_root_without_capabilities(node: Node)
         assert status["Name"] == "amqp-bridge"
         assert "Read-only file system" in container.exec("touch", "/opt/amqp-bridge/x").stderr
         assert container.exec("/bin/sh", "-c", "command -v pip pip3 gcc cc make").stdout == ""
+        others = ["find", "/opt/amqp-bridge", "!", "-type", "l", "(", "!", "-user", "0", "-o", "-perm", "/022", ")"]
+        assert container.exec(*others).stdout == "", "all of it is root's, and nobody else may write"
         assert container.exec("amqp-bridge", "status").stdout.startswith("ready: ")
         assert container.exec("/opt/amqp-bridge/bin/python3", "-c", "import rich").stderr == "", "for --watch"
     assert drain_and_audit(node.url, "destination", MESSAGES).is_perfect
@@ -99,7 +101,7 @@ def test_the_image_says_what_it_is(image: str) -> None:
     assert config["Entrypoint"] == ["amqp-bridge"]
     assert config["Cmd"] == ["run"]
     assert config["User"] == "65532:65532"
-    names = {"title", "description", "licenses", "version", "revision"}
+    names = {"title", "description", "licenses", "version", "revision", "created"}
     assert {f"org.opencontainers.image.{name}" for name in names} <= set(config["Labels"])
 
 

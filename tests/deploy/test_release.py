@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tarfile
 import zipfile
@@ -36,6 +37,20 @@ def test_the_wheel_holds_the_package_alone(packages: Path) -> None:
             f"amqp_bridge-{release.version()}.dist-info",
         }
         assert "bridge/py.typed" in archive.namelist()
+
+
+def test_packages_built_again_are_the_same_byte_for_byte(packages: Path, tmp_path: Path) -> None:
+    """Under another umask, as in somebody else's checkout."""
+    before = os.umask(0o077)
+    try:
+        release.build_packages(tmp_path)
+    finally:
+        os.umask(before)
+    first, second = (
+        {path.name: path.read_bytes() for path in folder.glob("amqp_*")} for folder in (packages, tmp_path)
+    )
+    assert len(first) == 2
+    assert first == second
 
 
 def test_the_tests_run_from_the_sdist(packages: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ CHART = ROOT / "helm" / "amqp-bridge"
 CHANGELOG = ROOT / "CHANGELOG.md"
 REQUIREMENTS = ROOT / "requirements.lock"
 SUMS = "SHA256SUMS"
+SBOM = "amqp-bridge-{version}.cdx.json"
 ARM64 = [f"--platform={name}_aarch64" for name in ("manylinux2014", "manylinux_2_28")]
 IMAGE_PYTHON = "3.13"
 """Of the Dockerfile's base."""
@@ -99,7 +100,7 @@ def build() -> None:
     build_packages(DIST)
     helm = tools.helm(max(tools.HELM_WHEELS))
     _run(helm, "package", CHART, "--destination", DIST)
-    bill_of_materials(DIST / f"amqp-bridge-{version()}.cdx.json")
+    bill_of_materials(DIST / SBOM.format(version=version()))
     (DIST / SUMS).write_text(checksums(DIST))
     names = "\n".join(f"  {path.name}" for path in sorted(DIST.iterdir()))
     print(f"\ndist/ holds release {version()}:\n{names}\n\n{LEFT.format(version=version())}", end="")
@@ -109,6 +110,7 @@ LEFT = """\
 What is left to a person:
   1. git tag --sign v{version} && git push origin v{version}
   2. docker buildx build --platform linux/amd64,linux/arm64 --build-arg REVISION=$(git rev-parse HEAD) \\
+         --build-arg CREATED=$(date --utc +%FT%TZ) \\
          --tag registry.example/amqp-bridge:{version} --push .
   3. python3 -m twine upload dist/*.whl dist/amqp_bridge-{version}.tar.gz
   4. helm push dist/amqp-bridge-{version}.tgz oci://registry.example/charts
@@ -123,9 +125,14 @@ def _run(*command: str | Path) -> None:
 def main() -> None:
     """Do what is asked."""
     parser = argparse.ArgumentParser(prog="tests.programs.release", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("what", choices=("build", "version"), nargs="?", default="build")
-    if parser.parse_args().what == "build":
+    parser.add_argument("what", choices=("build", "sbom", "version"), nargs="?", default="build")
+    what = parser.parse_args().what
+    if what == "build":
         build()
+        return
+    if what == "sbom":
+        DIST.mkdir(exist_ok=True)
+        bill_of_materials(DIST / SBOM.format(version=version()))
         return
     for path in COPIES:
         path.write_text(with_version(path))
