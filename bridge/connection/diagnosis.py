@@ -66,6 +66,8 @@ def explain(error: Exception, side: SideSettings, index: int) -> ConnectError:
     """Return the error as a short fixed word and a sentence; no secret is in it."""
     where = side.safe_urls[index]
     cause = error.__cause__ or error
+    if side.secure and isinstance(cause, ConnectionResetError):
+        return ConnectError("tls", f"{where}: {BROKEN_OFF.format(**side.variables)}")
     for kind, pattern, result, advice in _ANSWERS:
         found = next((each for each in (error, cause) if isinstance(each, kind)), None)
         if found is not None and re.search(pattern, said := _text(found)):
@@ -103,6 +105,12 @@ BEFORE_A_WORD = (
     "it closed the connection before it said a word; is a broker behind that port, and is it the one for AMQP "
     "(5672 by default, 5671 with TLS)?"
 )
+BROKEN_OFF = (
+    "it broke off the TLS handshake; does it want a client certificate ({cert_file}), or one that its CAs have signed, "
+    "and does it speak TLS 1.2 or 1.3?"
+)
+CERTIFICATE_TOO = "; if it is, it may refuse the bridge's certificate, or want one: see {cert_file}"
+"""Under TLS 1.3 a broker says so when the handshake has succeeded for the bridge (RFC 8446, 4.4.2.4)."""
 _REFUSALS = {
     403: amqp.ChannelAccessRefused,
     404: amqp.ChannelNotFoundEntity,
@@ -119,6 +127,8 @@ _OTHER_PROTOCOLS = {
 """By the first byte of what came where a frame should: RFC 8446, 5.1; RFC 9112, 4; RFC 4253, 4.2."""
 _NO_TLS = "WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE|UNKNOWN_PROTOCOL|PACKET_LENGTH_TOO_LONG|HTTP_REQUEST"
 """What OpenSSL 3.0 to 3.5 makes of an answer that is not TLS."""
+_REFUSES_OURS = "CERTIFICATE_REQUIRED|ALERT_(?:UNKNOWN_CA|BAD_CERTIFICATE|CERTIFICATE|HANDSHAKE_FAILURE|ACCESS_DENIED)"
+"""An alert of the broker's about what the bridge has shown, or not (RFC 8446, 6.2)."""
 _STRICT = (
     "the broker's certificate is refused ({{said}}): it or its CA's lacks the extension {extension}, on which Python "
     "insists from 3.13 on and the bridge always; have it issued again, with the extension"
@@ -157,6 +167,30 @@ _ANSWERS: tuple[tuple[type[Exception], str, ConnectResult, str], ...] = (
     ),
     (
         ssl.SSLCertVerificationError,
+        "has expired",
+        "tls",
+        "the broker's certificate, or one of its CAs', has expired ({said}); have it renewed, or set the clock",
+    ),
+    (
+        ssl.SSLCertVerificationError,
+        "not yet valid",
+        "tls",
+        "the broker's certificate, or one of its CAs', is not valid yet ({said}); look at the clocks here and there",
+    ),
+    (
+        ssl.SSLCertVerificationError,
+        r"self.signed certificate(?: \(_ssl|$)",
+        "tls",
+        "the broker's certificate is self-signed ({said}); put it into {ca_file}, or have it signed by a CA there",
+    ),
+    (
+        ssl.SSLCertVerificationError,
+        "self.signed certificate in|unable to get (?:local )?issuer|unable to verify the first",
+        "tls",
+        "the broker's certificate is signed by nobody in {ca_file} ({said}); put its CA there, or send the chain",
+    ),
+    (
+        ssl.SSLCertVerificationError,
         "[Mm]ismatch",
         "tls",
         "the broker's certificate is refused ({said}); use a name of it in {url}, or set {tls_server_name} to one",
@@ -172,6 +206,18 @@ _ANSWERS: tuple[tuple[type[Exception], str, ConnectResult, str], ...] = (
         _NO_TLS,
         "tls",
         "it does not speak TLS on this port; use the port for TLS (5671 by default), or amqp://",
+    ),
+    (
+        ssl.SSLError,
+        _REFUSES_OURS,
+        "tls",
+        "the broker refuses the bridge's certificate, or wants one ({said}); see {cert_file} and the broker's CAs",
+    ),
+    (
+        ssl.SSLError,
+        "PROTOCOL_VERSION|UNSUPPORTED_PROTOCOL|NO_PROTOCOLS_AVAILABLE|protocol version",
+        "tls",
+        "there is no version of TLS that both speak ({said}); the bridge speaks 1.2 and 1.3",
     ),
     (ssl.SSLError, "", "tls", "TLS failed ({said}); check {ca_file}, {cert_file} and the host name in {url}"),
     (socket.gaierror, "", "unresolvable", "the host name does not resolve ({said})"),

@@ -21,6 +21,7 @@ from pamqp.constants import DOMAIN_REGEX
 from bridge.amqp.frames import DATA_CHANNEL
 from bridge.connection.diagnosis import (
     BEFORE_A_WORD,
+    CERTIFICATE_TOO,
     CONTROL_PLANE_ERRORS,
     VAGUE,
     explain_close,
@@ -260,7 +261,8 @@ class Link:
         if reason == "malformed" and (other := other_protocol(text)):
             return "protocol", other
         if reason == "connection-lost" and not (self._factory is not None and self._factory.has_heard):
-            return reason, BEFORE_A_WORD
+            more = CERTIFICATE_TOO.format(**self._side.variables) if self._side.secure else ""
+            return reason, f"{BEFORE_A_WORD}{more}"
         if reason == "connection-lost" and self._login_bytes > LONG_LOGIN_BYTES:
             return "login-refused", (
                 f"{text} during the login: user and password have {self._login_bytes} bytes, and the whole login must "
