@@ -116,6 +116,7 @@ async def test_a_confirm_that_comes_twice_counts_once() -> None:
         await eventually(lambda: len(peer.got(commands.Basic.Ack)) == 2)
         peer.deliver(b"third")
         await eventually(lambda: running.books.forwarded == 3)
+        await eventually(lambda: len(peer.got(commands.Basic.Ack)) == 3)
         assert [ack.delivery_tag for ack in peer.got(commands.Basic.Ack)] == [1, 2, 3]
 
 
