@@ -570,7 +570,7 @@ def _shown(value: object) -> str:
             return ""
         case bool() | dict():
             return json.dumps(value)
-        case (bindings.Binding(), *_):
+        case tuple() if value and isinstance(value[0], bindings.Binding):
             return json.dumps([each.as_json for each in value])
         case tuple():
             return ",".join(map(str, value))

@@ -27,7 +27,7 @@ from bridge.connection.kind import Queue
 from bridge.drain import sample, verification
 from bridge.drain.command import status_of
 from bridge.drain.finish import Conclusion
-from bridge.drain.plan import DrainPlan
+from bridge.drain.plan import DrainPlan, Outlook
 from bridge.drain.receipt import Counts, End, Receipt
 from bridge.drain.request import Request, WrongUseError
 from bridge.drain.survey import Side
@@ -140,7 +140,7 @@ def receipt(text: str) -> Receipt:
 
 def plan(text: str) -> str:
     side = Side(text, text, QueueState(3, 2), Queue("quorum"))
-    return DrainPlan(side, side, Request(allowed=(text,)), targets=(text,)).text
+    return DrainPlan(side, side, Request(allowed=(text,)), outlook=Outlook(3, {text: 2}, 1)).text
 
 
 def peeked(text: str, *, in_json: bool = False) -> str:
