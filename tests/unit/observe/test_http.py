@@ -328,7 +328,7 @@ def test_garbage_is_answered_or_dropped_in_silence(
             client.shutdown(socket.SHUT_WR)
             while client.recv(4096):
                 pass
-        except ConnectionError:
+        except OSError:
             pass  # it was dropped before all of it was sent
     assert service.ask("/healthz").status == 200
     said = capfd.readouterr()
