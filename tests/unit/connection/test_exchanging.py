@@ -128,7 +128,7 @@ async def test_without_a_channel_for_questions_the_publish_shows_it() -> None:
 
 @on_both_loops
 async def test_a_refusal_and_its_end_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "bridge")
     async with session_of(DestinationSession) as (session, broker):
         there = rabbitmq(broker)
         await session.open(0)
