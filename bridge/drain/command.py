@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-EX_USAGE, EX_IOERR = 64, 74
+EX_USAGE = 64
 EX_SECOND_SIGNAL = 130
 SECOND_SIGNAL_AFTER_S = 1.0
 """A signal sooner than this after the first is no second one."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bridge import commands
+from bridge import commands, streams
 from bridge.amqp.content import PERSISTENT
 from bridge.connection.dial import STAGGER_S
 from bridge.drain import command as draining
@@ -111,7 +111,7 @@ OWN: dict[str, tuple[str, ...]] = {
         f"| {EX_USAGE}, {EX_CONFIG} | the command line",
         f"| {UNAVAILABLE} | a side",
         f"| {EX_TEMPFAIL} | a file",
-        f"| {draining.EX_IOERR} | the receipt",
+        f"| {streams.EX_IOERR} | the output",
         f"a token of at least {MIN_TOKEN_CHARACTERS} visible",
         f"At most {http.MAX_CLIENTS} clients are served",
         f"each has {http.CLIENT_TIMEOUT_S:.0f} s and {http.MAX_HEAD_BYTES >> 10} KiB for a request",
