@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 
 from tests.support.frames import delivery, stream_delivery
@@ -174,6 +176,9 @@ def test_a_rate_bounds_the_prefetch_and_throttles_when_it_is_used_up() -> None:
     scene.receive(1)
     scene.take()
     assert scene.window.throttled(scene.now_s)
+    assert scene.window.rate_due_s == inf
+    scene.receive(2)
+    assert 0.0 < scene.window.rate_due_s - scene.now_s < 0.2
 
 
 def test_so_many_returns_in_a_row_are_the_destinations_doing() -> None:
