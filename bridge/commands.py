@@ -104,7 +104,7 @@ def drain(arguments: argparse.Namespace) -> int:
     def assemble_with(settings: Settings, terms: Terms) -> Supervisor:
         return assemble(settings, terms=terms)
 
-    return drain(settings, wanted, assemble_with, input if sys.stdin.isatty() and sys.stdout.isatty() else None)
+    return drain(settings, wanted, assemble_with, on_terminal=sys.stdin.isatty() and sys.stdout.isatty())
 
 
 def peek(arguments: argparse.Namespace) -> int:

@@ -29,7 +29,7 @@ from bridge.observe.text import hide, printable, visible, visible_lines
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Coroutine, Mapping
     from pathlib import Path
     from typing import Any
 
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from bridge.drain.drain import Assemble
     from bridge.drain.receipt import Receipt
     from bridge.settings.settings import Settings
-
-    Ask = Callable[[str], str]
 
 T = TypeVar("T")
 
@@ -51,6 +49,8 @@ FILTERING_PREFETCH = 2000
 PEEKED_MOST = 2000
 """So many messages are looked at, at most."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+LINE_BYTES = 4096
+"""A terminal's longest line (termios(3))."""
 
 
 class InterruptedByError(BridgeError):
@@ -120,14 +120,17 @@ def request(arguments: argparse.Namespace) -> Request:
     )
 
 
-def drain(settings: Settings, wanted: Request, assemble: Assemble, ask: Ask | None = None) -> int:
-    """Drain, and return the exit code; `ask` asks a question on a terminal, None where nobody is asked."""
+def drain(settings: Settings, wanted: Request, assemble: Assemble, *, on_terminal: bool = False) -> int:
+    """Drain, and return the exit code; on a terminal somebody is asked first."""
     try:
         plan = _run(_survey(settings, wanted))
         plan.refuse()
         _say(plan.text)
-        if wanted.dry_run or not _agreed(wanted, ask):
-            return 0 if wanted.dry_run else NOT_ALL
+        if wanted.dry_run:
+            return 0
+        if on_terminal and not wanted.yes and not _run(_agreed()):
+            _say("nothing was moved\n")
+            return NOT_ALL
     except BridgeError as error:
         return _complain(hide(str(error), settings.secrets()), status_of(error))
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
@@ -192,18 +195,23 @@ def status_of(error: BridgeError) -> int:
     return EX_USAGE if isinstance(error, WrongUseError) else UNREACHABLE
 
 
-def _agreed(wanted: Request, ask: Ask | None) -> bool:
-    """Ask whether to go ahead, where somebody can be asked. Raises `InterruptedByError`."""
-    if ask is None or wanted.yes:
-        return True
+async def _agreed() -> bool:
+    """Ask on the terminal whether to go ahead. Raises `InterruptedByError` where there is no answer any more.
+
+    The loop reads, since a signal that comes just before `input` begins to read would not end it.
+    """
+    _say("move them? [y/N] ")
+    loop, keyboard = asyncio.get_running_loop(), sys.stdin.fileno()
+    typed = asyncio.Event()
+    loop.add_reader(keyboard, typed.set)
     try:
-        answer = ask("move them? [y/N] ").strip().lower()
-    except (KeyboardInterrupt, EOFError):
-        raise InterruptedByError(signal.SIGINT) from None
-    if answer in {"y", "yes"}:
-        return True
-    _say("nothing was moved\n")
-    return False
+        await typed.wait()
+    finally:
+        loop.remove_reader(keyboard)
+    line = os.read(keyboard, LINE_BYTES)
+    if not line:
+        raise InterruptedByError(signal.SIGINT)
+    return line.strip().lower() in {b"y", b"yes"}
 
 
 def _write(path: Path, text: str) -> None:
@@ -272,7 +280,7 @@ def _run(question: Coroutine[Any, Any, T]) -> T:
     except asyncio.CancelledError:
         raise InterruptedByError(received[0]) from None
     finally:
-        # uvloop 0.23 leaves its own handlers behind, which do nothing: Ctrl-C would not end the question that follows.
+        # uvloop 0.23 leaves its own handlers behind, which do nothing.
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -65,8 +65,11 @@ class Terminal:
         self._process.terminate()
 
     def wait(self) -> int:
-        """Wait for its end; return the exit status."""
-        status = self._process.wait(60)
+        """Wait for its end; return the exit status. Raises subprocess.TimeoutExpired."""
+        try:
+            status = self._process.wait(60)
+        finally:
+            self._process.kill()
         self._reader.join()
         os.close(self._keyboard)
         guardian.release_group(self._process.pid)
