@@ -39,7 +39,7 @@ class Terminal:
         guardian.guard_group(self._process.pid)
         os.close(screen)
         self.text = ""
-        self._reader = Thread(target=self._read)
+        self._reader = Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:

@@ -25,11 +25,12 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def make(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run `make`; its output and errors are one text."""
+    """Run `make`, as if no other `make` had started the tests; its output and errors are one text."""
+    own = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
     return subprocess.run(
         ["make", *arguments],
         cwd=folder,
-        env=os.environ | environ,
+        env=own | environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
     from tests.rig.certificates import Certificates
 
-CONNECTS = 3
+CONNECTED_WITHIN_S = 20.0
+"""On a busy machine a node may be late to answer, and its host to accept a connection."""
 NOT_CONNECTED = "failed to connect to node"
 _COOKIE = secrets.token_hex(8)  # one for all nodes of this process, so that they can be joined to clusters
 _epmd_port = 0
@@ -252,7 +254,8 @@ class Node:
         Raises RuntimeError with the node's answer when it is an error, subprocess.TimeoutExpired when there is none.
         """
         call = ["-address", f"{LOOPBACK}:{self._distribution_port}", "-c", _COOKIE, "-timeout", "20", "-e"]
-        for _ in range(CONNECTS):
+        deadline_s = time.monotonic() + CONNECTED_WITHIN_S
+        while True:
             answer = subprocess.run(
                 self._command("erl_call", *call),
                 input=f"{expressions.rstrip('. ')}.\n",
@@ -261,8 +264,13 @@ class Node:
                 timeout=25,
                 check=False,
             )
-            if NOT_CONNECTED not in answer.stdout + answer.stderr or not self.is_running:
-                break  # else nothing was evaluated: on a busy machine a node may be late to answer
+            if (
+                NOT_CONNECTED not in answer.stdout + answer.stderr
+                or not self.is_running
+                or time.monotonic() > deadline_s
+            ):
+                break
+            time.sleep(0.1)  # nothing was evaluated
         match = re.fullmatch(r"\{ok, (.*)\}", answer.stdout.strip(), re.DOTALL)
         if not match:
             raise RuntimeError(f"{self.name}: {expressions!r} gave {answer.stdout}{answer.stderr}")
