@@ -117,6 +117,8 @@ class Receipt:
                     f"{number(never)} of the {number(counts.asked)} messages that were ready at the start never came: "
                     f"{self._taken_by}"
                 )
+        if self.ending is Conclusion.CROWDED and counts.asked is not None:
+            yield f"{number(counts.asked - counts.taken)} of the {number(counts.asked)} messages were not seen"
         if counts.refused:
             why = f" ({'; '.join(self.reasons)})" if self.reasons else ""
             yield f"{number(counts.refused)} messages are refused by the destination and stay in the queue{why}"
@@ -139,10 +141,11 @@ class Receipt:
 
     def _depths(self) -> Iterator[str]:
         here, there, moved = self.source, self.destination, self.counts.moved
-        if here.ready_after and self.ending is Conclusion.COMPLETE:
-            stayed = self.counts.returned + self.counts.refused
-            if here.ready_before is not None and here.ready_after != here.ready_before - moved + stayed:
-                yield f"{number(here.ready_after)} messages are in the source queue now: others arrived meanwhile"
+        if here.ready_before is not None and here.ready_after and self.ending is Conclusion.COMPLETE:
+            arrived = here.ready_after - (here.ready_before - moved - self.counts.suppressed)
+            if arrived > 0:
+                left = number(here.ready_after)
+                yield f"{left} messages are in the source queue now: {number(arrived)} arrived meanwhile"
         if there.ready_before is not None and there.ready_after is not None:
             grown = there.ready_after - there.ready_before
             if grown != moved:

@@ -82,7 +82,7 @@ def test_possible_duplicates_are_told() -> None:
 
 def test_lengths_that_do_not_fit_are_explained() -> None:
     found = replace(RECEIPT, source=End("", "dead", 100, 12), destination=End("", "orders", 5, 50))
-    assert found.remarks[0] == "12 messages are in the source queue now: others arrived meanwhile"
+    assert found.remarks[0] == "12 messages are in the source queue now: 12 arrived meanwhile"
     assert found.remarks[1].startswith("the destination queue went from 5 to 50 messages and 100 were confirmed there")
 
 
@@ -90,7 +90,14 @@ def test_lengths_that_are_not_known_are_not_explained() -> None:
     assert replace(RECEIPT, source=End("", "dead", None, 3), destination=End("", "ex")).remarks == []
     assert replace(RECEIPT, destination=End("", "ex", 5, None)).remarks == []
     returned = with_counts(returned=4, moved=96)
-    assert replace(returned, source=End("", "d", 100, 8), destination=End("", "o", 0, 96)).remarks == []
+    assert replace(returned, source=End("", "d", 100, 4), destination=End("", "o", 0, 96)).remarks == []
+
+
+def test_how_many_were_not_seen_behind_those_that_do_not_match_is_told() -> None:
+    assert (
+        with_counts(Conclusion.CROWDED, taken=60, returned=60, moved=0).remarks[0]
+        == "40 of the 100 messages were not seen"
+    )
 
 
 def test_it_is_json_for_machines() -> None:
