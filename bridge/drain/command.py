@@ -23,7 +23,7 @@ from bridge.drain.plan import DrainPlan, Outlook
 from bridge.drain.progress import shown
 from bridge.drain.receipt import NOT_ALL, UNREACHABLE
 from bridge.drain.request import Request, WrongUseError
-from bridge.drain.survey import inquiring, look_at, survey_destination, survey_source
+from bridge.drain.survey import inquiring, look_at, near_limit, survey_destination, survey_source
 from bridge.errors import BridgeError
 from bridge.observe.text import hide, printable, visible, visible_lines
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from bridge.check.inquiry import Glimpse
     from bridge.drain.drain import Assemble
     from bridge.drain.receipt import Receipt
+    from bridge.drain.survey import Side
     from bridge.settings.settings import Settings
 
 T = TypeVar("T")
@@ -148,15 +149,17 @@ def drain(settings: Settings, wanted: Request, assemble: Assemble, *, on_termina
 def peek(settings: Settings, *, limit: int, yes: bool, in_json: bool) -> int:
     """Show the first messages of a queue in groups; return the exit code."""
     try:
-        found, ready = _run(_peek(settings, min(limit, PEEKED_MOST), yes=yes))
+        found, source = _run(_peek(settings, min(limit, PEEKED_MOST), yes=yes))
     except BridgeError as error:
         return _complain(hide(str(error), settings.secrets()), status_of(error))
     listed = sample.groups(found, time.time(), settings.source_queue or "")
-    _say((sample.as_json if in_json else sample.as_text)(listed, len(found), ready))
+    _say((sample.as_json if in_json else sample.as_text)(listed, len(found), source.ready))
+    if found and near_limit(source, found[-1]):
+        _tell(f"the last of them is near the queue's delivery limit ({source.delivery_limit}), which ends the look\n")
     return 0
 
 
-async def _peek(settings: Settings, limit: int, *, yes: bool) -> tuple[list[Glimpse], int | None]:
+async def _peek(settings: Settings, limit: int, *, yes: bool) -> tuple[list[Glimpse], Side]:
     async with inquiring(settings, settings.source) as inquiry:
         source = await survey_source(settings, inquiry)
         if source.queue.queue_type == "stream":
@@ -167,7 +170,7 @@ async def _peek(settings: Settings, limit: int, *, yes: bool) -> tuple[list[Glim
                 "others (a quorum queue before RabbitMQ 4.3, or one of a kind that the user is not told); say --yes"
             )
         found = await look_at(inquiry, source, limit)
-    return found, source.ready
+    return found, source
 
 
 def verify(first: Path, second: Path) -> int:

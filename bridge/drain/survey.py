@@ -111,6 +111,12 @@ async def survey_destination(settings: Settings, inquiry: Inquiry) -> Side:
         return Side(url, name, version=version)
 
 
+def near_limit(source: Side, message: Glimpse) -> bool:
+    """Whether the queue would soon drop the message for having come back too often."""
+    limit = source.delivery_limit
+    return limit is not None and sample.delivery_count(message) >= limit - sample.LIMIT_MARGIN
+
+
 async def look_at(inquiry: Inquiry, source: Side, most: int) -> list[Glimpse]:
     """Return at most so many of the queue's first messages; what comes near its delivery limit ends the look."""
     size_bytes = 0
@@ -118,8 +124,6 @@ async def look_at(inquiry: Inquiry, source: Side, most: int) -> list[Glimpse]:
     def enough(message: Glimpse) -> bool:
         nonlocal size_bytes
         size_bytes += len(message.body)
-        limit = source.delivery_limit
-        near = limit is not None and sample.delivery_count(message) >= limit - sample.LIMIT_MARGIN
-        return near or size_bytes >= LOOKED_BYTES
+        return near_limit(source, message) or size_bytes >= LOOKED_BYTES
 
     return await inquiry.look(source.name, most, enough)

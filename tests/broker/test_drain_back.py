@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from itertools import islice
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -245,6 +246,28 @@ def test_a_look_shows_groups_and_changes_nothing(dead: Dead) -> None:
         assert numbers(drain(dead.node.url, dead.queue)) == [*range(40)], "in their order"
     else:
         assert "--yes" in peeking.logs
+
+
+@pytest.mark.parametrize("broker_version", ("4.3",), indirect=True)
+def test_a_message_near_its_delivery_limit_ends_a_look(source: Node, queue_name: str) -> None:
+    """It would be dropped for being looked at: all five come back three times, with a limit of five.
+
+    A quorum queue keeps what has come back in a list of its own, and puts what comes back again to its end.
+    """
+    source.declare(queue_name, "quorum", {"x-delivery-limit": 5})
+    publish_numbered(source.url, queue_name, 5)
+    for _ in range(3):
+        with RawClient(source.url) as client:
+            client.consume(queue_name)
+            assert [message.delivery_tag for message in islice(client.deliveries(), 5)] == [1, 2, 3, 4, 5]
+            client.abandon()
+        wait_until(lambda: source.queue_ready(queue_name) == 5, "all to be back")
+    variables = {"BRIDGE_SOURCE_URL": source.url, "BRIDGE_SOURCE_QUEUE": queue_name}
+    with BridgeProcess(variables, "peek") as peeking:
+        assert peeking.wait() == 0, peeking.logs
+    assert "looked at 1 of 5 messages" in peeking.logs
+    assert "the last of them is near the queue's delivery limit (5), which ends the look" in peeking.logs
+    assert numbers(drain(source.url, queue_name)) == [1, 2, 3, 4, 0]
 
 
 def test_brokers_and_drains_are_killed_and_nothing_is_lost(dead: Dead) -> None:
