@@ -114,6 +114,8 @@ def ranges() -> str:
             found[name] = {"unit": accepted["x-unit"], **{key: accepted[key] for key in ("minimum", "maximum")}}
         elif "object" in accepted.get("type", ""):
             found[name] = {"unit": "table"}
+        elif "array" in accepted.get("type", ""):
+            found[name] = {"unit": "bindings"}
         elif "maxLength" in accepted:
             found[name] = {"unit": "name"}
         elif variable_name.endswith("_URL"):

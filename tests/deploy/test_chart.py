@@ -643,6 +643,9 @@ def candidates(name: str, accepted: Manifest) -> list[object]:
     for ending, texts in TEXTS.items():
         if name.endswith(ending):
             return texts
+    if "array" in accepted["type"]:
+        good = [{"exchange": "e", "routing_key": "k"}]
+        return [good, json.dumps(good), "[]", [1], "[1]", [{"routing_key": "k"}], "{}", "[broken", "words"]
     if "maxLength" in accepted:
         return ["x" * 255, "x" * 256, "é" * 127, "é" * 128]
     bounds = (accepted["minimum"], accepted["maximum"])
@@ -671,7 +674,7 @@ def test_the_chart_rejects_what_the_settings_reject_and_accepts_what_they_accept
                 left[f"c{len(left)}"] = (name, value)
             else:
                 rejected.add((name, str(value)))
-            text = json.dumps(value) if isinstance(value, (dict, bool)) else str(value)
+            text = json.dumps(value) if isinstance(value, (dict, list, bool)) else str(value)
             try:
                 load_settings({variable: text})
             except ConfigurationError as error:

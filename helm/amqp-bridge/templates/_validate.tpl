@@ -117,6 +117,17 @@ together. All of it is reported at once. The ranges are the service's own, out o
 {{- end }}
 {{- end }}
 {{- end }}
+{{- if and $value (eq $range.unit "bindings") }}
+{{- $bindings := $value }}
+{{- if kindIs "string" $value }}
+{{- $bindings = fromJsonArray $value }}
+{{- end }}
+{{- range $bindings }}
+{{- if not (and (kindIs "map" .) (get . "exchange")) }}
+{{- $wrong = append $wrong (printf "settings.%s: %s is no binding; expected a list such as [{\"exchange\": \"orders\", \"routing_key\": \"order.#\"}]" $name (toJson .)) }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- if eq $range.unit "number or 0" }}
 {{- if and $value (lt (float64 $value) (float64 $range.minimum)) }}
 {{- $wrong = append $wrong (printf "settings.%s: %v is out of range; expected 0, or %d to %d" $name $value (int64 $range.minimum) (int64 $range.maximum)) }}
