@@ -624,10 +624,12 @@ def test_every_mistake_is_named_at_once(helm: Path, values_file: Callable[[Manif
         assert line.startswith(f"bridges.m{number}: {message}")
 
 
+BINDINGS = [{"exchange": "e", "routing_key": "k"}]
 TEXTS: dict[str, list[object]] = {
     "Url": ["amqp://a", "amqps://u@a:5671/v,amqps://b", "http://a", "a", "amqp://a,b", "amqp://"],
     "AllowedHosts": ["bridge.example", "a.example., B.example", "10.0.0.7,::1", "a b", "a.example:80", "a.example,*.b"],
     "TlsServerName": ["rabbit.internal", "rabbit.internal.", "10.0.0.7", "2001:db8::7", "a b", "rabbit:5671", "*.x"],
+    "Bindings": [BINDINGS, json.dumps(BINDINGS), "[]", [1], "[1]", [{"routing_key": "k"}], "{}", "[broken", "words"],
 }
 """Values of settings that have a form of their own, by how their names end."""
 
@@ -643,9 +645,6 @@ def candidates(name: str, accepted: Manifest) -> list[object]:
     for ending, texts in TEXTS.items():
         if name.endswith(ending):
             return texts
-    if "array" in accepted["type"]:
-        good = [{"exchange": "e", "routing_key": "k"}]
-        return [good, json.dumps(good), "[]", [1], "[1]", [{"routing_key": "k"}], "{}", "[broken", "words"]
     if "maxLength" in accepted:
         return ["x" * 255, "x" * 256, "é" * 127, "é" * 128]
     bounds = (accepted["minimum"], accepted["maximum"])
