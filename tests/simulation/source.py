@@ -278,8 +278,9 @@ class Source:
         return frames.method(frame.channel, 50, 11, b"\0" + pack(">II", 0, 0))
 
     def _stop_consumer(self, connection: SourceConnection, arguments: bytes) -> None:
-        connection.consumers.pop(arguments[1 : 1 + arguments[0]], None)
-        if self.auto_delete and not any(c.consumers for c in self.connections):
+        # The broker may have cancelled it already.
+        ended = connection.consumers.pop(arguments[1 : 1 + arguments[0]], None) is not None
+        if ended and self.auto_delete and not any(c.consumers for c in self.connections):
             assert connection.owner.stopping, "a cancel deletes the queue"
             self.purge()
 
