@@ -63,7 +63,7 @@ def _write_lax(files: Certificates, lacking: str) -> None:
     )
     ca = ca.add_extension(x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key()), critical=False)
     if lacking != "keyUsage":
-        ca = ca.add_extension(_SIGNS_CERTIFICATES, critical=True)
+        ca = ca.add_extension(SIGNS_CERTIFICATES, critical=True)
     server = _unsigned(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")]), authority, server_key)
     names = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
     server = server.add_extension(names, critical=False)
@@ -86,7 +86,7 @@ def _unsigned(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivat
     )
 
 
-_SIGNS_CERTIFICATES = x509.KeyUsage(
+SIGNS_CERTIFICATES = x509.KeyUsage(
     digital_signature=False,
     content_commitment=False,
     key_encipherment=False,

@@ -12,6 +12,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
+from tests.rig.certificates import SIGNS_CERTIFICATES
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -65,7 +67,7 @@ def mint(
     above = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
     built = built.add_extension(above, critical=False)
     if authority:
-        built = built.add_extension(_SIGNS, critical=True)
+        built = built.add_extension(SIGNS_CERTIFICATES, critical=True)
     else:
         names = x509.SubjectAlternativeName([_general(name)])
         built = built.add_extension(names, critical=False)
@@ -83,16 +85,3 @@ def _general(name: str) -> x509.GeneralName:
         return x509.IPAddress(ip_address(name))
     except ValueError:
         return x509.DNSName(name)
-
-
-_SIGNS = x509.KeyUsage(
-    digital_signature=False,
-    content_commitment=False,
-    key_encipherment=False,
-    data_encipherment=False,
-    key_agreement=False,
-    key_cert_sign=True,
-    crl_sign=True,
-    encipher_only=False,
-    decipher_only=False,
-)

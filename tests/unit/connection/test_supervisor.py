@@ -84,6 +84,19 @@ def status_of(running: Supervisor, side: str) -> SideStatus:
     return running.status.source if side == "source" else running.status.destination
 
 
+def pauses_of(running: Supervisor) -> list[float]:
+    """Return a list of the pauses that the bridge makes from now on, in seconds; it grows."""
+    pauses: list[float] = []
+    pause_s = running._pause_s
+
+    def noted(now_s: float) -> float:
+        pauses.append(pause_s(now_s))
+        return pauses[-1]
+
+    running._pause_s = noted  # type: ignore[method-assign]
+    return pauses
+
+
 def answer_raw(data: bytes) -> Callable[[Peer, int, Any], None]:
     return lambda peer, _, __: peer.send_raw(data)
 
@@ -484,14 +497,7 @@ def test_a_bridge_that_stood_still_reads_what_came_before_it_blames_a_peer_for_s
 async def test_an_idle_bridge_rests_and_is_awake_at_once_when_a_message_comes() -> None:
     async with ScriptedBroker() as source, ScriptedBroker() as destination, bridge(source, destination) as running:
         peer = await source.consumed()
-        rests: list[float] = []
-        pause_s = running._pause_s
-
-        def noted(now_s: float) -> float:
-            rests.append(pause_s(now_s))
-            return rests[-1]
-
-        running._pause_s = noted  # type: ignore[method-assign]
+        rests = pauses_of(running)
         running._changed.set()
         await eventually(lambda: rests and rests[-1] > 1.0, "a rest")
         rested = len(rests)
@@ -512,14 +518,7 @@ async def test_what_a_rate_holds_back_is_looked_at_when_it_is_due() -> None:
         bridge(source, destination, **settings) as running,
     ):
         peer = await source.consumed()
-        pauses: list[float] = []
-        pause_s = running._pause_s
-
-        def noted(now_s: float) -> float:
-            pauses.append(pause_s(now_s))
-            return pauses[-1]
-
-        running._pause_s = noted  # type: ignore[method-assign]
+        pauses = pauses_of(running)
         peer.deliver(*[b"one"] * 20)
         await eventually(lambda: STEP_S <= min(pauses, default=TICK_S) < TICK_S, "a look before the next tick")
         await eventually(lambda: running.books.forwarded == 20)
