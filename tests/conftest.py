@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not counting.is_installed():
         terminalreporter.section("NOT TESTED: that a count of instructions repeats", sep="!", red=True, bold=True)
         terminalreporter.line("valgrind is not installed; 'make budget' installs it.")
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """What a command configures within a test ends with it: its stream does."""
+    loggers = [logging.getLogger(name) for name in (None, "bridge", "aiormq", "aio_pika", "asyncio")]
+    before = [(each, each.level, each.handlers[:]) for each in loggers]
+    yield
+    for each, level, handlers in before:
+        each.setLevel(level)
+        each.handlers[:] = handlers
 
 
 @pytest.fixture(scope="session", params=_PRESENT)

@@ -37,7 +37,11 @@ def resume(this: Scene) -> None:
 def test_a_hundred_pauses_under_load_lose_double_and_requeue_nothing(
     source: Node, destination: Node, queue_name: str, queue_type: str
 ) -> None:
-    """So no delivery limit is used up, where RabbitMQ counts what is requeued (3.10) and where not."""
+    """So no delivery limit is used up, where RabbitMQ counts what is requeued (3.10) and where not.
+
+    What a quorum queue has sent to a channel that has just cancelled its consumer the channel sends back itself, marked
+    as redelivered (rabbit_fifo_client, `handle_delivery`): no client sees it come the first time.
+    """
     this = scene(source, destination, name=queue_name, queue_type=queue_type)
     with this.bridge:
         this.see_one_through()
@@ -48,7 +52,8 @@ def test_a_hundred_pauses_under_load_lose_double_and_requeue_nothing(
             resume(this)
         done = this.wait_done()
         assert done.total("bridge_messages_requeued_total") == 0
-        assert done.total("bridge_messages_received_total", redelivered="true") == 0
+        assert done.total("bridge_messages_received_total") == this.sent
+        assert queue_type == "quorum" or done.total("bridge_messages_received_total", redelivered="true") == 0
         assert done.total("bridge_duplicates_possible_total") == 0
         assert done.total("bridge_generations_ended_total") == 0
         outcome = this.outcome()

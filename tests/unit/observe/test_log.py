@@ -20,7 +20,6 @@ from bridge.observe.text import HIDDEN
 from bridge.settings.environment import load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 SECRET = 'p%40"\\ß/s+&='
@@ -28,19 +27,6 @@ SECRET = 'p%40"\\ß/s+&='
 LIBRARIES = ("aiormq", "aio_pika", "asyncio")
 
 log = logging.getLogger("bridge.test")
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_it_was() -> Iterator[None]:
-    root, own = logging.getLogger(), logging.getLogger("bridge")
-    handlers, level = root.handlers[:], root.level
-    levels = {name: logging.getLogger(name).level for name in (*LIBRARIES, "bridge")}
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    own.handlers.clear()
-    for name, was in levels.items():
-        logging.getLogger(name).setLevel(was)
 
 
 def configure(*more: logging.Handler, **settings: str) -> None:
