@@ -33,7 +33,7 @@ ENV PATH=/opt/amqp-bridge/bin:$PATH \
 USER 65532:65532
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s \
-    CMD ["python3", "-m", "bridge.health"]
+    CMD ["python3", "-m", "bridge.cli.health"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["amqp-bridge"]
 CMD ["run"]

@@ -4,8 +4,8 @@ import signal
 import sys
 import threading
 
-from bridge.early import EarlySignals, forbid_core_dumps
-from bridge.streams import FULL, open_standard_streams, writing
+from bridge.cli.early import EarlySignals, forbid_core_dumps
+from bridge.cli.streams import FULL, open_standard_streams, writing
 
 
 def main() -> int:
@@ -24,10 +24,10 @@ def main() -> int:
 
 
 def _run(early: EarlySignals) -> int:
-    from bridge import cli  # noqa: PLC0415 - after the handler
+    from bridge.cli import grammar  # noqa: PLC0415 - after the handler
 
     try:
-        return cli.main(early=early)
+        return grammar.main(early=early)
     except ModuleNotFoundError as error:  # a command's imports
         if error.name is None or error.name.startswith("bridge."):
             raise

@@ -190,7 +190,7 @@ def main(messages: int, subjects: list[str]) -> int:
     They are forked after the imports, which under callgrind take longer than all else. Each line of the output is the
     id of a process and its subject.
     """
-    # As in service: the bridge lets the collector run so seldom (`bridge.daemon`) that it costs a message nothing.
+    # As in service: the bridge lets the collector run so seldom (`bridge.cli.daemon`) that it costs a message nothing.
     gc.disable()
     failed = running = 0
     for subject in subjects:

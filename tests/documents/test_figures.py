@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bridge import commands, streams
 from bridge.amqp.content import PERSISTENT
+from bridge.cli import commands, streams
 from bridge.connection.dial import STAGGER_S
 from bridge.drain import command as draining
 from bridge.drain import receipt, sample

@@ -36,7 +36,7 @@ from pamqp import commands
 
 from bridge.__main__ import end_of_thread
 from bridge.__main__ import main as run_command
-from bridge.cli import main
+from bridge.cli.grammar import main
 from tests.rig.bridge_process import BridgeProcess
 from tests.rig.certificates import make_certificates
 from tests.rig.waiting import wait_until
@@ -304,7 +304,7 @@ def keeping_signals() -> Iterator[None]:
 def test_no_core_dump_is_written_and_no_limit_is_raised(most: int, expected: int) -> None:
     """In a process of its own, whose limit cannot be raised again."""
     code = (
-        "import resource; from bridge.early import forbid_core_dumps; forbid_core_dumps(); "
+        "import resource; from bridge.cli.early import forbid_core_dumps; forbid_core_dumps(); "
         "print(*resource.getrlimit(resource.RLIMIT_CORE))"
     )
     hard = resource.getrlimit(resource.RLIMIT_CORE)[1]

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from bridge.cli import main
+from bridge.cli.grammar import main
 
 SETTINGS = {
     "BRIDGE_SOURCE_URL": "amqp://127.0.0.1:1/",

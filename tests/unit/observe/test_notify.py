@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bridge.observe.notify import Notifier, watchdog_s
-from tests.unit.test_cli import settings_for, silent_broker
+from tests.unit.cli.test_grammar import settings_for, silent_broker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from bridge.cli.patience import Patience
 from bridge.errors import NotYetError
-from bridge.patience import Patience
 
 
 def test_what_is_in_the_way_is_told_once_for_each_change_until_the_time_is_up() -> None:

@@ -44,7 +44,7 @@ def start(*arguments: str, redirection: str, **environ: str) -> subprocess.Popen
     return subprocess.Popen(
         ("bash", "-c", f"{words} {redirection}"),
         env=clean | SETTINGS | environ,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bridge.cli.steer import is_loopback, steer
 from bridge.observe.document import About, document
 from bridge.observe.process import Process, own_process, process_of
 from bridge.relay.queue import QueueState
-from bridge.steer import is_loopback, steer
 from tests.rig.bridge_process import BridgeProcess, StartBridge
 from tests.rig.waiting import wait_until
 from tests.support.seen import NOON_S, ready, seen
-from tests.unit.test_cli import settings_for, silent_broker
+from tests.unit.cli.test_grammar import settings_for, silent_broker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

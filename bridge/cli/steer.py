@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from bridge.early import PAUSE, RESUME
+from bridge.cli.early import PAUSE, RESUME
 from bridge.errors import BridgeError
 from bridge.observe.address import NoStatusError
 from bridge.observe.process import Process, process_of

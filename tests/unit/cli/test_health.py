@@ -56,7 +56,7 @@ def served(tmp_path: Path) -> Iterator[dict[str, str]]:
 def test_the_health_check_and_status_of_the_same_environment_know_tls_and_token(
     served: dict[str, str], tmp_path: Path
 ) -> None:
-    assert ask(served, "bridge.health") == (0, '{"healthy": true, "reason": ""}\n')
+    assert ask(served, "bridge.cli.health") == (0, '{"healthy": true, "reason": ""}\n')
     code, text = ask(served, "bridge", "status")
     assert (code, text[:23]) == (1, "not ready: source not c")
     url = f"https://127.0.0.1:{served['BRIDGE_HTTP_PORT']}"
@@ -70,7 +70,7 @@ def test_the_health_check_and_status_of_the_same_environment_know_tls_and_token(
 def test_the_health_check_fails_where_nothing_answers_and_says_so() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    code, text = ask({"BRIDGE_HTTP_PORT": port}, "bridge.health")
+    code, text = ask({"BRIDGE_HTTP_PORT": port}, "bridge.cli.health")
     assert (code, text) == (1, "amqp-bridge: no answer: [Errno 111] Connection refused\n")
-    code, text = ask({"BRIDGE_HTTP_PORT": "0"}, "bridge.health")
+    code, text = ask({"BRIDGE_HTTP_PORT": "0"}, "bridge.cli.health")
     assert (code, text.startswith("amqp-bridge: no answer: BRIDGE_HTTP_PORT is 0")) == (1, True)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 GRAMMAR = {
-    *("bridge", "bridge.__main__", "bridge.cli", "bridge.commands", "bridge.early", "bridge.streams"),
+    *("bridge", "bridge.__main__"),
+    *("bridge.cli", "bridge.cli.commands", "bridge.cli.early", "bridge.cli.grammar", "bridge.cli.streams"),
     "bridge.version",
     *("bridge.drain", "bridge.drain.options"),
 }
@@ -34,7 +35,7 @@ def imported_by(*arguments: str, **environ: str) -> tuple[set[str], set[str]]:
     clean = {name: text for name, text in os.environ.items() if not name.startswith("BRIDGE_")}
     run = subprocess.run(
         [sys.executable, "-c", LISTED, *arguments],
-        env=clean | {"PYTHONPATH": str(Path(__file__).parents[2])} | environ,
+        env=clean | {"PYTHONPATH": str(Path(__file__).parents[3])} | environ,
         capture_output=True,
         text=True,
         timeout=60,
@@ -59,8 +60,9 @@ def test_run_needs_neither_the_check_nor_the_drain_nor_a_terminal() -> None:
     """A signal ends it before it has begun to listen: what is imported by then is what a bridge is made of."""
     needed = {"BRIDGE_SOURCE_URL": "amqp://127.0.0.1:1/", "BRIDGE_SOURCE_QUEUE": "a", "BRIDGE_DESTINATION_QUEUE": "b"}
     own, installed = imported_by("run", BRIDGE_HTTP_HOST="192.0.2.1", BRIDGE_START_TIMEOUT="0", **needed)
-    assert {"bridge.daemon", "bridge.assembly"} <= own
-    assert {name.split(".")[1] for name in own - {"bridge"}} & {"check", "steer"} == set()
+    assert {"bridge.cli.daemon", "bridge.assembly"} <= own
+    assert "bridge.check" not in own
+    assert "bridge.cli.steer" not in own
     assert {name for name in own if name.startswith("bridge.drain")} == {"bridge.drain", "bridge.drain.options"}
     assert "bridge.observe.terminal" not in own
     assert "rich" not in installed

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bridge import cli, daemon
+from bridge.cli import daemon, grammar
 from bridge.settings.settings import options
 from tests.rig.bridge_process import BridgeProcess, StartBridge
 from tests.rig.waiting import wait_until
@@ -254,7 +254,7 @@ def test_a_wrong_configuration_is_78_for_every_command(silent_broker: socket.soc
 @pytest.mark.parametrize("command", ("run", "check", "config"))
 def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str], command: str) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.main([command, "--help"])
+        grammar.main([command, "--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
     for option in options():
@@ -264,14 +264,14 @@ def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str], command
 
 def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.main(["--version"])
+        grammar.main(["--version"])
     assert ended.value.code == 0
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
     assert capsys.readouterr().out == f"amqp-bridge {project['version']}\n"
 
 
 def test_without_a_command_it_prints_what_a_newcomer_can_act_on(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main([]) == os.EX_USAGE
+    assert grammar.main([]) == os.EX_USAGE
     text = capsys.readouterr().err
     assert "usage: amqp-bridge" in text
     for step in ("export BRIDGE_SOURCE_URL=amqp", "amqp-bridge check", "amqp-bridge run", "--env-file", "run --help"):
@@ -281,7 +281,7 @@ def test_without_a_command_it_prints_what_a_newcomer_can_act_on(capsys: pytest.C
 @pytest.mark.parametrize("wrong", (["walk"], ["run", "--fast"], ["run", "--env-file"]))
 def test_a_wrong_command_line_ends_with_64(capsys: pytest.CaptureFixture[str], wrong: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.main(wrong)
+        grammar.main(wrong)
     assert ended.value.code == os.EX_USAGE
     assert "--help` has the details" in capsys.readouterr().err
 
@@ -307,7 +307,7 @@ def test_a_file_adds_to_the_environment_which_takes_precedence(
         "BRIDGE_SOURCE_PREFECTH=5\n"
     )
     monkeypatch.setenv("BRIDGE_SOURCE_QUEUE", "from the environment")
-    assert cli.main(["config", "--env-file", str(file)]) == 0
+    assert grammar.main(["config", "--env-file", str(file)]) == 0
     shown, log = capsys.readouterr()
     rows = {line.split()[0]: line.split()[1:] for line in shown.splitlines()}
     assert rows["BRIDGE_SOURCE_QUEUE"] == ["from", "the", "environment", "environment"]
@@ -321,7 +321,7 @@ def test_a_file_adds_to_the_environment_which_takes_precedence(
 
 @pytest.mark.usefixtures("_no_settings")
 def test_the_example_file_can_be_used_as_it_is() -> None:
-    assert cli.main(["config", "--env-file", str(Path(__file__).parents[2] / "config" / "bridge.env")]) == 0
+    assert grammar.main(["config", "--env-file", str(Path(__file__).parents[3] / "config" / "bridge.env")]) == 0
 
 
 def test_every_wrong_line_of_a_file_is_named_and_none_is_shown(
@@ -329,21 +329,21 @@ def test_every_wrong_line_of_a_file_is_named_and_none_is_shown(
 ) -> None:
     file = tmp_path / "bridge.env"
     file.write_text(f"BRIDGE_SOURCE_QUEUE=a\n\n{PASSWORD}\nBRIDGE_SOURCE_PASSWORD\n= x\n")
-    assert cli.main(["run", "--env-file", str(file)]) == os.EX_CONFIG
+    assert grammar.main(["run", "--env-file", str(file)]) == os.EX_CONFIG
     lines = capsys.readouterr().err.splitlines()
     wrong = [f"amqp-bridge: --env-file {file}, line {n}: is not a variable; expected NAME=value" for n in (3, 4, 5)]
     assert lines[:-1] == wrong
     for path, reason in ((tmp_path / "none.env", "No such file or directory"), (tmp_path, "Is a directory")):
-        assert cli.main(["run", "--env-file", str(path)]) == os.EX_CONFIG
+        assert grammar.main(["run", "--env-file", str(path)]) == os.EX_CONFIG
         assert f"--env-file {path} cannot be read ({reason})" in capsys.readouterr().err
     file.write_bytes(b"\xff")
-    assert cli.main(["run", "--env-file", str(file)]) == os.EX_CONFIG
+    assert grammar.main(["run", "--env-file", str(file)]) == os.EX_CONFIG
     assert "(not UTF-8 text)" in capsys.readouterr().err
 
 
 def test_without_its_dependencies_it_says_so_in_one_sentence() -> None:
     """By an interpreter that sees the checkout and nothing that is installed."""
-    code = f"import sys; sys.argv = ['amqp-bridge', 'run']; sys.path.insert(0, {str(Path(__file__).parents[2])!r})"
+    code = f"import sys; sys.argv = ['amqp-bridge', 'run']; sys.path.insert(0, {str(Path(__file__).parents[3])!r})"
     code += "; from bridge.__main__ import main; sys.exit(main())"
     run = subprocess.run(
         [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, timeout=60, check=False

@@ -1,4 +1,4 @@
-"""`python3 -m bridge.health`: exit 0 where the bridge of this environment answers `/healthz` with 200.
+"""`python3 -m bridge.cli.health`: exit 0 where the bridge of this environment answers `/healthz` with 200.
 
 The health check of the image, in the standard library alone: it runs every ten seconds. Nothing secret is sent, and
 `/healthz` is answered to everybody, so that the certificate is not verified.

@@ -1,4 +1,4 @@
-"""The command line: what may be typed, and its exit codes. What a command does is in `commands`.
+"""The grammar of the command line: what may be typed, and its exit codes. What a command does is in `commands`.
 
 Exit codes: 0 after a drained SIGTERM or SIGINT, 64 (EX_USAGE) for a wrong command line, 78 (EX_CONFIG) for a wrong
 configuration, 75 (EX_TEMPFAIL) where only what may pass by itself is in the way (`run` waits for it first) and where
@@ -18,9 +18,9 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bridge import commands
+from bridge.cli import commands
+from bridge.cli.early import PAUSE, RESUME, EarlySignals
 from bridge.drain.options import add_options, add_peek_options, spelt_out
-from bridge.early import PAUSE, RESUME, EarlySignals
 from bridge.version import __version__
 
 EX_USAGE = 64

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Mapping
 
+    from bridge.cli.early import EarlySignals
+    from bridge.cli.patience import Patience
     from bridge.connection.supervisor import Supervisor
-    from bridge.early import EarlySignals
     from bridge.errors import ConfigurationError, NotYetError
     from bridge.observe.document import Document
     from bridge.observe.events import EventLog
     from bridge.observe.remote import Visit
-    from bridge.patience import Patience
     from bridge.settings.settings import Settings
     from bridge.window.terms import Terms
 
@@ -35,10 +35,10 @@ STEERED_WITHIN_S = 60.0
 
 def run(arguments: argparse.Namespace, early: EarlySignals) -> int:
     """Forward until a signal; return the exit code."""
-    from bridge import daemon
+    from bridge.cli import daemon
+    from bridge.cli.patience import Patience
     from bridge.errors import ConfigurationError, NotYetError
     from bridge.observe.events import EventLog
-    from bridge.patience import Patience
     from bridge.settings.environment import load_settings
 
     patience, events = Patience(), EventLog()  # patience begins here: imports use up none of it
@@ -149,7 +149,7 @@ def status(arguments: argparse.Namespace) -> int:
 
 def steer(arguments: argparse.Namespace) -> int:
     """Have a running bridge pause or resume; return the exit code."""
-    from bridge.steer import steer
+    from bridge.cli.steer import steer
 
     return _of_a_running_bridge(
         arguments,

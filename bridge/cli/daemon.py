@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from uvloop import new_event_loop
 
 from bridge.assembly import assemble
-from bridge.early import PAUSE, RESUME
+from bridge.cli.early import PAUSE, RESUME
 from bridge.errors import BridgeError, ExhaustedError, NotYetError
 from bridge.observe.answers import Answers
 from bridge.observe.document import about
@@ -25,10 +25,10 @@ from bridge.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from bridge.cli.early import EarlySignals
+    from bridge.cli.patience import Patience
     from bridge.connection.supervisor import Supervisor
-    from bridge.early import EarlySignals
     from bridge.observe.events import EventLog
-    from bridge.patience import Patience
     from bridge.settings.settings import Settings
 
 log = logging.getLogger(__name__)
