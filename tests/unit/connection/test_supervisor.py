@@ -163,7 +163,7 @@ async def test_a_side_that_cannot_be_opened_is_tried_again_and_its_reason_told_o
 ) -> None:
     """As soon as the broker answers as it should, the bridge forwards."""
     asked, answer, result, words = OPENING[case]
-    limits = TimeLimits(connect_s=0.5 if result == "timeout" else 10.0, close_s=0.1)
+    limits = TimeLimits(connect_s=1.0 if result == "timeout" else 10.0, close_s=0.1)
     caplog.set_level(logging.WARNING, "bridge")
     async with ScriptedBroker() as source, ScriptedBroker() as destination:
         broker = source if side == "source" else destination
@@ -422,7 +422,7 @@ async def test_a_consumer_that_is_refused_is_tried_again_with_backoff(
     caplog.set_level(logging.WARNING, "bridge")
     async with ScriptedBroker() as source, ScriptedBroker() as destination:
         usual, source.answers[commands.Basic.Consume] = source.answers[commands.Basic.Consume], answer
-        async with bridge(source, destination, TimeLimits(connect_s=0.5, close_s=0.1), backoffs) as running:
+        async with bridge(source, destination, TimeLimits(connect_s=1.0, close_s=0.1), backoffs) as running:
             await eventually(lambda: sum(running.status.source.generations_ended.values()) >= 3)
             assert words in caplog.text
             assert len(backoffs.delays) >= len(source.peers) - 1, "no attempt without a delay before it"
