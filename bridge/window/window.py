@@ -4,8 +4,8 @@ A sliding window like a TCP sender's. It decides; `relay` turns its decisions in
 number of monotonic seconds and chance as a function, so that a million schedules can be tried without a
 socket.
 
-It is one object in three files: `flight` is what is in flight, with what may be asked and each move; `confirms` adds
-what the destination's answers mean; this file adds all other events.
+It is one object in four files: `flight` is what is in flight, with what may be asked and each move; `confirms` adds
+what the destination's answers mean, `quarantining` what goes to the quarantine; this file adds all other events.
 
 Invariants, cited by number in the tests:
 
@@ -41,18 +41,16 @@ from bridge.amqp.content import header_frame_size, stream_offset
 from bridge.amqp.fitting import fit_content
 from bridge.window.blame import Verdict
 from bridge.window.books import count
-from bridge.window.confirms import Confirms
 from bridge.window.limits import LIMIT_MARGIN
 from bridge.window.offsets import Offsets
+from bridge.window.quarantining import Quarantining
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from bridge.amqp.events import Close, Delivery
     from bridge.words import RequeueReason
 
 
-class Window(Confirms):
+class Window(Quarantining):
     """Deliveries in flight. Every public method is one event; `take` and `settlement` are what comes of them."""
 
     # --- The source --------------------------------------------------------------------------------------
@@ -231,6 +229,11 @@ class Window(Confirms):
             self._requeue(delivery, reason)
         self._destination.forget_publishes()
 
+    def take_oversized(self) -> int:
+        """Hand over the size of the largest message that alone was more than may be in flight; 0 for none."""
+        size, self._oversized_bytes = self._oversized_bytes, 0
+        return size
+
     # --- The destination ---------------------------------------------------------------------------------
 
     def destination_connecting(self) -> None:
@@ -370,64 +373,6 @@ class Window(Confirms):
         content, left_out = fitted
         self.books.headers_left_out += left_out
         return delivery._replace(content=content)
-
-    # --- The quarantine ----------------------------------------------------------------------------------
-
-    def quarantine_asked(self) -> tuple[Delivery, Verdict]:
-        """The first of the condemned is published to the quarantine: return it; its answer is to come."""
-        return self._source.send()
-
-    def quarantined(self, delivery_tag: int) -> tuple[Delivery, Verdict] | None:
-        """The quarantine confirmed this one: ack it. None where it is not waited for, since it was requeued."""
-        asked = self._source.answered(delivery_tag)
-        if asked is not None:
-            delivery, verdict = asked
-            count(self.books.quarantined, verdict.reason)
-            self._note_offset(delivery)
-            self.memory.quarantined(delivery)
-            self._leave(delivery)
-            self._ack(delivery)
-        return asked
-
-    def quarantine_refused(
-        self, delivery_tag: int, now_s: float, text: str = "", retry_in_s: float | None = None
-    ) -> None:
-        """The quarantine does not accept this one, for the reason in `text`: hold it, let the others pass."""
-        asked = self._source.answered(delivery_tag)
-        if asked is not None:
-            delivery, verdict = asked
-            wait_s = self.limits.retry_max_s if retry_in_s is None else retry_in_s
-            self._stay([(delivery, verdict._replace(held_text=text))], now_s, wait_s)
-
-    def take_kept(self) -> list[tuple[Delivery, Verdict]]:
-        """Hand over the messages that neither the destination nor a quarantine accepts, each once a generation."""
-        kept, self._kept = self._kept, []
-        return kept
-
-    def take_oversized(self) -> int:
-        """Hand over the size of the largest message that alone was more than may be in flight; 0 for none."""
-        size, self._oversized_bytes = self._oversized_bytes, 0
-        return size
-
-    def quarantine_interrupted(self) -> None:
-        """Of what is on its way to the quarantine no answer will come: publish it again, it may be there twice."""
-        self.books.duplicates_possible += self._source.interrupted()
-
-    def quarantine_unavailable(self, now_s: float) -> None:
-        """The quarantine accepts nothing: hold all that is bound for it."""
-        self.quarantine_interrupted()
-        self._stay(self._source.take_condemned(), now_s, self.limits.retry_max_s)
-
-    def _stay(self, bound: Iterable[tuple[Delivery, Verdict]], now_s: float, retry_in_s: float) -> None:
-        """Keep what cannot go to the quarantine now."""
-        held: list[Delivery] = []
-        for delivery, verdict in bound:
-            if verdict.reason == "delivery-limit":
-                # Parking it would not help it, and requeueing it could lose it: its best chance is to be forwarded.
-                held.append(delivery)
-            elif self._source.parked.park(delivery, verdict, now_s, retry_in_s) and verdict.held_text:
-                self._kept.append((delivery, verdict))
-        self._source.hold_again(held)
 
     # --- Time --------------------------------------------------------------------------------------------
 
