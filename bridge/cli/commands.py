@@ -172,7 +172,7 @@ BY_NAME: dict[str, Callable[[argparse.Namespace], int]] = {
 
 def settings_help() -> str:
     """Return every setting as text for a terminal."""
-    from bridge.settings.settings import settings_help
+    from bridge.settings.options import settings_help
 
     return settings_help()
 

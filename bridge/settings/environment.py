@@ -16,8 +16,9 @@ from pydantic_settings import BaseSettings, EnvSettingsSource
 
 from bridge.errors import ConfigurationError, NotYetError
 from bridge.settings.conflicts import conflicts, unready
+from bridge.settings.options import options
 from bridge.settings.parsers import NOT_YET, is_utf8
-from bridge.settings.settings import PREFIX, Settings, options, variable
+from bridge.settings.settings import PREFIX, Settings, variable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

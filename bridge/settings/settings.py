@@ -6,24 +6,33 @@ No secret is ever shown. Where the values come from is `environment`; which of t
 
 from __future__ import annotations
 
-import json
-import ssl
-import textwrap
 from functools import cached_property
-from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainValidator, Secret, SecretStr
+from pydantic import Field
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
-from yarl import URL
 
-from bridge.amqp.content import Treatment
 from bridge.amqp.target import OriginalRoutes, Target
-from bridge.errors import CredentialsError
 from bridge.settings import bindings, parsers
-from bridge.settings.files import read_secret
-from bridge.settings.http import HttpSettings, ServerTls, token_fault
-from bridge.settings.sides import EXAMPLE, Auth, Credentials, QueueType, SideSettings, parse_urls
+from bridge.settings.fields import (
+    AuthWord,
+    Bindings,
+    CaFile,
+    CertificateFile,
+    File,
+    Flag,
+    HostNames,
+    KeyFile,
+    Name,
+    Password,
+    QueueTypeWord,
+    Table,
+    TokenFile,
+    TreatmentWord,
+    Urls,
+)
+from bridge.settings.http import HttpSettings, ServerTls
+from bridge.settings.sides import EXAMPLE, Credentials, QueueType, SideSettings
 from bridge.settings.tls import Tls
 from bridge.words import SideName  # noqa: TC001 - beside types that pydantic reads
 
@@ -38,70 +47,6 @@ MIN_DELIVERY_LIMIT = 4
 """The guard quarantines within 3 of the limit: with a lower one it would quarantine what comes for the first time."""
 CONSUMER_TIMEOUT_S = 1800
 """RabbitMQ's default `consumer_timeout`: what is held must have been requeued before."""
-
-
-def _urls() -> PlainValidator:
-    def parse(text: str) -> Secret[tuple[URL, ...]]:
-        urls, problems = parse_urls(text)
-        if problems:
-            raise ValueError("; ".join(problems))
-        return Secret(urls)
-
-    url = r"amqps?://[^\s,/]+(/[^\s,]*)?"
-    return parsers.validator(parse, type="string", pattern=rf"^\s*{url}\s*(,\s*{url}\s*)*$")
-
-
-def _secret() -> PlainValidator:
-    return parsers.validator(SecretStr, type="string")
-
-
-def _pem(what: str) -> PlainValidator:
-    def check(path: Path) -> str:
-        return "" if b"-----BEGIN" in path.read_bytes() else f"holds no PEM block; expected {what} in PEM"
-
-    return parsers.readable_file(check)
-
-
-def _ca() -> PlainValidator:
-    def check(path: Path) -> str:
-        try:
-            ssl.create_default_context(cafile=path)
-        except OSError:  # ssl.SSLError is one
-            return "holds no CA certificate; expected PEM"
-        return ""
-
-    return parsers.readable_file(check)
-
-
-def _token() -> PlainValidator:
-    def check(path: Path) -> str:
-        try:
-            return token_fault(read_secret(path, "token file"))
-        except CredentialsError as error:
-            return f"cannot be used: {error}"
-
-    return parsers.readable_file(check)
-
-
-Name = Annotated[str | None, parsers.short_string("a name")]
-Urls = Annotated[Secret[tuple[URL, ...]] | None, NoDecode, _urls()]
-Password = Annotated[SecretStr | None, _secret()]
-File = Annotated[Path | None, parsers.readable_file()]
-CaFile = Annotated[Path | None, _ca()]
-CertificateFile = Annotated[Path | None, _pem("a certificate")]
-KeyFile = Annotated[Path | None, _pem("a private key")]
-TokenFile = Annotated[Path | None, _token()]
-HostNames = Annotated[tuple[str, ...], NoDecode, parsers.host_names()]
-Table = Annotated[dict[str, object], NoDecode, parsers.table()]
-Bindings = Annotated[
-    tuple[bindings.Binding, ...],
-    NoDecode,
-    parsers.validator(bindings.parse, type=["array", "string"], pattern=r"^\s*\["),
-]
-Flag = Annotated[bool, parsers.boolean()]
-AuthWord = Annotated[Auth, parsers.choice("plain", "external")]
-QueueTypeWord = Annotated[QueueType, parsers.choice("classic", "quorum", "stream")]
-TreatmentWord = Annotated[Treatment, parsers.choice("move", "keep", "drop")]
 
 
 class Settings(BaseSettings):
@@ -491,90 +436,6 @@ class Settings(BaseSettings):
         return self.source_queue_type if "source_queue_type" in self.model_fields_set else None
 
 
-class Option(NamedTuple):
-    """One setting, for help texts and tables."""
-
-    variable: str
-    default: str
-    """As shown to users; empty where not set is the default."""
-    default_is_value: bool
-    """Whether the variable could be set to it; otherwise it is a description."""
-    description: str
-    secret: bool
-
-
 def variable(field: str) -> str:
     """Return the environment variable of a field."""
     return f"{PREFIX}{field.upper()}"
-
-
-def options() -> list[Option]:
-    """Return every setting, in the order in which they are explained."""
-    found = []
-    for name, field in Settings.model_fields.items():
-        extra: dict[str, Any] = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-        shown = str(extra.get("shown", _shown(field.default)))
-        found.append(
-            Option(
-                variable(name),
-                shown,
-                field.default is not None,
-                field.description or "",
-                bool(extra.get("secret", False)),
-            )
-        )
-    return found
-
-
-def settings_help() -> str:
-    """Return every setting as text for a terminal."""
-    lines = []
-    for option in options():
-        lines.append(f"  {option.variable}" + (f"  [{option.default}]" if option.default else ""))
-        lines += textwrap.wrap(option.description, 92, initial_indent="      ", subsequent_indent="      ")
-    return "\n".join(lines)
-
-
-class Effective(NamedTuple):
-    """What a setting is in effect, and by whose word."""
-
-    variable: str
-    value: str
-    """In the form in which it could be set; empty where nothing is; secrets hidden."""
-    origin: Literal["environment", "default", "source"]
-    """`source`: the destination's is the source's."""
-
-
-def effective(settings: Settings) -> list[Effective]:
-    """Return every setting's effective value."""
-    found = []
-    for field in Settings.model_fields:
-        used = settings.field_used(field)
-        origin: Literal["environment", "default", "source"] = "default"
-        if used in settings.model_fields_set:
-            origin = "environment" if used == field else "source"
-        if field in {"source_url", "destination_url"}:
-            side = settings.source if field == "source_url" else settings.destination
-            value = ",".join(side.safe_urls)
-        elif field == "quarantine_queue":
-            value = settings.quarantine_queue_name
-        else:
-            value = _shown(getattr(settings, used))
-        found.append(Effective(variable(field), value, origin))
-    return found
-
-
-def _shown(value: object) -> str:
-    match value:
-        case None:
-            return ""
-        case bool() | dict():
-            return json.dumps(value)
-        case tuple() if value and isinstance(value[0], bindings.Binding):
-            return json.dumps([each.as_json for each in value])
-        case tuple():
-            return ",".join(map(str, value))
-        case float():
-            return f"{value:g}"
-        case _:
-            return str(value)

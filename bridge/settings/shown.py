@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from bridge.settings.settings import effective
+from bridge.settings.options import effective
 
 if TYPE_CHECKING:
     from collections.abc import Collection

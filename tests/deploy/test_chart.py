@@ -16,7 +16,7 @@ from cloudcoil.models.prometheus_operator.v1 import PodMonitor, PrometheusRule, 
 
 from bridge.errors import ConfigurationError
 from bridge.settings.environment import load_settings
-from bridge.settings.settings import options
+from bridge.settings.options import options
 from tests.deploy import chart, tools
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from bridge.settings.settings import options
+from bridge.settings.options import options
 from tests.documents.markdown import DOCUMENTS, ROOT, Block, blocks
 from tests.documents.stage import runnable
 from tests.rig import installation

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import textwrap
 
-from bridge.settings.settings import Option, options
+from bridge.settings.options import Option, options
 
 HEADER = """\
 # The settings of amqp-bridge, each with its default: for `docker run --env-file` or as a systemd EnvironmentFile.

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from bridge.settings.settings import Option, options
+from bridge.settings.options import Option, options
 from tests.bench import report
 from tests.programs.bridge_env import SECTIONS
 

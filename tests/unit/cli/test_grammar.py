@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bridge.cli import daemon, grammar
-from bridge.settings.settings import options
+from bridge.settings.options import options
 from tests.rig.bridge_process import BridgeProcess, StartBridge
 from tests.rig.waiting import wait_until
 

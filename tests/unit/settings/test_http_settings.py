@@ -9,7 +9,7 @@ import pytest
 from bridge.errors import ConfigurationError, NotYetError
 from bridge.settings.environment import load_settings
 from bridge.settings.http import MIN_TOKEN_CHARACTERS, token_fault
-from bridge.settings.settings import effective
+from bridge.settings.options import effective
 from tests.rig.certificates import make_certificates
 
 if TYPE_CHECKING:

@@ -27,13 +27,15 @@ from bridge.errors import ConfigurationError, CredentialsError, NotYetError
 from bridge.settings.bindings import Binding
 from bridge.settings.environment import load_settings, unknown_variables
 from bridge.settings.files import MAX_SECRET_BYTES
-from bridge.settings.settings import Option, Settings, effective, options, settings_help
+from bridge.settings.options import Option, effective, options, settings_help
 from bridge.settings.sides import SideSettings, mask, parse_urls
 from tests.programs import bridge_env
 from tests.rig.certificates import Certificates, make_certificates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from bridge.settings.settings import Settings
 
 BRIDGE_ENV = Path(__file__).parents[3] / "config" / "bridge.env"
 SECRET = "s3cr3t-Never-Shown"
