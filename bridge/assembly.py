@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bridge.amqp.additions import Additions
-from bridge.amqp.content import HeaderPolicy
+from bridge.amqp.preparer import HeaderPolicy
 from bridge.connection.braking import Braking
 from bridge.connection.channels import Channels
 from bridge.connection.counting import Counting

@@ -16,7 +16,7 @@ from io import BytesIO
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from bridge.amqp.content import FRAME_OVERHEAD, PERSISTENT, PROPERTIES_AT, UNSEEN_MASK, ContentPreparer
+from bridge.amqp.content import FRAME_OVERHEAD, PERSISTENT, PROPERTIES_AT
 from bridge.amqp.events import Confirm, Deliveries, Delivery, Dropped, Event
 from bridge.amqp.frames import (
     BASIC_ACK,
@@ -35,6 +35,7 @@ from bridge.amqp.frames import (
 from bridge.amqp.methods import basic_return, cancel_ok, checked_route, notice
 from bridge.amqp.partial import PartialContent
 from bridge.amqp.pieces import LARGE_BYTES
+from bridge.amqp.preparer import UNSEEN_MASK, ContentPreparer
 from bridge.errors import MalformedFrameError
 
 if TYPE_CHECKING:

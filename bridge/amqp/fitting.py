@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 MOVED = (b"x-bridge-cc", b"x-bridge-bcc", b"x-bridge-user-id")
-"""Headers for what must not cross in its own place (see `content`); the first is the first to give way."""
+"""Headers for what must not cross in its own place (see `preparer`); the first is the first to give way."""
 
 _NONE: Mapping[bytes, bytes] = MappingProxyType({})
 _LONG_STRING_HEAD = 5

@@ -13,7 +13,6 @@ from hashlib import blake2b
 from struct import Struct
 
 from bridge.amqp.content import (
-    COUNTS,
     FLAGS_AT,
     HEADERS,
     MESSAGE_ID,
@@ -23,6 +22,7 @@ from bridge.amqp.content import (
     raw_fields,
     table_place,
 )
+from bridge.amqp.preparer import COUNTS
 from bridge.errors import MalformedFrameError
 
 IDENTITY_BYTES = 16

@@ -22,10 +22,10 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from bridge.amqp.content import ContentPreparer, HeaderPolicy
 from bridge.amqp.cutter import Cutter
 from bridge.amqp.events import Blocked, Close
 from bridge.amqp.frames import DATA_CHANNEL
+from bridge.amqp.preparer import ContentPreparer, HeaderPolicy
 from bridge.connection.kind import UNKNOWN, Queue, exchange_type_of, kind_of, try_publishing
 from bridge.connection.limits import DEFAULT
 from bridge.connection.link import Link

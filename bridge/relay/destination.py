@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bridge.amqp.content import ContentPreparer, HeaderPolicy, reframe
+from bridge.amqp.content import reframe
 from bridge.amqp.events import Blocked, Close, Confirm, Return, Unblocked
 from bridge.amqp.frames import DATA_CHANNEL, publish_frame
 from bridge.amqp.pieces import LARGE_BYTES, Pieces
+from bridge.amqp.preparer import ContentPreparer, HeaderPolicy
 from bridge.errors import MalformedFrameError
 from bridge.relay.port import Port
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from bridge.amqp.content import HeaderPolicy
+from bridge.amqp.preparer import HeaderPolicy
 from bridge.relay.queue import QueueType  # noqa: TC001 - a dataclass names its types
 from bridge.relay.watchdog import ASK_EVERY_S
 

@@ -18,8 +18,8 @@ from bridge.amqp.frames import DATA_CHANNEL
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from bridge.amqp.content import ContentPreparer
     from bridge.amqp.events import Close, Event
+    from bridge.amqp.preparer import ContentPreparer
 
     Closed = Callable[[Close, float], None]
     """Called with the broker's close of the channel or the connection, and with the time in monotonic seconds."""

@@ -33,19 +33,12 @@ from itertools import takewhile
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
-from bridge.amqp.content import (
-    ContentPreparer,
-    HeaderPolicy,
-    header_frame,
-    header_frame_size,
-    long_string,
-    reframe,
-    without_expiration,
-)
+from bridge.amqp.content import header_frame, header_frame_size, long_string, reframe, without_expiration
 from bridge.amqp.events import Close, Confirm, Delivery, Return
 from bridge.amqp.fitting import Fitted, clipped, fit
 from bridge.amqp.frames import QUARANTINE_CHANNEL, publish_frame, split_route
 from bridge.amqp.pieces import LARGE_BYTES, Pieces
+from bridge.amqp.preparer import ContentPreparer, HeaderPolicy
 from bridge.amqp.target import Target
 from bridge.errors import MalformedFrameError
 from bridge.window.blame import Blame, SizeLimit

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from bridge.amqp.content import Counts
+    from bridge.amqp.preparer import Counts
 
 QueueType = Literal["classic", "quorum", "stream"]
 

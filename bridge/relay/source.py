@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bridge.amqp.content import ContentPreparer
 from bridge.amqp.events import Blocked, Close, Confirm, ConsumerCancelled, Deliveries, Dropped, Return, Unblocked
 from bridge.amqp.frames import QUARANTINE_CHANNEL, ack_frame, cancel_frame, requeue_frame
+from bridge.amqp.preparer import ContentPreparer
 from bridge.errors import MalformedFrameError
 from bridge.relay.port import Port
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from bridge.amqp.content import HeaderPolicy
     from bridge.amqp.events import Event
+    from bridge.amqp.preparer import HeaderPolicy
     from bridge.relay.port import Closed
     from bridge.relay.quarantine import Quarantine
     from bridge.relay.queue import QueueFacts

@@ -10,7 +10,7 @@ from pydantic import PlainValidator, Secret, SecretStr
 from pydantic_settings import NoDecode
 from yarl import URL
 
-from bridge.amqp.content import Treatment
+from bridge.amqp.preparer import Treatment
 from bridge.errors import CredentialsError
 from bridge.settings import bindings, parsers
 from bridge.settings.files import read_secret

@@ -20,7 +20,7 @@ Invariants, cited by number in the tests:
    that the destination alone refuses may be overtaken.
 6. Messages are requeued by an explicit `nack(requeue)`, never by closing a channel: on RabbitMQ 4 a closed
    channel counts towards a quorum queue's delivery limit.
-7. Contents are published as they were prepared (see `content`), byte for byte, but for headers of the bridge's own
+7. Contents are published as they were prepared (see `preparer`), byte for byte, but for headers of the bridge's own
    that do not fit the destination's frames (see `fitting`).
 
 Each rule that can stand alone has a file: `settlement` (how much one ack covers), `publishes` (which publish a confirm

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from bridge.amqp.additions import Additions
-from bridge.amqp.content import HeaderPolicy
+from bridge.amqp.preparer import HeaderPolicy
 from bridge.amqp.target import Target
 from bridge.relay.action import Consume
 from bridge.relay.plan import Plan

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from struct import unpack_from
 from typing import TYPE_CHECKING
 
-from bridge.amqp.content import HeaderPolicy
+from bridge.amqp.preparer import HeaderPolicy
 from bridge.relay.action import Action, AskDestination, AskQueue, Consume, EndGeneration, OpenQuarantine, Stop
 from bridge.relay.consumer import Consumer
 from bridge.relay.destination import Destination as DestinationPort

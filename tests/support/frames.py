@@ -143,3 +143,54 @@ def with_offset(offset: int, properties: Properties = PERSISTENT) -> Properties:
 def stream_delivery(delivery_tag: int, offset: int) -> Delivery:
     """A delivery of a stream, as the window takes it."""
     return delivery(delivery_tag, properties=with_offset(offset))
+
+
+FIELD_TYPES = {
+    "boolean": b"t\x01",
+    "int8": b"b\xff",
+    "uint8": b"B\xff",
+    "int16": b"s" + pack(">h", -2),
+    "uint16": b"u" + pack(">H", 65535),
+    "int32": b"I" + pack(">i", -3),
+    "uint32": b"i" + pack(">I", 1 << 31),
+    "int64": b"l" + pack(">q", -4),
+    "uint64": b"L" + pack(">Q", 1 << 63),
+    "float": b"f" + pack(">f", 0.1),
+    "double": b"d" + pack(">d", float("nan")),
+    "decimal": b"D" + pack(">BI", 2, 12345),
+    "long string": text("text é"),
+    "empty string": text(""),
+    "byte array": b"x" + pack(">I", 3) + b"\0\xce\xff",
+    "timestamp": b"T" + pack(">Q", 1_700_000_000),
+    "void": b"V",
+    "array": b"A" + pack(">I", 9) + b"t\x01" + text("a") + b"V",
+    "table": b"F" + table({"nested": b"F" + table({"deep": b"l" + pack(">q", 1)}), "x": b"V"}),
+}
+"""Raw values of every field type that RabbitMQ reads."""
+
+EVERY_PROPERTY: Properties = {
+    "content_type": b"text/plain",
+    "content_encoding": b"gzip",
+    "headers": table(FIELD_TYPES),
+    "delivery_mode": b"\x02",
+    "priority": b"\x09",
+    "correlation_id": b"correlation",
+    "reply_to": b"amq.rabbitmq.reply-to",
+    "expiration": b"60000",
+    "message_id": b"m-1",
+    "timestamp": pack(">Q", 1_700_000_000),
+    "type": b"order",
+    "app_id": b"app",
+    "cluster_id": b"cluster",
+}
+"""All but `user_id`, which does not always stay."""
+
+BAD_TABLES = {
+    "a type that RabbitMQ does not know": table({"k": b"?\0\0\0\0"}),
+    "a name that runs out": pack(">I", 2) + b"\x05k",
+    "a name without a value": pack(">I", 2) + b"\x01k",
+    "a fixed value that runs out": table({"k": b"l\0\0"}),
+    "a long value without its length": table({"k": b"S\0"}),
+    "a long value that runs out": table({"k": b"S" + pack(">I", 9) + b"short"}),
+}
+"""Header tables that cannot be read."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 from struct import pack
 from typing import TYPE_CHECKING
 
-from bridge.amqp.content import HeaderPolicy
+from bridge.amqp.preparer import HeaderPolicy
 from bridge.relay.action import Consume, OpenQuarantine, Stop
 from bridge.relay.plan import Plan
 from bridge.relay.queue import QueueFacts, QueueState

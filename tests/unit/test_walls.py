@@ -255,7 +255,7 @@ def test_every_replacement_that_is_allowed_is_needed() -> None:
     (
         "from bridge.window import memory as module\nmonkeypatch.setattr(module, 'ACKED_MESSAGES', 3)",
         "from bridge.window import memory\nmonkeypatch.setattr(memory, 'identity', None)",
-        "from bridge.amqp.content import ContentPreparer\npatch.setattr(ContentPreparer, 'CACHE_SIZE', 1)",
+        "from bridge.amqp.preparer import ContentPreparer\npatch.setattr(ContentPreparer, 'CACHE_SIZE', 1)",
         "monkeypatch.setattr('bridge.amqp.cutter.HEADER_MAX_BYTES', 1)",
         "monkeypatch.setattr('bridge.observe.http.EVERY_S', 1)",
     ),

@@ -21,10 +21,6 @@ from bridge.amqp.content import (
     HEADERS,
     PROPERTY_FLAGS,
     TIMESTAMP,
-    UNSEEN_MASK,
-    ContentPreparer,
-    HeaderPolicy,
-    Prepared,
     join_properties,
     long_string,
     split_properties,
@@ -43,6 +39,7 @@ from bridge.amqp.events import (
     Unblocked,
 )
 from bridge.amqp.pieces import LARGE_BYTES
+from bridge.amqp.preparer import UNSEEN_MASK, ContentPreparer, HeaderPolicy, Prepared
 from bridge.errors import MalformedFrameError
 from tests.support import frames
 from tests.support.frames import PERSISTENT, Properties, confirm, content, deliver, method, returned, short, table
@@ -599,7 +596,7 @@ def test_what_is_unfinished_changes_with_every_chunk_until_it_is_complete(step: 
 
 
 class Adding(ContentPreparer):
-    """As if `content` added a header of its own to every message."""
+    """As if the preparer added a header of its own to every message."""
 
     unseen_flags = -1
 

@@ -16,9 +16,9 @@ import pytest
 from pamqp import base, body, commands, header
 from pamqp.frame import unmarshal
 
-from bridge.amqp.content import ContentPreparer, HeaderPolicy
 from bridge.amqp.cutter import Cutter
 from bridge.amqp.events import Confirm, Deliveries, Return
+from bridge.amqp.preparer import ContentPreparer, HeaderPolicy
 from bridge.errors import MalformedFrameError
 from tests.support import frames
 

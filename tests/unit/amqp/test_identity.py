@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.amqp.content import ContentPreparer, HeaderPolicy, raw_fields
+from bridge.amqp.content import raw_fields
 from bridge.amqp.identity import BLOCK_BYTES, IDENTITY_BYTES, has_identity, identity
+from bridge.amqp.preparer import ContentPreparer, HeaderPolicy
 from bridge.errors import MalformedFrameError
 from tests.support import frames
 from tests.support.frames import PERSISTENT, Properties, table, text

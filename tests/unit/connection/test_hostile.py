@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 from pamqp import commands
 
-from bridge.amqp.content import ContentPreparer, HeaderPolicy
 from bridge.amqp.cutter import Cutter
 from bridge.amqp.events import Deliveries
+from bridge.amqp.preparer import ContentPreparer, HeaderPolicy
 from bridge.errors import MalformedFrameError
 from tests.support import frames
 from tests.support.frames import PERSISTENT, content, deliver, header, method, returned, short

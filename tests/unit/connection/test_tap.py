@@ -19,10 +19,10 @@ from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat
 from yarl import URL
 
-from bridge.amqp.content import ContentPreparer, HeaderPolicy
 from bridge.amqp.cutter import Cutter
 from bridge.amqp.events import Blocked, Close, Confirm, Deliveries, Event, Unblocked
 from bridge.amqp.frames import HEARTBEAT_FRAME
+from bridge.amqp.preparer import ContentPreparer, HeaderPolicy
 from bridge.connection.dial import Dialer
 from bridge.connection.link import TappedConnection
 from bridge.connection.tap import HEARTBEAT_FEED_S, Pump, Tap, TapFactory

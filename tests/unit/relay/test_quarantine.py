@@ -7,9 +7,9 @@ from struct import pack
 import pytest
 
 from bridge.amqp.additions import Additions
-from bridge.amqp.content import HeaderPolicy
 from bridge.amqp.events import Confirm
 from bridge.amqp.pieces import LARGE_BYTES, PIECE_BYTES
+from bridge.amqp.preparer import HeaderPolicy
 from bridge.errors import MalformedFrameError
 from bridge.relay.quarantine import MOST_BYTES, MOST_MESSAGES, TRANSITIONS, Channel, ChannelEvent
 from bridge.window.pace import RETRY_MAX_S
