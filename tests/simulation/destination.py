@@ -7,16 +7,18 @@ from dataclasses import dataclass, field
 from struct import unpack_from
 from typing import TYPE_CHECKING
 
+from bridge.amqp.events import Close
 from bridge.amqp.frames import split_route
 from bridge.relay.queue import QueueState
 from tests.simulation.link import Frame, FrameReader, Link
+from tests.simulation.messages import kept
 from tests.support import frames
 
 if TYPE_CHECKING:
     from random import Random
 
     from tests.simulation.ledger import Ledger
-    from tests.simulation.messages import Changes, Message
+    from tests.simulation.messages import Changes, Keeps, Message
 
 QUEUE, EXCHANGE = "dq", "dx"
 """Where the bridge publishes to: the queue by the default exchange, or the exchange by each message's own key."""
@@ -45,6 +47,8 @@ class DestinationConnection:
     assembly: list[Frame] = field(default_factory=list)
     seqno: int = 0
     pending: dict[int, Publish] = field(default_factory=dict)
+    open_exchanges: set[str] = field(default_factory=set)
+    """Exchanges that the bridge has been told to accept messages, where messages name their own."""
     closed: bool = False
     told_blocked: bool = False
 
@@ -58,6 +62,10 @@ class Refusals:
     routeless: bool = False
     """No queue takes anything."""
     exchange_missing: bool = False
+    """That which all messages go to, where they go to one."""
+    missing_exchanges: set[str] = field(default_factory=set)
+    forbidden_exchanges: set[str] = field(default_factory=set)
+    """Of those that messages name themselves."""
     dead_keys: set[str] = field(default_factory=set)
     """Routing keys without a binding."""
     forbidden_keys: set[str] = field(default_factory=set)
@@ -74,12 +82,12 @@ class Refusals:
 class Destination:
     """The broker."""
 
-    def __init__(self, rng: Random, ledger: Ledger, changes: Changes, *, own_keys: bool) -> None:
+    def __init__(self, rng: Random, ledger: Ledger, changes: Changes, keeps: Keeps) -> None:
         self._rng = rng
         self._ledger = ledger
         self._changes = changes
         self.now_s = 0.0
-        self._own_keys = own_keys
+        self._keeps = keeps
         self.refusals = Refusals()
         self.connections: list[DestinationConnection] = []
         self.ready = 0
@@ -144,15 +152,18 @@ class Destination:
             connection.seqno += 1
             to = method.payload[6:-1]
             exchange, key = (part.decode() for part in split_route(to))
-            assert exchange == EXCHANGE if self._own_keys else (exchange, key) == ("", QUEUE)
-            message = self._ledger.copied(header.payload, body, key if self._own_keys else "")
+            if self._keeps != "exchange and key":
+                assert exchange == EXCHANGE if self._keeps == "key" else (exchange, key) == ("", QUEUE)
+            message = self._ledger.copied(header.payload, body, kept(self._keeps, exchange, key))
             left_out = message.narrow and header.payload != message.expected()
             self._publish(connection, message, to, left_out=left_out)
 
     def _publish(self, connection: DestinationConnection, message: Message, to: bytes, *, left_out: bool) -> None:
         refusals, rng = self.refusals, self._rng
-        key = to[2 + to[0] :].decode()
-        if self._closes(connection, message, key):
+        exchange, key = (part.decode() for part in split_route(to))
+        asked = self._keeps != "exchange and key" or exchange in connection.open_exchanges
+        assert asked, f"publishes to exchange '{exchange}' without having asked"
+        if self._closes(connection, message, exchange, key):
             return
         publish = Publish(message, stored=False, swallowed=rng.random() < refusals.swallow)
         connection.pending[connection.seqno] = publish
@@ -174,11 +185,11 @@ class Destination:
             self.ready += 1
             self.most_ready = max(self.most_ready, self.ready)
 
-    def _closes(self, connection: DestinationConnection, message: Message, key: str) -> bool:
+    def _closes(self, connection: DestinationConnection, message: Message, exchange: str, key: str) -> bool:
         refusals = self.refusals
         size = len(message.body)
-        if refusals.exchange_missing:
-            self.close(connection, 1, 404, "NOT_FOUND - no exchange")
+        if (refusal := self._refuses(exchange)) is not None:
+            self.close(connection, 1, *refusal)
         elif refusals.max_size and size > refusals.max_size:
             text = f"PRECONDITION_FAILED - message size {size} is larger than configured max size {refusals.max_size}"
             self.close(connection, 1, 406, text)
@@ -192,6 +203,28 @@ class Destination:
             return False
         self._ledger.in_order = False
         return True
+
+    # --- Its exchanges -----------------------------------------------------------------------------------
+
+    def asked(self, link: Link, exchange: str) -> Close | None:
+        """What a publish to this exchange would bring about, as a bridge is told that asks; None for nothing."""
+        refusal = self._refuses(exchange)
+        if refusal is None:
+            for connection in self.connections:
+                if connection.link is link:
+                    connection.open_exchanges.add(exchange)
+            return None
+        self._ledger.in_order = False  # the messages for it are set aside
+        return Close(4, *refusal)
+
+    def _refuses(self, exchange: str) -> tuple[int, str] | None:
+        refusals = self.refusals
+        own = self._keeps == "exchange and key"
+        if exchange in refusals.missing_exchanges if own else refusals.exchange_missing:
+            return 404, f"NOT_FOUND - no exchange '{exchange}' in vhost '/'"
+        if exchange in refusals.forbidden_exchanges:
+            return 403, f"ACCESS_REFUSED - write access to exchange '{exchange}' in vhost '/' refused"
+        return None
 
     # --- Its queue ---------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.simulation.messages import ROUTING_KEYS
+from tests.simulation.messages import EXCHANGES, ROUTING_KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,8 +19,8 @@ SOURCE_FAULTS = (
 )
 DESTINATION_FAULTS = (
     *("destination-cut", "destination-frozen", "destination-crash", "destination-connection-closed", "alarm", "full"),
-    *("nacks", "confirms-swallowed", "routeless", "dead-key", "forbidden-key", "exchange-missing", "too-large"),
-    *("poison", "internal-error"),
+    *("nacks", "confirms-swallowed", "routeless", "dead-key", "forbidden-key"),
+    *("exchange-missing", "exchange-forbidden", "too-large", "poison", "internal-error"),
 )
 BRIDGE_FAULTS = ("bridge-stopped", "bridge-killed", "bridge-paused")
 QUARANTINE_FAULTS = ("quarantine-refused", "quarantine-fails", "quarantine-spoilt")
@@ -141,8 +141,10 @@ class Faults:
             destination.alarm(on=not refusals.alarm)
         elif name in {"full", "routeless"}:
             setattr(refusals, name, not getattr(refusals, name))
-        elif name == "exchange-missing":
-            refusals.exchange_missing = not refusals.exchange_missing
+        elif name in {"exchange-missing", "exchange-forbidden"}:
+            exchanges = refusals.missing_exchanges if name == "exchange-missing" else refusals.forbidden_exchanges
+            exchanges ^= {rng.choice(EXCHANGES)}
+            refusals.exchange_missing ^= name == "exchange-missing"
         elif name in {"dead-key", "forbidden-key"}:
             keys = refusals.dead_keys if name == "dead-key" else refusals.forbidden_keys
             keys ^= {rng.choice(ROUTING_KEYS)}

@@ -48,7 +48,7 @@ class Ledger:
     def message(self, content: bytes, route: str) -> Message:
         """Return the message of which this is a copy (invariant 7): its header frame and its body frames.
 
-        `route` is the routing key of the copy where each message keeps its own; else empty.
+        `route` is what of the copy's route is its own.
         """
         header, *body = FrameReader().feed(content)
         return self.copied(header.payload, b"".join(frame.payload for frame in body), route)
@@ -64,7 +64,11 @@ class Ledger:
         candidates = self._alike.get((message_id.encode(), body), [])
         return max(
             (m for m in candidates if m.stands_in(headers)),
-            key=lambda m: (headers.get("x-bridge-routing-key") == m.routing_key, len(m.fields)),
+            key=lambda m: (
+                headers.get("x-bridge-exchange") == m.exchange,
+                headers.get("x-bridge-routing-key") == m.routing_key,
+                len(m.fields),
+            ),
         )
 
     def ack(self, message: Message) -> None:

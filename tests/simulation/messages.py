@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import inf
 from struct import pack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pamqp import decode
 
@@ -17,11 +17,15 @@ if TYPE_CHECKING:
     from pamqp.common import FieldTable
 
 Key = tuple[bytes, bytes, bytes, str]
-"""Message id, body, headers, and the routing key where each message keeps its own: what makes copies of one message the
-same. Twins share theirs on purpose."""
+"""Message id, body, headers, and what each message keeps of its route: what makes copies of one message the same. Twins
+share theirs on purpose."""
+Keeps = Literal["nothing", "key", "exchange and key"]
+"""What of its own route a message arrives with; otherwise copies do not show which was theirs."""
 
 BODY_SIZES = (0, 0, 1, 20, 20, 20, 100, 300, 900)
 ROUTING_KEYS = ("red", "green", "blue")
+EXCHANGES = ("", "orders", "events")
+"""Where messages have been published to at the source."""
 NARROW_FRAME_MAX = 256
 """The smallest `frame_max` of a destination."""
 COUNTS = {"x-delivery-count", "x-acquired-count"}
@@ -58,9 +62,9 @@ class Message:
     fields: dict[str, bytes]
     """The header table's raw values; of a name that stands twice, the second has an apostrophe after it."""
     delivery_mode: bytes
+    exchange: str
     routing_key: str
-    keeps_key: bool = False
-    """Whether it arrives with its routing key; otherwise copies do not show which was theirs."""
+    keeps: Keeps = "nothing"
     expires_s: float = inf
     poison: bool = False
     spoils: bool = False
@@ -83,8 +87,8 @@ class Message:
 
     @property
     def route(self) -> str:
-        """The routing key that copies of it arrive with; empty where all arrive with the same."""
-        return self.routing_key if self.keeps_key else ""
+        """What of its route copies of it arrive with (see `kept`)."""
+        return kept(self.keeps, self.exchange, self.routing_key)
 
     def delivered(self, fields: dict[str, bytes], frame_max: int) -> bytes:
         """Its content as the source sends it, with the fields that the queue adds."""
@@ -146,6 +150,11 @@ class Message:
         return properties
 
 
+def kept(keeps: Keeps, exchange: str, routing_key: str) -> str:
+    """Return what tells a route from others where messages keep so much of their own; empty where all are alike."""
+    return {"nothing": "", "key": routing_key, "exchange and key": f"{exchange} {routing_key}"}[keeps]
+
+
 def _table(fields: dict[str, bytes]) -> bytes:
     body = b"".join(frames.short(name.rstrip("'")) + value for name, value in fields.items())
     return pack(">I", len(body)) + body
@@ -162,7 +171,7 @@ def _body(number: int, size: int) -> bytes:
     return body[:size] if size <= 1 else body
 
 
-def make_message(rng: Random, number: int, *, with_id: bool, keeps_key: bool, kinds: frozenset[str]) -> Message:
+def make_message(rng: Random, number: int, *, with_id: bool, keeps: Keeps, kinds: frozenset[str]) -> Message:
     """A message of some kind; a body tells its number as far as it is long enough.
 
     Its header frame may be larger than a frame of either side where `large` is among the `kinds`; with `wide`, it is
@@ -197,7 +206,7 @@ def make_message(rng: Random, number: int, *, with_id: bool, keeps_key: bool, ki
         properties["expiration"] = b"00600000"
     elif kind < 0.52 and "large" in kinds:
         body, fields = body[:9], {"large": frames.text("." * 600)}
-    return Message(number, body, properties, fields, mode, rng.choice(ROUTING_KEYS), keeps_key)
+    return Message(number, body, properties, fields, mode, rng.choice(EXCHANGES), rng.choice(ROUTING_KEYS), keeps)
 
 
 def make_twin(message: Message, number: int) -> Message:

@@ -12,7 +12,16 @@ from struct import unpack_from
 from typing import TYPE_CHECKING
 
 from bridge.amqp.preparer import HeaderPolicy
-from bridge.relay.action import Action, AskDestination, AskQueue, Consume, EndGeneration, OpenQuarantine, Stop
+from bridge.relay.action import (
+    Action,
+    AskDestination,
+    AskExchange,
+    AskQueue,
+    Consume,
+    EndGeneration,
+    OpenQuarantine,
+    Stop,
+)
 from bridge.relay.consumer import Consumer
 from bridge.relay.destination import Destination as DestinationPort
 from bridge.relay.plan import Plan
@@ -24,6 +33,7 @@ from bridge.window.books import Books
 from bridge.window.memory import Memory
 from bridge.window.terms import UNLIMITED
 from bridge.window.window import Window
+from tests.simulation.asking import Asking
 from tests.simulation.draining import Drainage
 from tests.simulation.witness import Witness
 from tests.support import frames
@@ -41,6 +51,7 @@ if TYPE_CHECKING:
     from tests.simulation.draining import Errand
     from tests.simulation.ledger import Ledger
     from tests.simulation.link import Link
+    from tests.simulation.messages import Keeps
     from tests.simulation.source import Source
 
 CONNECT_TIMEOUT_S = CONTROL_TIMEOUT_S = 10.0
@@ -153,6 +164,8 @@ class Setup:
 
     limits: WindowLimits
     target: Target
+    keeps: Keeps
+    """What messages keep of their own routes there."""
     deduplication: bool = True
     source_frame_max: int = 0
     destination_frame_max: int = 0
@@ -200,7 +213,7 @@ class Process:
             destination_max_ready=setup.limits.destination_max_ready,
             destination_min_consumers=setup.destination_min_consumers,
         )
-        self.witness = Witness(self.window, ledger, errand)
+        self.witness = Witness(self.window, ledger, setup.keeps, errand)
         self.relay = TracedRelay(self.window, plan, rng, self.witness)
         self.steering = self.relay.steering
         queue_type: QueueType = "classic" if source.kind == "classic" else "quorum"
@@ -228,6 +241,7 @@ class Process:
         """What the queue has answered, and the bridge has not read."""
         self._count_wanted = False
         self._count_at_s = 0.0
+        self._asking = Asking(destination)
         self._consumers = 0
         self._paused = False
         self._told_to_pause = False
@@ -385,6 +399,9 @@ class Process:
                 self._ask("qos", 1, (60, 10), b"\0\0\0\0" + prefetch.to_bytes(2, "big") + b"\0", now_s)
             case AskDestination():
                 self._count_wanted = True
+            case AskExchange(exchange):
+                assert self.destination is not None
+                self._asking.begin(self.destination, exchange, self.window.exchanges)
             case OpenQuarantine():
                 self._ask("declaring", 3, (50, 10), b"", now_s)
             case AskQueue():
@@ -509,6 +526,14 @@ class Process:
                 brake.answered(found)
         self._happened += 1
         return True
+
+    def ask_exchange(self, now_s: float, fate: float) -> bool:
+        """Take the next step of asking the destination for an exchange; whether there was one."""
+        stepped = self._asking.step(now_s, fate)
+        if stepped:
+            self._happened += 1
+            self.pump(now_s)
+        return stepped
 
     # --- The end -----------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
 
-from bridge.amqp.target import Target
+from bridge.amqp.target import OriginalRoutes, Target
 from bridge.drain.finish import Conclusion
 from bridge.window.limits import LIMIT_MARGIN, WindowLimits
 from tests.simulation.destination import EXCHANGE, QUEUE, Destination, DestinationConnection, Refusals
@@ -29,8 +29,13 @@ from tests.simulation.source import Source, SourceConnection
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.simulation.messages import Message
+    from tests.simulation.messages import Keeps, Message
 
+TARGETS: dict[Keeps, Target] = {
+    "nothing": Target.queue(QUEUE),
+    "key": Target(EXCHANGE),
+    "exchange and key": OriginalRoutes(),
+}
 ALL_FAULTS = (*SOURCE_FAULTS, *DESTINATION_FAULTS, *BRIDGE_FAULTS, *QUARANTINE_FAULTS, *OTHER_FAULTS)
 UNCOUNTABLE = {*DESTINATION_FAULTS, "bridge-stopped", "bridge-killed"}
 """Faults after which something that nobody counts may still arrive, from a connection that has ended."""
@@ -68,16 +73,17 @@ class Schedule:
         self.errand = Errand.draw(rng) if rng.random() < DRAINS else None
         """What each of the drains is asked for; None where there are bridges."""
         self.names = self.names_drawn = self._draw_faults()
-        own_keys = rng.random() < (0.7 if {"dead-key", "forbidden-key"} & {*self.names} else 0.2)
+        keeps = self._draw_target()
         self.pair = self.errand is None and rng.random() < 0.08
         """Two bridges on one queue."""
         self.ledger.in_order = not self.pair
         self.ids = rng.choice((1.0, 1.0, 0.5, 0.0))
         delivery_limit = rng.choice((0, 6, 20))
-        limits, min_consumers = self._draw_limits(delivery_limit, own_keys=own_keys)
+        limits, min_consumers = self._draw_limits(delivery_limit, own_routes=keeps != "nothing")
         self.setup = Setup(
             limits,
-            Target(EXCHANGE) if own_keys else Target.queue(QUEUE),
+            TARGETS[keeps],
+            keeps,
             destination_min_consumers=min_consumers,
             deduplication=rng.random() < 0.8,
             source_frame_max=rng.choice((0, 4096, 512)),
@@ -90,7 +96,7 @@ class Schedule:
         changes = Changes(
             sorts=newer, normalises=newer, stamps=newer and rng.random() < 0.5, mangles=rng.random() < 0.05
         )
-        self.destination = Destination(rng, self.ledger, changes, own_keys=own_keys)
+        self.destination = Destination(rng, self.ledger, changes, keeps)
         self.destination.consumers = rng.choice((0, 1, 3))
         self.processes: list[Process] = []
         self._endings: list[Conclusion | None] = []
@@ -117,7 +123,14 @@ class Schedule:
         """Of messages whose headers a destination may not be able to take."""
         self._kinds = frozenset({"large"} if fits else ())
 
-    def _draw_limits(self, delivery_limit: int, *, own_keys: bool) -> tuple[WindowLimits, int]:
+    def _draw_target(self) -> Keeps:
+        """What messages keep of their own routes."""
+        rng, names = self.rng, {*self.names}
+        if rng.random() < (0.6 if {"exchange-missing", "exchange-forbidden"} & names else 0.1):
+            return "exchange and key"
+        return "key" if rng.random() < (0.7 if {"dead-key", "forbidden-key"} & names else 0.2) else "nothing"
+
+    def _draw_limits(self, delivery_limit: int, *, own_routes: bool) -> tuple[WindowLimits, int]:
         """What the window is held to, and how many consumers its brake asks for; 0 for any number."""
         rng = self.rng
         limits = WindowLimits(
@@ -133,7 +146,7 @@ class Schedule:
         min_consumers = 0
         if self.errand is not None:
             return replace(limits, quarantine=False), min_consumers
-        if not own_keys and rng.random() < 0.2:
+        if not own_routes and rng.random() < 0.2:
             min_consumers = rng.choice((0, 0, 1, 2))
             max_ready = rng.choice((1, 4, 20)) if not min_consumers else rng.choice((0, 5))
             limits = replace(limits, destination_counted=True, destination_max_ready=max_ready)
@@ -269,7 +282,7 @@ class Schedule:
                     rng,
                     self._number,
                     with_id=rng.random() < self.ids,
-                    keeps_key=self.setup.target.keeps_keys,
+                    keeps=self.setup.keeps,
                     kinds=self._kinds | wide,
                 )
             if "expiry" in self.names and rng.random() < 0.1:
@@ -351,6 +364,10 @@ class Schedule:
         for process in self.processes:
             process.count(self.now_s, self.rng.random())
 
+    def _destination_is_asked(self) -> None:
+        for process in self.processes:
+            process.ask_exchange(self.now_s, self.rng.random())
+
     def _destination_consumes(self) -> None:
         """Somebody consumes from the destination's queue; consumers come and go."""
         if self.rng.random() < 0.1:
@@ -415,6 +432,7 @@ class Schedule:
         self.destination.consume()
         for process in list(self.processes):
             active |= process.count(self.now_s, 1.0)
+            active |= process.ask_exchange(self.now_s, 1.0)
             for session in (process.source, process.destination):
                 if session is not None:
                     active |= self._reads(process, session, whole=True)
@@ -551,10 +569,11 @@ EVENTS: tuple[Callable[[Schedule], None], ...] = (
     Schedule._destination_receives,
     Schedule._destination_confirms,
     Schedule._destination_counts,
+    Schedule._destination_is_asked,
     Schedule._destination_consumes,
     Schedule._bridge_reads,
     Schedule._steer,
     Schedule._time_passes,
 )
-WEIGHTS = (2, 6, 6, 2, 6, 5, 4, 2, 12, 8, 5)
+WEIGHTS = (2, 6, 6, 2, 6, 5, 4, 4, 2, 12, 8, 5)
 CUMULATIVE_WEIGHTS = [sum(WEIGHTS[: n + 1]) for n in range(len(WEIGHTS))]

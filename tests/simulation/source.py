@@ -156,6 +156,7 @@ class Source:
                     tag,
                     message.delivered(self._counts(message), connection.frame_max),
                     redelivered=int(message.redelivered),
+                    exchange=message.exchange,
                     routing_key=message.routing_key,
                     consumer_tag=consumer.decode(),
                 )

@@ -16,6 +16,7 @@ from bridge.drain.selection import Moved
 from bridge.relay.course import Course
 from bridge.relay.quarantine import Quarantine
 from bridge.relay.steering import Steering
+from bridge.window.exchanges import Exchanges
 from bridge.window.generations import SourceGeneration
 from bridge.window.memory import Memory
 from bridge.window.publishes import Publishes
@@ -191,9 +192,19 @@ def replace_every_consumer(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Course, "_keeps_its_consumer", property(lambda _: False))
 
 
+def publish_without_asking(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Exchanges, "accept_all", lambda *_: True)
+
+
+def ask_for_no_exchange(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Exchanges, "take_question", lambda *_: None)
+
+
 @pytest.mark.parametrize(
     ("broken", "caught"),
     (
+        (publish_without_asking, "without having asked"),
+        (ask_for_no_exchange, "stuck"),
         (believe_nacks, "invariant 1"),
         (ignore_returns, "invariant 1"),
         (ignore_returns_of_the_quarantine, "invariant 1"),

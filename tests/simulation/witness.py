@@ -12,6 +12,7 @@ from bridge.amqp.content import message_id
 from bridge.amqp.events import Close, Confirm, Deliveries, Delivery, Dropped, Event, Return
 from bridge.amqp.frames import QUARANTINE_CHANNEL, split_route
 from tests.simulation.link import Frame, FrameReader
+from tests.simulation.messages import kept
 
 if TYPE_CHECKING:
     from collections import deque
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from bridge.window.window import Window
     from tests.simulation.draining import Errand
     from tests.simulation.ledger import Ledger
-    from tests.simulation.messages import Key, Message
+    from tests.simulation.messages import Keeps, Key, Message
 
 ACK, NACK = b"\0\x3c\0\x50", b"\0\x3c\0\x78"
 
@@ -28,8 +29,9 @@ ACK, NACK = b"\0\x3c\0\x50", b"\0\x3c\0\x78"
 class Witness:
     """Deliveries and publishes of the present generations."""
 
-    def __init__(self, window: Window, ledger: Ledger, errand: Errand | None = None) -> None:
+    def __init__(self, window: Window, ledger: Ledger, keeps: Keeps, errand: Errand | None = None) -> None:
         self._window = window
+        self._keeps = keeps
         self._ledger = ledger
         self._errand = errand
         self._reader = FrameReader()
@@ -217,8 +219,8 @@ class Witness:
             self._confirmed.add(tag)
 
     def _message(self, of: Delivery | Return) -> Message:
-        route = split_route(of.route)[1].decode() if self._window.target.keeps_keys else ""
-        return self._ledger.message(of.content, route)
+        exchange, key = (part.decode() for part in split_route(of.route))
+        return self._ledger.message(of.content, kept(self._keeps, exchange, key))
 
     def destination_lost(self) -> None:
         """What was published is held again."""
