@@ -76,6 +76,35 @@ def mint(
     return Minted(built.sign(signer, algorithm), key, chain)
 
 
+WRONG = (
+    *("expired", "of an authority that has expired", "not valid yet", "self-signed", "of another authority"),
+    *("without its intermediate", "for another name"),
+)
+"""What may be wrong with a peer's certificate."""
+
+
+def mint_wrong(wrong: str, name: str, authority: Minted) -> tuple[Minted, Minted]:
+    """Return a certificate for this name that is wrong in this way, and the authority that is to be trusted."""
+    trusted = authority
+    match wrong:
+        case "expired":
+            made = mint(name, authority, valid=(-2 * DAY, -DAY))
+        case "of an authority that has expired":
+            trusted = mint("old", authority=True, valid=(-3 * DAY, -DAY))
+            made = mint(name, trusted)
+        case "not valid yet":
+            made = mint(name, authority, valid=(DAY, 2 * DAY))
+        case "self-signed":
+            made = mint(name)
+        case "of another authority":
+            made = mint(name, mint("other", authority=True))
+        case "without its intermediate":
+            made = mint(name, mint("between", authority, authority=True))
+        case _:
+            made = mint("rabbit.example", authority)
+    return made, trusted
+
+
 def _is_root(certificate: x509.Certificate) -> bool:
     return certificate.subject == certificate.issuer
 

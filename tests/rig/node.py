@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 CONNECTED_WITHIN_S = 20.0
 """On a busy machine a node may be late to answer, and its host to accept a connection."""
+TLS_FILES = ("cacert", "cert", "key")
 NOT_CONNECTED = "failed to connect to node"
 _COOKIE = secrets.token_hex(8)  # one for all nodes of this process, so that they can be joined to clusters
 _epmd_port = 0
@@ -81,20 +82,23 @@ class Node:
         (self.folder / ".erlang.cookie").chmod(0o400)
 
     def _tls_lines(self, certificates: Certificates) -> dict[str, str]:
-        files = {
-            "ssl_options.cacertfile": certificates.ca,
-            "ssl_options.certfile": certificates.server_cert,
-            "ssl_options.keyfile": certificates.server_key,
-        }
-        for file in files.values():  # a node of 4.3 sees no other folder than its own
-            shutil.copy(file, self.folder)
+        self._copy_tls(certificates.ca, certificates.server_cert, certificates.server_key)
         return {
             "listeners.ssl.1": f"{LOOPBACK}:{self.tls_port}",
-            **{key: str(self.folder / file.name) for key, file in files.items()},
+            **{f"ssl_options.{kind}file": str(self.folder / f"{kind}.pem") for kind in TLS_FILES},
             "ssl_options.verify": "verify_peer",
             "ssl_options.fail_if_no_peer_cert": "false",
             "ssl_cert_login_from": "common_name",
         }
+
+    def serve_tls(self, ca: Path, certificate: Path, key: Path) -> None:
+        """Have new TLS connections meet other files, in PEM: as if they had been rotated on the node's disk."""
+        self._copy_tls(ca, certificate, key)
+        self.eval("ssl:clear_pem_cache()")
+
+    def _copy_tls(self, *files: Path) -> None:
+        for kind, file in zip(TLS_FILES, files, strict=True):  # a node of 4.3 sees no other folder than its own
+            shutil.copy(file, self.folder / f"{kind}.pem")
 
     def _write(self, name: str, text: str) -> None:
         path = self.folder / name

@@ -1,7 +1,7 @@
 """TLS as a matrix: what is accepted, and for each refusal which check failed, on which side, and what to do.
 
 A peer on loopback shakes hands and hangs up: what comes after is AMQP, and the same with TLS as without (real brokers:
-`tests/broker/test_forwarding.py`, `test_check.py`).
+`tests/broker/test_tls.py`, `test_check.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 
 from bridge.connection.session import SourceSession
 from bridge.errors import ConnectError
-from tests.rig.mint import DAY, KEYS, Minted, mint
+from tests.rig.mint import DAY, KEYS, WRONG, Minted, mint, mint_wrong
 from tests.unit.connection.test_session import session_of
 
 if TYPE_CHECKING:
@@ -101,27 +101,12 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("wrong", REFUSED)
+@pytest.mark.parametrize("wrong", WRONG)
 async def test_each_wrong_certificate_of_a_broker_is_refused_and_the_sentence_says_why(
     wrong: str, tmp_path: Path
 ) -> None:
-    authority, ca = root(tmp_path)
-    match wrong:
-        case "expired":
-            made = mint(HERE, authority, valid=(-2 * DAY, -DAY))
-        case "of an authority that has expired":
-            old = mint("old", authority=True, valid=(-3 * DAY, -DAY))
-            ca, made = old.write(tmp_path, "old")[0], mint(HERE, old)
-        case "not valid yet":
-            made = mint(HERE, authority, valid=(DAY, 2 * DAY))
-        case "self-signed":
-            made = mint(HERE)
-        case "of another authority":
-            made = mint(HERE, root(tmp_path, "other")[0])
-        case "without its intermediate":
-            made = mint(HERE, mint("between", authority, authority=True))
-        case _:
-            made = mint("rabbit.example", authority)
+    made, trusted = mint_wrong(wrong, HERE, root(tmp_path)[0])
+    ca = trusted.write(tmp_path, "trusted")[0]
     files = made.write(tmp_path, "server", chain=wrong != "without its intermediate")
     text = await said(context_of(files), source_ca_file=ca)
     assert "the broker's certificate" in text
