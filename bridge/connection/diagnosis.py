@@ -219,6 +219,12 @@ _ANSWERS: tuple[tuple[type[Exception], str, ConnectResult, str], ...] = (
         "tls",
         "there is no version of TLS that both speak ({said}); the bridge speaks 1.2 and 1.3",
     ),
+    (
+        ssl.SSLError,
+        "BAD_SIGNATURE|bad signature",
+        "tls",
+        "the broker's key is not its certificate's ({said}); were both rotated at the broker?",
+    ),
     (ssl.SSLError, "", "tls", "TLS failed ({said}); check {ca_file}, {cert_file} and the host name in {url}"),
     (socket.gaierror, "", "unresolvable", "the host name does not resolve ({said})"),
     (ConnectionRefusedError, "", "unreachable", "nothing listens there; is the broker running?"),

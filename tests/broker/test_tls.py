@@ -67,6 +67,10 @@ async def test_each_certificate_that_a_broker_may_have(
             with pytest.raises(ConnectError) as refused:
                 await opened(source, source_ca_file=ca, source_queue=queue_name)
             assert all(words in str(refused.value) for words in REFUSED[wrong]), (wrong, str(refused.value))
+        ca = serve(source, tmp_path, authority, mint(HERE, authority))
+        source.serve_tls(ca, tmp_path / "server.pem", mint(HERE, authority).write(tmp_path, "other")[1])
+        with pytest.raises(ConnectError, match="the broker's key is not its certificate's"):
+            await opened(source, source_ca_file=ca, source_queue=queue_name)
 
 
 async def test_each_certificate_that_the_bridge_may_have(
