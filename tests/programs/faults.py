@@ -67,6 +67,15 @@ class Stage:
         """Count what is at the destination now."""
         self.arrived += map(number_of, drain(self.destination.url, self.queue_out))
 
+    def collect_all(self) -> None:
+        """Count what is at the destination, with what a consumer there has been sent and will give back."""
+
+        def empty() -> bool:
+            self.collect()
+            return self.destination.queue_depth(self.queue_out) == 0
+
+        wait_until(empty, "the destination to be empty", GIVE_UP_S)
+
     def forwarded(self) -> int:
         """How many messages have come to the destination."""
         return len(self.arrived) + self.destination.queue_depth(self.queue_out)
@@ -147,7 +156,7 @@ def _at_destination(act: Callable[[Node], None]) -> Callable[[Stage], None]:
 
 def _deleted(stage: Stage) -> None:
     stage.wait_forwarded(stage.sent)
-    stage.collect()
+    stage.collect_all()
     stage.destination.delete(stage.queue_out)
     stage.publish(100)
     time.sleep(OUTAGE_S)
@@ -370,7 +379,7 @@ def measure(stage: Stage, fault: Fault, contestant: Contestant, name: str) -> Ro
             requeued = f"{metrics.total('bridge_messages_requeued_total'):.0f}"
             set_apart = int(metrics.total("bridge_messages_quarantined_total"))
             stage.bridge.terminate()
-    stage.collect()
+    stage.collect_all()
     left = {number_of(message) for message in drain(stage.source.url, stage.queue_in)}
     if set_apart:
         left |= {number_of(message) for message in drain(stage.source.url, f"{stage.queue_in}.quarantine")}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import threading
 from typing import TYPE_CHECKING, Self
 
@@ -54,9 +56,9 @@ class Helm:
         for _ in range(times):
             if self._ended.wait(BETWEEN_S):
                 return
-            # A bridge that answers knows the signals; one that does not is being restarted, or has ended.
+            # A process that answers knows the signals; that which follows it may not yet.
             with contextlib.suppress(OSError, RuntimeError, TimeoutError):
-                self._bridge.status()
-                self._bridge.pause()
+                pid = self._bridge.status()["bridge"]["process"]["pid"]
+                os.kill(pid, signal.SIGUSR1)
                 self._ended.wait(PAUSED_S)
-                self._bridge.resume()
+                os.kill(pid, signal.SIGUSR2)
