@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from tests.rig.client import Audit, audit, drain, number_of, publish_numbered
 from tests.rig.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from tests.rig.node import Node
 
@@ -113,6 +113,12 @@ class Scene:
         self.publish(1)
         self.bridge.wait_for(lambda m: m.total("bridge_connection_blocked", side="destination") == 1, "blocked")
 
+    def wait_paused(self) -> None:
+        """Wait until the bridge, which has been told to pause, is paused."""
+        wait_until(
+            lambda: self.bridge.status()["consumer"]["state"] == "paused", "the bridge to be paused", interval_s=0.01
+        )
+
     def see_one_through(self) -> None:
         """Publish one message and wait until it is acked: by then the bridge consumes with its whole prefetch.
 
@@ -158,6 +164,28 @@ class Scene:
     def audit(self) -> Audit:
         """Take everything from the destination and compare it with what was sent."""
         return audit(map(number_of, drain(self.destination.url, self.queue_out)), self.sent)
+
+
+@contextmanager
+def running(scenes: Sequence[Scene]) -> Iterator[None]:
+    """The bridges run side by side, for what takes its time: a broker's restart, or a timeout."""
+    with ExitStack() as stack:
+        for this in scenes:
+            stack.enter_context(this.bridge)
+        for this in scenes:
+            this.bridge.wait_ready()
+        yield
+
+
+def load(scenes: Sequence[Scene], count: int) -> None:
+    """Publish so many messages to each, and have all bridges, which run, begin with them at the same time."""
+    for this in scenes:
+        this.bridge.pause()
+    for this in scenes:
+        this.wait_paused()
+        this.publish(count)
+    for this in scenes:
+        this.bridge.resume()
 
 
 def alice(node: Node) -> str:
@@ -220,3 +248,9 @@ def scene(  # noqa: PLR0913 - all but the nodes by name
         destination.declare(queue_out, queue_type, arguments)
     bridge = BridgeProcess({**settings(source, destination, queue_in, queue_out), **(extra or {})})
     return Scene(source, destination, bridge, queue_in, queue_out)
+
+
+def both(source: Node, destination: Node, name: str, extra: Mapping[str, object] | None = None) -> list[Scene]:
+    """A bridge between classic queues and one between quorum queues: what happens to a broker happens to both."""
+    kinds = ("classic", "quorum")
+    return [scene(source, destination, queue_type=kind, name=f"{name}-{kind}", extra=extra) for kind in kinds]
