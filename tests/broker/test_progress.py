@@ -1,4 +1,4 @@
-"""Nothing is up and of no use for long; and what is quiet for a reason is left alone."""
+"""Nothing is up and of no use for long; what is quiet for a reason is left alone, and costs next to nothing."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from bridge.relay.watchdog import ASK_EVERY_S
-from tests.broker.scene import Scene, scene
+from tests.broker.scene import Scene, running, scene
 from tests.broker.test_refusals import publish_poison, quarantined
+from tests.programs.idle import SETTLE_S, wake_ups
 from tests.rig.client import number_of, publish_numbered
 from tests.rig.raw import RawClient
 from tests.rig.waiting import wait_until
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from tests.rig.node import Node
 
 COUNT = 1000
+WAKE_UPS_PER_SECOND = 3
 QUIET_S = 3 * ASK_EVERY_S + 2
 """By then the watchdog has looked three times, and has ended what it takes for stalled."""
 
@@ -60,17 +62,6 @@ def others_before(scenes: list[Scene]) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def running(scenes: list[Scene]) -> Iterator[None]:
-    """The bridges run."""
-    with ExitStack() as stack:
-        for this in scenes:
-            stack.enter_context(this.bridge)
-        for this in scenes:
-            this.bridge.wait_ready()
-        yield
-
-
 def forget_consumer(this: Scene) -> None:
     """Have the queue forget the bridge, and keep what it is then sent."""
     this.publish(COUNT)
@@ -80,18 +71,28 @@ def forget_consumer(this: Scene) -> None:
     assert this.source.queue_ready(this.queue_in) == COUNT
 
 
-def wait_begun_anew(vanished: list[Scene], quiet: list[Scene]) -> None:
-    """Wait until the watchdog has had time for all, and has ended each of the vanished, and none of the quiet."""
-    until_s = time.monotonic() + QUIET_S
+def wait_begun_anew(vanished: list[Scene], quiet: list[Scene], asleep: Scene) -> None:
+    """Wait until the watchdog has had time for all, and has ended each of the vanished, and none of the quiet.
+
+    The one that is asleep is asked nothing meanwhile: its wake-ups are counted, from the time that it is settled.
+    """
+    began_s = time.monotonic()
+    counted: list[tuple[float, int]] = []
 
     def begun_anew() -> bool:
         assert {this.bridge.get("/healthz")[0] for this in [*vanished, *quiet]} == {200}
         assert [source_ended(this) for this in quiet] == [{}] * len(quiet)
         ended = [source_ended(this) for this in vanished]
+        now_s = time.monotonic()
+        if now_s > began_s + SETTLE_S:
+            counted.append((now_s, wake_ups(asleep.bridge.pid)))
         # That something does not happen can only be seen by letting time pass.
-        return ended == [{"stalled": 1}] * len(vanished) and time.monotonic() > until_s
+        return ended == [{"stalled": 1}] * len(vanished) and now_s > began_s + QUIET_S
 
     wait_until(begun_anew, "the vanished consumers to be begun anew", 6 * ASK_EVERY_S, interval_s=0.5)
+    (first_s, first), (last_s, last) = counted[0], counted[-1]
+    assert last_s - first_s > ASK_EVERY_S, "longer than anything that is due now and then"
+    assert last - first <= WAKE_UPS_PER_SECOND * (last_s - first_s), counted
 
 
 def test_a_vanished_consumer_is_reconnected_and_what_waits_is_left_alone(source: Node, destination: Node) -> None:
@@ -99,7 +100,8 @@ def test_a_vanished_consumer_is_reconnected_and_what_waits_is_left_alone(source:
 
     One of the three has had a message that merely holds the name of a stream's header, which makes no stream of it.
     Left alone are a standby beside a single active consumer that leaves a backlog, a consumer of lower priority, an
-    empty queue, and a stream at its end, which says that it is not empty and counts no consumer.
+    empty queue, and a stream at its end, which says that it is not empty and counts no consumer. The one with the
+    empty queue sleeps until something is due, over all its threads; after it a message is forwarded as ever.
     """
     vanished = [scene(source, destination, queue_type=kind, name=f"vanished-{kind}") for kind in ("classic", "quorum")]
     misleading = scene(source, destination, name="misleading")
@@ -111,22 +113,24 @@ def test_a_vanished_consumer_is_reconnected_and_what_waits_is_left_alone(source:
     idle = scene(source, destination, name="idle")
     streaming = stream(source, destination, "stream")
     waiting = [*standbys, lower]
-    quiet = [*waiting, idle, streaming]
+    quiet = [*waiting, streaming]
     for this in waiting:
         this.publish(10 if this is lower else 50)
-    with others_before(waiting), running([*vanished, *quiet]):
+    with others_before(waiting), running([*vanished, *quiet, idle]):
+        idle.see_one_through()
         wait_until(lambda: source.queue_ready(streaming.queue_in) == COUNT, "the stream to say that it is not empty")
         assert [source.queue_ready(this.queue_in) for this in standbys] == [40, 40], "a backlog"
         for this in vanished:
             forget_consumer(this)
-        wait_begun_anew(vanished, quiet)
+        wait_begun_anew(vanished, quiet, idle)
         for this in vanished:
             this.wait_done()
         publish_numbered(source.url, streaming.queue_in, COUNT)
         streaming.sent = COUNT
         streaming.wait_forwarded(COUNT)
-        assert [source_ended(this) for this in quiet] == [{}] * len(quiet)
-    for this in [*vanished, streaming]:
+        idle.see_one_through()
+        assert [source_ended(this) for this in [*quiet, idle]] == [{}] * (len(quiet) + 1)
+    for this in [*vanished, streaming, idle]:
         audit = this.audit()
         assert (audit.lost, audit.duplicates) == ([], 0), (this.queue_in, audit)
 
