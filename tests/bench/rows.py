@@ -72,10 +72,11 @@ class Plan:
     header_counts: tuple[int, ...] = (0, 3)
     queue_types: tuple[str, ...] = ("classic", "quorum")
     prefetches: tuple[int, ...] = (1, 10, 30, 100, 300, 1000, 2000)
+    far_prefetches: tuple[int, ...] = (100, 1000)
     outages: tuple[str, ...] = ("connection", "broker")
     messages: int = 80_000
     megabytes: int = 400
-    seconds: int = 10
+    seconds: float = 10
     memory_messages: int = 10_000_000
 
 
@@ -84,10 +85,11 @@ SHORT = Plan(
     header_counts=(3,),
     queue_types=("quorum",),
     prefetches=(100,),
+    far_prefetches=(100,),
     outages=("connection",),
     messages=3000,
     megabytes=20,
-    seconds=1,
+    seconds=0.3,
     memory_messages=6000,
 )
 """Enough to see that every part works, and nothing to compare."""
@@ -205,7 +207,7 @@ def _rate(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> Measure
     Where they are few, each is taken as it comes; where they are many, to take them costs more than to forward them.
     """
     rate = BRIDGES_WITH_A_RATE[contestant]
-    count = max(2, rate * plan.seconds)
+    count = max(2, int(rate * plan.seconds))
     with _between_queues(node, cell) as route, RawClient(node.url) as client:
         load.fill(route.source_url, route.source_queue, count + 1, cell.size)
         if rate >= _MANY_PER_S:
@@ -269,7 +271,7 @@ def _bottleneck(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> M
 def _latency(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> Measured:
     """Publish 500 messages a second to the source, take them from the destination; the first second warms up."""
     rate_per_s = 500
-    count = rate_per_s * (plan.seconds + 1)
+    count = int(rate_per_s * (plan.seconds + 1))
     with _between_queues(node, cell) as route, RawClient(node.url) as client, contestant.run(route):
         queue = route.destination_queue if contestant is DIRECT else route.source_queue
         client.consume(route.destination_queue)
@@ -388,7 +390,7 @@ ROWS = {
     "bottleneck": Row("What in the broker is busy", _sizes_up_to_100_kb, lambda _: (BRIDGE, SHOVEL), _bottleneck),
     "distance": Row(
         "A destination 50 ms away",
-        lambda plan: (Cell(q, prefetch=n, round_trip_ms=50) for q in plan.queue_types for n in (100, 1000)),
+        lambda plan: (Cell(q, prefetch=n, round_trip_ms=50) for q in plan.queue_types for n in plan.far_prefetches),
         lambda _: (*ALL, DIRECT),
         _distance,
     ),
