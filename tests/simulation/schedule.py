@@ -93,10 +93,10 @@ class Schedule:
         auto_delete = kind == "classic" and rng.random() < 0.2
         self.source = Source(rng, self.ledger, kind, delivery_limit, auto_delete=auto_delete)
         newer = rng.random() < 0.5
-        changes = Changes(
+        self.changes = Changes(
             sorts=newer, normalises=newer, stamps=newer and rng.random() < 0.5, mangles=rng.random() < 0.05
         )
-        self.destination = Destination(rng, self.ledger, changes, keeps)
+        self.destination = Destination(rng, self.ledger, self.changes, keeps)
         self.destination.consumers = rng.choice((0, 1, 3))
         self.processes: list[Process] = []
         self._endings: list[Conclusion | None] = []
@@ -113,7 +113,7 @@ class Schedule:
         self._failing_answers = rng.choice((5, 50)) if "quarantine-fails" in self.names else 0
         """How many answers of the quarantine may still be others than a confirm."""
         self._whole_chunks = rng.random() < 0.5
-        self._retry_rate = rng.choice((0.0, 0.1, 0.4))
+        self.retry_rate = rng.choice((0.0, 0.1, 0.4))
         """Share of messages that have id and body of one before them."""
         often = bool({*QUARANTINE_FAULTS} & {*self.names})
         self._poison_rate = 0.0 if "poison" not in self.names else 0.3 if often else 0.15
@@ -274,7 +274,7 @@ class Schedule:
             kind = rng.random() if self._recent else 1.0
             if kind < 0.03 and self._may_be_twin(self._recent[-1]):
                 message = make_twin(self._recent[-1], self._number)
-            elif kind < self._retry_rate:
+            elif kind < self.retry_rate:
                 message = make_retry(rng, rng.choice(self._recent), self._number)
             else:
                 wide = {"wide"} if rng.random() < self._wide_rate else set()

@@ -24,6 +24,7 @@ from bridge.window.quota import Quota
 from bridge.window.settlement import Settlement
 from bridge.window.window import Window
 from tests.simulation import process
+from tests.simulation.faults import QUARANTINE_FAULTS
 from tests.simulation.report import Report, ScheduleError
 from tests.simulation.schedule import ALL_FAULTS, Schedule
 
@@ -200,6 +201,19 @@ def ask_for_no_exchange(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Exchanges, "take_question", lambda *_: None)
 
 
+SEEN_WHERE: dict[Callable[[pytest.MonkeyPatch], None], Callable[[Schedule], bool]] = {
+    doubt_nothing: lambda schedule: schedule.changes.mangles,
+    blame_nobody: lambda schedule: not {*QUARANTINE_FAULTS}.isdisjoint(schedule.names),
+    replace_every_consumer: lambda schedule: schedule.source.auto_delete,
+    identify_by_id_and_body: lambda schedule: schedule.setup.deduplication and schedule.retry_rate > 0,
+    ignore_returns: lambda schedule: "routeless" in schedule.names,
+    wait_for_ever: lambda schedule: "confirms-swallowed" in schedule.names,
+    let_in_what_comes: lambda schedule: schedule.errand is not None,
+    publish_uncounted: lambda schedule: schedule.setup.limits.destination_counted,
+}
+"""Where a schedule must have something rare to show what is broken: the others are not played."""
+
+
 @pytest.mark.parametrize(
     ("broken", "caught"),
     (
@@ -236,9 +250,10 @@ def test_a_bridge_that_is_broken_is_caught(
 ) -> None:
     """A simulation that finds nothing in a broken bridge would be no use."""
     broken(monkeypatch)
-    for seed in range(CAUGHT_WITHIN):
+    may_show = SEEN_WHERE.get(broken, lambda _: True)
+    for schedule in filter(may_show, map(Schedule, range(CAUGHT_WITHIN))):
         try:
-            Schedule(seed).run()
+            schedule.run()
         except ScheduleError as error:
             if caught in str(error):
                 return
