@@ -23,7 +23,15 @@ from bridge.drain.plan import DrainPlan, Outlook
 from bridge.drain.progress import shown
 from bridge.drain.receipt import NOT_ALL, UNREACHABLE
 from bridge.drain.request import Request, WrongUseError
-from bridge.drain.survey import inquiring, look_at, near_limit, survey_destination, survey_source
+from bridge.drain.survey import (
+    inquiring,
+    look_at,
+    near_limit,
+    require_reading,
+    require_writing,
+    survey_destination,
+    survey_source,
+)
 from bridge.errors import BridgeError
 from bridge.observe.text import hide, printable, visible, visible_lines
 
@@ -231,12 +239,15 @@ def _write(path: Path, text: str) -> None:
 async def _survey(settings: Settings, wanted: Request) -> DrainPlan:
     async with inquiring(settings, settings.source) as inquiry:
         source = await survey_source(settings, inquiry)
+        await require_reading(inquiry, source)
         outlook = None
         if wanted.to_original is not None and source.returns_uncounted:
             found = await look_at(inquiry, source, min(PEEKED, source.ready or 0))
             outlook = Outlook.of(sample.groups(found, time.time(), source.name), wanted.to_original)
     async with inquiring(settings, settings.destination) as inquiry:
         destination = await survey_destination(settings, inquiry)
+        if wanted.to_original != "exchange":  # which each message names
+            await require_writing(inquiry, settings.target)
     stated = settings.stated_source_type is not None
     return DrainPlan(source, destination, wanted, stated=stated, outlook=outlook)
 

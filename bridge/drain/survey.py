@@ -13,10 +13,12 @@ from bridge.connection.limits import DEFAULT
 from bridge.connection.session import UNCOUNTED_SINCE
 from bridge.drain import sample
 from bridge.errors import ConnectError
+from bridge.window.blame import FORBIDDEN_KEY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from bridge.amqp.target import Target
     from bridge.check.inquiry import Glimpse
     from bridge.connection.limits import TimeLimits
     from bridge.relay.queue import QueueState
@@ -109,6 +111,26 @@ async def survey_destination(settings: Settings, inquiry: Inquiry) -> Side:
         if error.result != "missing" or not settings.destination.declare:
             raise
         return Side(url, name, version=version)
+
+
+async def require_reading(inquiry: Inquiry, source: Side) -> None:
+    """Raise `ConnectError` where the user may not consume from the queue; nothing is consumed."""
+    if inquiry.broker.version:
+        await inquiry.may_consume(source.name)
+
+
+async def require_writing(inquiry: Inquiry, target: Target) -> None:
+    """Raise `ConnectError` where the user may not publish to the target; nothing is published.
+
+    An alarm passes by itself, and what may be published by its key alone, only each message shows.
+    """
+    if not inquiry.broker.version:
+        return
+    try:
+        await inquiry.may_publish(target)
+    except ConnectError as error:
+        if error.result != "blocked" and not (target.keeps_keys and FORBIDDEN_KEY in str(error)):
+            raise
 
 
 def near_limit(source: Side, message: Glimpse) -> bool:

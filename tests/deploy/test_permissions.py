@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import pika
 import pytest
 
 from tests.deploy.tools import ROOT
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.broker
 
+EX_UNAVAILABLE = 69
 LARGEST_BYTES = 1000
 PATIENCE_S = 120
 """For a machine that does many other things."""
@@ -174,3 +176,49 @@ def test_nothing_is_quarantined_without(nodes: Nodes, what: str) -> None:
         publish(nodes, 20)
         wait_until(lambda: nodes["destination"].queue_depth("orders") == 1, "what fits to arrive")
         assert bridge.metrics().total("bridge_messages_quarantined_total") == 0
+
+
+def test_a_drain_needs_to_read_its_queue_and_to_write_to_the_default_exchange(nodes: Nodes) -> None:
+    """No right to configure: it declares nothing."""
+    source = nodes["source"]
+    death = {"queue": "orders.back", "reason": "rejected", "count": 1, "exchange": "", "routing-keys": ["orders.back"]}
+    with source.channel() as channel:
+        channel.queue_declare("orders.back", durable=True)
+        for _ in range(3):
+            channel.basic_publish("", "orders", b"x", pika.BasicProperties(headers={"x-death": [death]}))
+
+    def drain() -> tuple[int, str]:
+        with BridgeProcess(settings(nodes), "drain", "--to-original", "--yes") as drained:
+            return drained.wait(), drained.logs
+
+    least = {"configure": "^$", "write": "^amq\\.default$", "read": "^orders$"}
+    for left_out in ("read", "write"):
+        allow(source, "source", **{**least, left_out: "^$"})
+        status, said = drain()
+        assert status == EX_UNAVAILABLE
+        assert "ACCESS_REFUSED" in said
+        assert source.queue_depth("orders") == 3
+    allow(source, "source", **least)
+    assert drain()[0] == 0
+    assert (source.queue_depth("orders"), source.queue_depth("orders.back")) == (0, 3)
+    with source.channel() as channel:
+        channel.queue_delete("orders.back")
+
+
+def test_a_stream_without_a_quarantine_needs_to_be_read(nodes: Nodes) -> None:
+    """It is declared by somebody else, and the source's user may not so much as ask for its type."""
+    source, destination = nodes["source"], nodes["destination"]
+    before = destination.queue_depth("orders")
+    with source.channel() as channel:
+        channel.queue_declare("orders.log", durable=True, arguments={"x-queue-type": "stream"})
+        for _ in range(3):
+            channel.basic_publish("", "orders.log", b"x")
+    wanted = settings(nodes) | {"BRIDGE_SOURCE_QUEUE": "orders.log", "BRIDGE_QUARANTINE_QUEUE": ""}
+    wanted["BRIDGE_SOURCE_CONSUMER_ARGUMENTS"] = json.dumps({"x-stream-offset": "first"})
+    allow(source, "source", configure="^$", write="^$", read="^$")
+    with BridgeProcess(wanted) as bridge:
+        wait_until(lambda: "ACCESS_REFUSED" in bridge.get("/readyz")[1], "the right to read to be missed", PATIENCE_S)
+        allow(source, "source", configure="^$", write="^$", read="^orders\\.log$")
+        wait_until(lambda: destination.queue_depth("orders") == before + 3, "the stream to be read", PATIENCE_S)
+    with source.channel() as channel:
+        channel.queue_delete("orders.log")
