@@ -196,9 +196,9 @@ class RawClient:
         """Ack one delivery, or all up to it."""
         self._send(_ACK, struct.pack(">QB", delivery_tag, multiple))
 
-    def reject(self, delivery_tag: int, *, multiple: bool = False) -> None:
-        """Refuse one delivery, or all up to it: it is dead-lettered, or dropped."""
-        self._send((60, 120), struct.pack(">QB", delivery_tag, multiple))
+    def reject(self, delivery_tag: int, *, multiple: bool = False, requeue: bool = False) -> None:
+        """Refuse one delivery, or all up to it: it is dead-lettered or dropped, or given back."""
+        self._send((60, 120), struct.pack(">QB", delivery_tag, multiple + 2 * requeue))
 
     def _read_content(self, arguments: bytes) -> RawMessage:
         delivery_tag, redelivered = struct.unpack_from(">QB", arguments)
