@@ -55,7 +55,7 @@ valgrind:
 	@command -v valgrind >/dev/null || bash tests/rig/brokers.sh valgrind
 
 test: venv brokers ## the whole test suite, against real brokers
-	$(RUN) pytest --numprocesses 2 --dist loadgroup --ignore tests/deploy $(ARGS)
+	$(RUN) pytest --numprocesses 2 --dist loadscope --ignore tests/deploy $(ARGS)
 
 coverage: venv ## every branch of each pure module, by that module's own tests
 	$(RUN) tests.programs.coverage_by_file $(ARGS)
@@ -65,7 +65,7 @@ budget: venv valgrind ## instructions per message in the pure layers, within 3 %
 
 test-deploy: $(VENV_DEPLOY)/.complete brokers ## image, chart, alerts and dashboard, with the real tools
 	$(VENV_DEPLOY)/bin/python -m tests.deploy.tools
-	$(VENV_DEPLOY)/bin/python -m pytest tests/deploy $(ARGS)
+	$(VENV_DEPLOY)/bin/python -m pytest --numprocesses 2 --dist loadscope tests/deploy $(ARGS)
 
 lint: venv ## ruff: lint and format check; codespell: misspellings
 	$(RUN) ruff check

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -15,6 +15,7 @@ from tests.rig import installation
 from tests.rig.bridge_process import BridgeProcess, StartBridge
 from tests.rig.certificates import Certificates, make_certificates
 from tests.rig.node import Node
+from tests.rig.scheduling import GroupScheduling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,19 +30,23 @@ hypothesis.settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses a broker, and let no broker be missing unseen where it must be there.
-
-    Each test process has nodes of its own; what of a file needs one version stays together, so that they seldom change.
-    """
+    """Mark what uses a broker, and let no broker be missing unseen where it must be there."""
     uses_broker = [item for item in items if "broker_version" in getattr(item, "fixturenames", ())]
     for item in uses_broker:
         item.add_marker("broker")
-        version = item.callspec.params["broker_version"] if isinstance(item, pytest.Function) else ""
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {version}"))
     if uses_broker and not _PRESENT:
         raise pytest.UsageError("no RabbitMQ is installed; 'make brokers' installs it")
     if uses_broker and _MISSING and os.environ.get("CI") == "true":
         raise pytest.UsageError(f"RabbitMQ {', '.join(_MISSING)} is not installed, and in CI it must be")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupScheduling | None:  # noqa: ANN401 - xdist's own
+    """With `--dist loadscope` as `make` has it, tests are handed out by groups: see `tests/rig/scheduling.py`."""
+    if config.option.dist != "loadscope":
+        return None
+    config.option.loadscopereorder = False
+    return GroupScheduling(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

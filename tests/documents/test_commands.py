@@ -23,7 +23,6 @@ SHELL = [
 
 
 @pytest.mark.broker
-@pytest.mark.xdist_group("documents")
 def test_every_runnable_block_does_what_the_document_says() -> None:
     if os.geteuid() != 0 or not installation.is_installed("3.10"):
         say = pytest.fail if os.environ.get("CI") == "true" else pytest.skip

@@ -20,6 +20,7 @@ from tests.rig.node import Node
 from tests.rig.ports import LOOPBACK, free_port
 from tests.rig.proxy import Proxy
 from tests.rig.raw import RawClient, RawClosedError, frame
+from tests.rig.scheduling import group
 from tests.rig.shovel import Shovel
 from tests.rig.sieve import CONFIRM, DELIVER, Sieve, Swallowing
 from tests.rig.tuning import limited
@@ -276,3 +277,19 @@ def test_nothing_outlives_a_killed_rig(tmp_path: Path) -> None:
 def _is_alive(pid: int) -> bool:
     stat = Path(f"/proc/{pid}/stat")
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.parametrize(
+    ("nodeid", "name"),
+    (
+        ("tests/broker/test_cluster.py::test_killed[4.3]", "tests/broker/test_cluster.py 4.3"),
+        ("tests/broker/test_drain.py::test_all[3.10-quorum-x]", "tests/broker/test_drain.py 3.10"),
+        ("tests/rig/test_rig.py::test_a[quorum-4.3]", "tests/rig/test_rig.py 4.3"),
+        ("tests/rig/test_rig.py::test_a[x]", "tests/rig/test_rig.py::test_a[x]"),
+        ("tests/deploy/test_pod.py::test_a[4.1.4]", "image"),
+        ("tests/deploy/test_chart.py::test_a[4.1.4]", "tests/deploy/test_chart.py"),
+        ("tests/unit/amqp/test_cutter.py::test_a[4.3]", "tests/unit/amqp/test_cutter.py::test_a[4.3]"),
+    ),
+)
+def test_what_shares_brokers_or_an_image_runs_in_one_process(nodeid: str, name: str) -> None:
+    assert group(nodeid) == name
