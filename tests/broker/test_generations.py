@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.broker.scene import Scene, both, in_flight, load, running
+from tests.broker.test_flapping import wait_open
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,11 +87,13 @@ def test_under_full_load_nothing_is_lost_or_doubled(source: Node, destination: N
         load(scenes, 20_000)
         for n, fault in enumerate((restart, close_connections), 1):
             for this in scenes:
+                wait_open(this, n)  # one that was quick before the last fault need not be back yet
                 this.wait_forwarded(n * 2000)
             fault(source)
+        for this in scenes:
+            wait_open(this, 3)
         ends = [this.wait_done() for this in scenes]
     for this, done in zip(scenes, ends, strict=True):
         assert done.total("bridge_generation", side="destination") == 1
-        assert done.total("bridge_generation", side="source") >= 3
         audit = this.audit()
         assert (audit.lost, audit.duplicates) == ([], 0), (this.queue_in, audit, done)
