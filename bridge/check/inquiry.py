@@ -22,14 +22,11 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from bridge.amqp.cutter import Cutter
-from bridge.amqp.events import Blocked, Close
-from bridge.amqp.frames import DATA_CHANNEL
-from bridge.amqp.preparer import ContentPreparer, HeaderPolicy
 from bridge.connection.kind import UNKNOWN, Queue, exchange_type_of, kind_of, try_publishing
 from bridge.connection.limits import DEFAULT
 from bridge.connection.link import Link
 from bridge.connection.offloop import off_loop
+from bridge.connection.receiver import QuietReceiver
 from bridge.errors import ConnectError
 from bridge.relay.queue import QueueState
 
@@ -69,28 +66,6 @@ class Broker:
         return tuple(int(number) for number in re.findall(r"\d+", self.version_text)[:3])
 
 
-class InquiryReceiver:
-    """Listens to the broker of an inquiry: what it hears is no data, but a close, or that publishers are blocked."""
-
-    def __init__(self, closed: Callable[[Close, float], None], blocked: Callable[[str, float], None]) -> None:
-        self._cutter = Cutter(ContentPreparer(HeaderPolicy()))
-        self._closed = closed
-        self._blocked = blocked
-
-    def receive(self, data: bytes, now_s: float) -> bool:
-        """Take a chunk; there is never anything to write. Raises `MalformedFrameError`."""
-        for event in self._cutter.feed(data, now_s):
-            if isinstance(event, Close) and event.channel in {0, DATA_CHANNEL}:
-                self._closed(event, now_s)
-            elif isinstance(event, Blocked):
-                self._blocked(event.reason, now_s)
-        return False
-
-    def take_control(self) -> bytes:
-        """Hand over what has come for the control plane: whole frames, in order."""
-        return self._cutter.take_control()
-
-
 class Glimpse(NamedTuple):
     """A message that was looked at, and returned."""
 
@@ -110,7 +85,6 @@ class Inquiry(Link):
         super().__init__(settings, side, limits)
         self.broker = Broker()
         self.is_open = False
-        self._index = index
         self.vhost = side.addresses[index].path.rstrip("/")
         self.url = side.safe_urls[index]
         """Without the password."""
@@ -122,7 +96,7 @@ class Inquiry(Link):
     async def open(self, index: int) -> None:
         """Connect and log in. Raises `BridgeError`."""
         async with self._explained(index):
-            await self._connect(index, InquiryReceiver(self.closed, self._blocked))
+            await self._connect(index, QuietReceiver(self.closed, self._blocked))
         properties, tune = self._underlay.server_properties, self._underlay.connection_tune
         self.broker = Broker(
             str(properties.get("product", "a nameless broker")),
@@ -150,7 +124,7 @@ class Inquiry(Link):
     async def client_certificate_ends(self) -> list[str]:
         """Return when each certificate of the client's file ends; none where it cannot be read: `open` reports that."""
         try:
-            async with self._explained(self._index):
+            async with self._explained(self.index):
                 return await off_loop(f"{self._side.tls} ends", self._side.tls.client_not_after)
         except ConnectError:
             return []
