@@ -27,9 +27,11 @@ from bridge.connection.counting import Counting
 from bridge.connection.dial import Dialer
 from bridge.connection.keeper import Keeper
 from bridge.connection.limits import DEFAULT
+from bridge.connection.renewal import Renewal
 from bridge.connection.session import DestinationSession, SourceSession
 from bridge.connection.supervisor import Supervisor
 from bridge.connection.tap import Pump
+from bridge.connection.trial import try_login
 from bridge.observe.status import Status
 from bridge.relay.backoff import Backoff
 from bridge.relay.consumer import Consumer
@@ -89,6 +91,11 @@ def assemble(  # noqa: PLR0913 - what a bridge is made of that tests or commands
             (settings.destination, status.destination, DestinationSession),
         )
     )
+    for keeper, side, side_status in (
+        (source, settings.source, status.source),
+        (destination, settings.destination, status.destination),
+    ):
+        keeper.accompany(Renewal(side, side_status, limits.renew_s, partial(try_login, settings, side, limits)).run)
     steering, every_s = relay.steering, settings.queue_poll
     counting = Counting(
         settings.source_queue,

@@ -16,6 +16,7 @@ from tests.rig.bridge_process import BridgeProcess, StartBridge
 from tests.rig.certificates import Certificates, make_certificates
 from tests.rig.node import Node
 from tests.rig.scheduling import GroupScheduling
+from tests.rig.tokens import Issuer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -89,11 +90,18 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 
 @pytest.fixture(scope="session")
-def _nodes(broker_version: str, certificates: Certificates) -> Iterator[tuple[Node, Node]]:
+def issuer() -> Issuer:
+    """Whose tokens the session's nodes take for passwords."""
+    return Issuer()
+
+
+@pytest.fixture(scope="session")
+def _nodes(broker_version: str, certificates: Certificates, issuer: Issuer) -> Iterator[tuple[Node, Node]]:
     external = {f"auth_mechanisms.{i}": name for i, name in enumerate(("PLAIN", "AMQPLAIN", "EXTERNAL"), 1)}
-    plugins = ["rabbitmq_auth_mechanism_ssl"]
+    plugins = ["rabbitmq_auth_mechanism_ssl", "rabbitmq_auth_backend_oauth2"]
     source, destination = (
-        Node(broker_version, config=external, plugins=plugins, certificates=certificates) for _ in range(2)
+        Node(broker_version, config=external, plugins=plugins, certificates=certificates, issuer=issuer)
+        for _ in range(2)
     )
     try:
         source.start()

@@ -79,6 +79,9 @@ def explain(error: Exception, side: SideSettings, index: int) -> ConnectError:
 def explain_close(code: int, text: str, side: SideSettings) -> str:
     """Return what the broker said when it closed a channel or the connection, and what to do where that is known."""
     said = f"{code} {text}"
+    for pattern, advice in _TOKENS.items():
+        if pattern in text:
+            return f"{said}; {advice.format(login=side.login_variables())}"
     for kind, pattern, _, advice in _ANSWERS:
         if kind is _REFUSALS.get(code) and re.search(pattern, text):
             return advice.format(said=said, login=side.login_variables(), **side.variables)
@@ -117,6 +120,11 @@ _REFUSALS = {
     405: amqp.ChannelLockedResource,
 }
 """By AMQP 0-9-1's reply code, the closes of a channel that say what an operator can do."""
+_TOKENS = {
+    "credential expired": "the token has expired: have a new one written, in good time, to where it is read: {login}",
+    "New secret was refused": "the connection is open again as soon as the new token logs in; check {login}",
+}
+"""By what RabbitMQ says when it closes a connection for its token, what to do (4.3.6; 3.10.8 says the second alone)."""
 _OUTER_SPACE = re.compile(r"no (?:queue|exchange) '(?:\s[^']*|[^']*\s)' in vhost")
 _FRAME_TYPE = re.compile(r"a frame of type (\d+)")
 _OTHER_PROTOCOLS = {

@@ -18,6 +18,8 @@ class TimeLimits:
     """For connecting, logging in and opening the channel together; and for the answer to any other question."""
     close_s: float = 3.0
     """For a polite goodbye; the connection is dropped after it."""
+    renew_s: float = 10.0
+    """How often a file with a token is looked at for a new one."""
     stable_s: float = STABLE_S
     ask_every_s: float = ASK_EVERY_S
     unused_pause_s: float = UNUSED_PAUSE_S

@@ -89,8 +89,10 @@ class Link:
         self._login_bytes = 0
         self._useful = False
         """Whether the connection has led to what it was for."""
-        self._index = 0
+        self.index = 0
         """Of the URL."""
+        self.secret = ""
+        """What the broker last accepted as the password."""
         self._overdue = ""
         """What to report when time is up, while connecting waits for something other than the broker."""
         self._closed: Close | None = None
@@ -171,15 +173,21 @@ class Link:
 
     async def _connect(self, index: int, receiver: Receiver) -> AbstractChannel:
         """Connect to URL number `index` and open the data channel, with confirms where it publishes."""
+        await self._log_in_to(index, receiver)
+        return await self._channel_number(DATA_CHANNEL, publisher_confirms=self.side == "destination")
+
+    async def _log_in_to(self, index: int, receiver: Receiver, secret: str | None = None) -> None:
+        """Connect to URL number `index` and log in, with the configured password or this `secret`."""
         side = self._side
-        self._index = index
+        self.index = index
         factory = self._factory = TapFactory(
             lambda reader: self._new_tap(reader, receiver), self._look_up, side.server_name
         )
         advice = "does the file system that they are on answer?"
         with self._waiting_for("reading password and certificate files", advice):
             context = await off_loop(f"{side.tls}", side.ssl_context)
-            url = await off_loop(f"{side.safe_urls[index]} {side.credentials.password_file}", partial(side.url, index))
+            question = f"{side.safe_urls[index]} {side.credentials.password_file}"
+            url = side.url(index, secret) if secret else await off_loop(question, partial(side.url, index))
         self._login_bytes = len(f"{url.user}{url.password}".encode())
         where = side.queue or self._settings.destination_exchange or "to where messages came from"
         name = f"amqp-bridge {side.name} {where}"
@@ -193,7 +201,7 @@ class Link:
             refused = amqp.ConnectionNotAllowed if self._closed.reply_code == NOT_ALLOWED else amqp.ConnectionClosed
             raise refused(self._closed.reply_code, self._closed.reply_text) from None
         self.tap = factory.tap
-        return await self._channel_number(DATA_CHANNEL, publisher_confirms=side.name == "destination")
+        self.secret = url.password or ""
 
     def _new_tap(self, reader: asyncio.StreamReader, receiver: Receiver) -> Tap:
         return Tap(reader, receiver, self.ended)
@@ -274,7 +282,7 @@ class Link:
     async def _question(self) -> AsyncIterator[UnderlayChannel]:
         """A channel that a refusal may close. Raises `ConnectError` for what is refused within."""
         try:
-            async with self._explained(self._index):
+            async with self._explained(self.index):
                 channel = await self._channel_number(CONTROL_CHANNEL)
                 yield await channel.get_underlay_channel()
                 await channel.close()
@@ -285,4 +293,4 @@ class Link:
             if self.end is None:
                 raise
             reason, text = self.end
-            raise ConnectError(reason, f"{self._side.safe_urls[self._index]}: {text}") from error
+            raise ConnectError(reason, f"{self._side.safe_urls[self.index]}: {text}") from error

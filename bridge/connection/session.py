@@ -17,6 +17,7 @@ from bridge.amqp.events import Close
 from bridge.amqp.frames import QUARANTINE_CHANNEL
 from bridge.connection.channels import WITH_QUESTIONS, Channels
 from bridge.connection.counting import Counter
+from bridge.connection.diagnosis import CONTROL_PLANE_ERRORS, explain
 from bridge.connection.kind import DELAYED, UNSERVED, Queue, exchange_type_of, kind_of, try_publishing
 from bridge.connection.limits import DEFAULT
 from bridge.connection.link import CONTROL_CHANNEL, Link
@@ -47,6 +48,9 @@ REFUSALS: dict[str, int] = {"missing": NOT_FOUND, "forbidden": 403}
 """Reply codes of AMQP 0-9-1 for a publish to an exchange, by what a question about it resulted in."""
 UNCOUNTED_SINCE = (4, 3)
 """The version of RabbitMQ since which `nack(requeue)` does not count towards a delivery limit."""
+
+UPDATES_SECRETS_SINCE = (3, 8)
+"""The version of RabbitMQ since which there is `connection.update-secret`."""
 
 
 class Session(Link):
@@ -105,7 +109,24 @@ class Session(Link):
         if not self._channels.for_questions:
             return None
         assert self._connection is not None  # noqa: S101 - open() has run
-        return Counter(self._connection, self._side, self._index)
+        return Counter(self._connection, self._side, self.index)
+
+    @property
+    def takes_secrets(self) -> bool:
+        """Whether the broker knows what a new secret on an open connection is."""
+        return self._is_rabbitmq and self._version >= UPDATES_SECRETS_SINCE
+
+    async def update_secret(self, secret: str) -> None:
+        """Have the broker accept a new secret on the open connection; takes as long as the broker does.
+
+        One that refuses it closes the connection. Raises `ConnectError`.
+        """
+        assert self._connection is not None  # noqa: S101 - open() has run
+        try:
+            await self._connection.update_secret(secret, reason="renewed")
+        except CONTROL_PLANE_ERRORS as error:
+            raise explain(error, self._side, self.index) from error
+        self.secret = secret
 
     async def _queue(self, channel: AbstractChannel, name: str) -> AbstractQueue:
         """Declare the side's durable queue, or verify that it exists."""
@@ -118,6 +139,11 @@ class Session(Link):
     @property
     def _is_rabbitmq(self) -> bool:
         return str(self._underlay.server_properties.get("product", "")) == "RabbitMQ"
+
+    @property
+    def _version(self) -> tuple[int, ...]:
+        version = str(self._underlay.server_properties.get("version", ""))
+        return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
 
     def _begin(self) -> int:
         """Mark the generation as begun and return the tuned `frame_max`. Raises when it has ended meanwhile."""
@@ -166,8 +192,6 @@ class SourceSession(Session):
 
     async def _facts(self) -> QueueFacts:
         """Ask the broker what the queue is; the settings' word counts where it does not say. Raises `BridgeError`."""
-        properties = self._underlay.server_properties
-        version = tuple(int(number) for number in re.findall(r"\d+", str(properties.get("version", "")))[:2])
         is_rabbitmq = self._is_rabbitmq
         found = Queue()
         if is_rabbitmq and self._channels.for_questions:
@@ -184,7 +208,7 @@ class SourceSession(Session):
             auto_delete=found.auto_delete if known else None,
             expires=found.expires if known else None,
             single_active=found.single_active if known else None,
-            requeues_counted=queue_type != "classic" and not (is_rabbitmq and version >= UNCOUNTED_SINCE),
+            requeues_counted=queue_type != "classic" and not (is_rabbitmq and self._version >= UNCOUNTED_SINCE),
             answers=self._channels.for_questions,
         )
 
@@ -199,7 +223,7 @@ class SourceSession(Session):
             arguments["x-priority"] = settings.source_consumer_priority
         if offset is not None:
             arguments["x-stream-offset"] = offset
-        async with self._explained(self._index):
+        async with self._explained(self.index):
             await self._channel.set_qos(prefetch_count=prefetch)
             before = await self._channel.declare_queue(self._settings.source_queue, passive=True)
             if self.end is not None:
@@ -217,7 +241,7 @@ class SourceSession(Session):
         if not self._channels.for_questions:
             return None
         try:
-            async with self._explained(self._index):
+            async with self._explained(self.index):
                 control = await self._channel_number(CONTROL_CHANNEL)
                 queue = await control.declare_queue(self._settings.source_queue, passive=True)
                 await control.close()
@@ -233,7 +257,7 @@ class SourceSession(Session):
         if not self._channels.for_questions:
             await self._open_quarantine_unasked(name)
             return
-        async with self._explained(self._index):
+        async with self._explained(self.index):
             control = await self._channel_number(CONTROL_CHANNEL)
             try:
                 await control.declare_queue(name, passive=True)
@@ -251,7 +275,7 @@ class SourceSession(Session):
         if self._channels.most < QUARANTINE_CHANNEL:
             text = "it needs a channel, and the user may open one alone (max-channels); allow 4"
             raise ConnectError("refused", text)
-        async with self._explained(self._index):
+        async with self._explained(self.index):
             if self._quarantine is not None:
                 await self._quarantine.close()
             self._quarantine = await self._channel_number(QUARANTINE_CHANNEL, publisher_confirms=True)

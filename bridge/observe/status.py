@@ -49,6 +49,8 @@ class SideStatus:
     """By result: `ok`, or a short fixed word for what failed."""
     backlog: Backlog = field(default_factory=Backlog)
     """Of the side's queue."""
+    token_trouble: str = ""
+    """Reason for which a new token is not used, while the present one is still good; empty when all is well."""
 
     def opened(self, url: str, unix_s: float) -> None:
         """A generation has begun."""
@@ -73,6 +75,14 @@ class SideStatus:
     def block(self, reason: str, unix_s: float) -> None:
         """The broker has blocked the connection, with these words."""
         self.blocked, self.blocked_since_s, self.blocked_reason = True, unix_s, reason
+
+    def token_refused(self, text: str) -> None:
+        """A new token is not used, for this reason."""
+        self.token_trouble = text
+
+    def token_settled(self) -> None:
+        """No new token waits."""
+        self.token_trouble = ""
 
     def unblock(self) -> None:
         """The connection is not blocked any more."""
@@ -126,9 +136,12 @@ class Status:
 
     @property
     def reservations(self) -> list[str]:
-        """What does not hinder readiness: what is degraded, a brake, and what a paused bridge would meet."""
+        """What does not hinder readiness: what is degraded, a token, a brake, what a paused bridge would meet."""
         braked = [f"braked: destination: {self.brake}"] if self.braked else []
-        return [*self.degraded, *braked, *(self._obstacles if self.paused and not self.stopping else [])]
+        tokens = [
+            f"{side.name}: {side.token_trouble}" for side in (self.source, self.destination) if side.token_trouble
+        ]
+        return [*self.degraded, *tokens, *braked, *(self._obstacles if self.paused and not self.stopping else [])]
 
     @property
     def _obstacles(self) -> list[str]:

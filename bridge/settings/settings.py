@@ -74,7 +74,11 @@ class Settings(BaseSettings):
         json_schema_extra={"shown": "from the URL", "secret": True},
     )
     source_password_file: File = Field(
-        None, description="A file with the password, re-read on every connect: rotated secrets just work."
+        None,
+        description=(
+            "A file with the password, re-read on every connect: rotated secrets just work. One with a token (OAuth 2, "
+            "a JWT) is compared every 10 s, and a new token used on the open connection."
+        ),
     )
     source_ca_file: CaFile = Field(
         None, description="The CAs to trust, in PEM.", json_schema_extra={"shown": "the system's CAs"}
@@ -152,7 +156,9 @@ class Settings(BaseSettings):
         description="The password, in place of the URL's.",
         json_schema_extra={"shown": "from the URL", "secret": True},
     )
-    destination_password_file: File = Field(None, description="A file with the password, re-read on every connect.")
+    destination_password_file: File = Field(
+        None, description="A file with the password, or with a token, read in the same way."
+    )
     destination_ca_file: CaFile = Field(
         None, description="The CAs to trust, in PEM.", json_schema_extra={"shown": "the system's CAs"}
     )

@@ -30,6 +30,8 @@ QueueType = Literal["classic", "quorum", "stream"]
 
 DEFAULT_HEARTBEAT_S = 10
 MAX_HEARTBEAT_S = 3600
+MOST_SEEN = 8
+"""So many passwords of each file are hidden: tokens come without end, and those before have expired."""
 PORTS = {"amqp": 5672, "amqps": 5671}
 EXAMPLE = "amqp://user:password@host:5672/vhost, or amqps://"
 
@@ -41,8 +43,8 @@ class Credentials:
     username: str | None = None
     password: SecretStr | None = None
     password_file: Path | None = None
-    seen: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
-    """Passwords that were read from the file: as long as the process lives, the log hides them."""
+    seen: dict[str, None] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Passwords that were read from the file, the latest last, which the log hides."""
 
     def read_password(self) -> str | None:
         """Read the password as it is now; None where the URL has it. The log hides it from then on.
@@ -54,7 +56,10 @@ class Credentials:
         if self.password_file is None:
             return None
         text = read_secret(self.password_file, "password file")
-        self.seen.add(text)
+        self.seen.pop(text, None)
+        self.seen[text] = None
+        if len(self.seen) > MOST_SEEN:
+            del self.seen[next(iter(self.seen))]
         return text
 
 
@@ -128,17 +133,27 @@ class SideSettings:
 
     def secrets(self) -> set[str]:
         """Return every password that is known, those read from a file included, for the log to hide."""
-        found = {address.password for address in self.addresses} | self.credentials.seen
+        found = {address.password for address in self.addresses} | self.credentials.seen.keys()
         if self.credentials.password is not None:
             found.add(self.credentials.password.get_secret_value())
         return {secret for secret in found if secret}
 
-    def url(self, index: int) -> URL:
-        """Return URL number `index` as aio-pika wants it, credentials as they are now. Raises CredentialsError."""
+    @property
+    def renewable(self) -> bool:
+        """Whether the password may change while the bridge runs: it stands in a file."""
+        return (
+            self.auth != "external" and self.credentials.password is None and self.credentials.password_file is not None
+        )
+
+    def url(self, index: int, secret: str | None = None) -> URL:
+        """Return URL number `index` as aio-pika wants it, credentials as they are now. Raises CredentialsError.
+
+        A `secret` takes the place of the password that is configured.
+        """
         address = self.addresses[index]
         if self.auth == "external":
             return address.with_user(None).update_query(auth="external")
-        password = self.credentials.read_password() or address.password
+        password = secret or self.credentials.read_password() or address.password
         return address.with_user(self._user(address) or "guest").with_password(password or "guest")
 
     @property

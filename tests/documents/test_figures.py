@@ -14,6 +14,7 @@ import pytest
 
 from bridge.amqp.content import PERSISTENT
 from bridge.cli import commands, streams
+from bridge.connection import limits
 from bridge.connection.dial import STAGGER_S
 from bridge.drain import command as draining
 from bridge.drain import receipt, sample
@@ -82,6 +83,7 @@ OWN: dict[str, tuple[str, ...]] = {
         f"(exit status {EX_CONFIG}) is not restarted; what may pass by itself ({EX_TEMPFAIL}) is",
         f"exits with {EX_CONFIG} before anything connects",
         f"every {STAGGER_S * 1000:.0f} ms (RFC 8305)",
+        f"compares the file every {limits.DEFAULT.renew_s:.0f} s",
         f"more than {default('delivery_limit')} times by default since RabbitMQ 4.0",
         f"holds for up to {PROBE_HOLD_MIN}.",
         f"one count every {PROBE_HOLD_MIN}.",
@@ -166,7 +168,7 @@ OTHERS: dict[str, tuple[str, ...]] = {
 }
 """By document, what others do or decide."""
 
-PRODUCT = r"(?:RabbitMQ|Python|Debian|Helm|Kubernetes|AMQP)"
+PRODUCT = r"(?:RabbitMQ|OAuth|Python|Debian|Helm|Kubernetes|AMQP)"
 NUMBER = r"\d+(?:[.-](?:\d+|x))*"
 NAMED = re.compile(rf"\b{PRODUCT} {NUMBER}(?:(?:,| or| and| to)+ {NUMBER})*|\b0\.1\.0\b")
 """Versions behind a product's name, and the version before this one."""

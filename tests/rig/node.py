@@ -21,6 +21,7 @@ import pika
 
 from tests.rig import guardian, installation
 from tests.rig.ports import LOOPBACK, free_port, is_listening
+from tests.rig.tokens import KEY_ID, RESOURCE
 from tests.rig.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pika.adapters.blocking_connection import BlockingChannel
 
     from tests.rig.certificates import Certificates
+    from tests.rig.tokens import Issuer
 
 CONNECTED_WITHIN_S = 20.0
 """On a busy machine a node may be late to answer, and its host to accept a connection."""
@@ -55,6 +57,7 @@ class Node:
         config: Mapping[str, object] | None = None,
         plugins: Sequence[str] = (),
         certificates: Certificates | None = None,
+        issuer: Issuer | None = None,
         peers: Sequence[str] = (),
     ) -> None:
         self.version = version
@@ -74,6 +77,8 @@ class Node:
             lines |= {"management.tcp.ip": LOOPBACK, "management.tcp.port": str(self.management_port)}
         if certificates:
             lines |= self._tls_lines(certificates)
+        if issuer:
+            lines |= self._token_lines(issuer)
         lines |= {f"cluster_formation.classic_config.nodes.{i}": peer for i, peer in enumerate(peers, 1)}
         lines |= {key: str(value) for key, value in (config or {}).items()}
         self._write("rabbitmq.conf", "".join(f"{key} = {value}\n" for key, value in lines.items()))
@@ -99,6 +104,17 @@ class Node:
     def _copy_tls(self, *files: Path) -> None:
         for kind, file in zip(TLS_FILES, files, strict=True):  # a node of 4.3 sees no other folder than its own
             shutil.copy(file, self.folder / f"{kind}.pem")
+
+    def _token_lines(self, issuer: Issuer) -> dict[str, str]:
+        """For the plugin `rabbitmq_auth_backend_oauth2`: whom the node knows not may come with the issuer's token."""
+        self._write("token-key.pem", issuer.public_pem.decode())
+        return {
+            "auth_backends.1": "rabbit_auth_backend_internal",
+            "auth_backends.2": "rabbit_auth_backend_oauth2",
+            "auth_oauth2.resource_server_id": RESOURCE,
+            "auth_oauth2.default_key": KEY_ID,
+            f"auth_oauth2.signing_keys.{KEY_ID}": str(self.folder / "token-key.pem"),
+        }
 
     def _write(self, name: str, text: str) -> None:
         path = self.folder / name
