@@ -7,7 +7,8 @@ import json
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-from bridge.check.inspection import RABBITMQ_4, Finding, Inspection, Level
+from bridge.check.finding import Finding, Level
+from bridge.check.inspection import RABBITMQ_4, Inspection
 from bridge.connection.limits import DEFAULT
 from bridge.observe.text import hide, visible
 

@@ -12,7 +12,7 @@ from uvloop import new_event_loop
 from bridge.check.check import as_json, as_table, check, failed
 
 if TYPE_CHECKING:
-    from bridge.check.inspection import Finding
+    from bridge.check.finding import Finding
     from bridge.settings.settings import Settings
 
 

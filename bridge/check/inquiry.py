@@ -20,6 +20,7 @@ import asyncio
 import re
 import uuid
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from bridge.connection.kind import UNKNOWN, Queue, exchange_type_of, kind_of, try_publishing
@@ -29,6 +30,7 @@ from bridge.connection.offloop import off_loop
 from bridge.connection.receiver import QuietReceiver
 from bridge.errors import ConnectError
 from bridge.relay.queue import QueueState
+from bridge.settings.token import Token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -128,6 +130,15 @@ class Inquiry(Link):
                 return await off_loop(f"{self._side.tls} ends", self._side.tls.client_not_after)
         except ConnectError:
             return []
+
+    async def token(self) -> Token | None:
+        """Return the token that is the password now; None for another one, or where `open` will report why not."""
+        try:
+            async with self._explained(self.index):
+                url = await off_loop(f"token in {self.url}", partial(self._side.url, self.index))
+        except ConnectError:
+            return None
+        return Token.of(url.password or "")
 
     async def state_of(self, name: str) -> QueueState:
         """Return the state of a queue that must be there."""

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import ssl
 import time
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from bridge.amqp.target import Target
+from bridge.check.finding import Finding
 from bridge.check.inquiry import Inquiry
+from bridge.check.tokens import judged
 from bridge.connection.kind import DELAYED, UNSERVED, Queue
 from bridge.connection.limits import DEFAULT
 from bridge.errors import BridgeError, ConnectError
@@ -20,11 +22,10 @@ from bridge.settings.sides import has_outer_space
 from bridge.window.blame import FORBIDDEN_KEY
 
 if TYPE_CHECKING:
+    from bridge.check.finding import Level
     from bridge.connection.limits import TimeLimits
     from bridge.settings.settings import Settings
     from bridge.settings.sides import SideSettings
-
-Level = Literal["ok", "warning", "error"]
 
 EXPIRES_SOON_DAYS = 30.0
 """A certificate that ends sooner is a warning."""
@@ -33,18 +34,6 @@ QUORUM_MAX_PREFETCH = 2000
 RABBITMQ_4 = (4, 0)
 DEFAULT_DELIVERY_LIMIT = 20
 """A quorum queue's since 4.0; before, there was none by default."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the answer."""
-
-    level: Level
-    side: str
-    """`source` or `destination`, with the URL's number where there are several, or `bridge`."""
-    subject: str
-    text: str
-    """A sentence; of a warning or an error, also what to do."""
 
 
 class Inspection:
@@ -66,6 +55,7 @@ class Inspection:
         """Connect and look at everything; what goes wrong is a finding. To close the inquiry is the caller's."""
         self._inspect_names()
         await self._inspect_own_certificate()
+        await self._inspect_token()
         try:
             await self.inquiry.open(self._index)
         except BridgeError as error:
@@ -106,6 +96,13 @@ class Inspection:
             return
         for not_after in await self.inquiry.client_certificate_ends():
             self._inspect_expiry(f"the client certificate {tls.cert_file}", not_after, ended="error")
+
+    async def _inspect_token(self) -> None:
+        """Done before connecting: a broker that refuses it does not say why."""
+        token = await self.inquiry.token()
+        if token is not None:
+            for level, text in judged(token, self._side, time.time()):
+                self.found(level, "token", text)
 
     def _inspect_certificates(self) -> None:
         if self._side.unverified:

@@ -21,8 +21,8 @@ from rich.console import Console
 
 from bridge.check.check import as_json as check_json
 from bridge.check.check import as_table
+from bridge.check.finding import Finding
 from bridge.check.inquiry import Glimpse
-from bridge.check.inspection import Finding
 from bridge.connection.kind import Queue
 from bridge.drain import sample, verification
 from bridge.drain.command import status_of

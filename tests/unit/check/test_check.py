@@ -14,9 +14,12 @@ from pamqp import commands
 from pamqp.header import ProtocolHeader
 
 from bridge.check.check import as_json, as_table, check, failed
-from bridge.check.inspection import Finding, Inspection
+from bridge.check.finding import Finding
+from bridge.check.inspection import Inspection
+from bridge.check.tokens import MOST_SCOPES
 from bridge.connection.limits import DEFAULT, TimeLimits
 from bridge.settings.environment import load_settings
+from tests.rig.tokens import unsigned
 from tests.support.scripted import CAPABILITIES, ScriptedBroker, eventually, hang_up, refuse, reply, silence
 
 if TYPE_CHECKING:
@@ -432,3 +435,66 @@ def test_the_answer_is_a_line_each_or_json() -> None:
     assert document["status"] == "warning"
     assert document["findings"][0] == {"level": "ok", "side": "source", "subject": "queue", "text": "is there"}
     assert not failed(findings)
+
+
+NOW = time.time()
+
+
+@pytest.mark.parametrize(
+    ("claims", "level", "words"),
+    (
+        ({"sub": "bridge", "exp": NOW + 3700}, "ok", 'of user "bridge", good until'),
+        ({"client_id": "bridge"}, "ok", 'of user "bridge", good for ever'),
+        (
+            {"sub": "bridge", "exp": NOW - 90},
+            "error",
+            "ago): have a new one written; check the user in BRIDGE_SOURCE_URL and the",
+        ),
+        (
+            {"exp": NOW + 90, "nbf": NOW + 60},
+            "error",
+            "of no user (it has neither sub nor client_id), and not good before",
+        ),
+    ),
+)
+async def test_a_token_is_read_before_the_broker_refuses_it(
+    claims: dict[str, object], level: str, words: str, tmp_path: Path
+) -> None:
+    token = unsigned(**claims, scope="rabbitmq.read:*/in rabbitmq.write:*/*")
+    (file := tmp_path / "token").write_text(token)
+    async with brokers() as (source, destination):
+        source.answers[commands.Connection.StartOk] = refuse(403, "ACCESS_REFUSED")
+        url = source.url.replace("guest:secret@", "bridge@")
+        findings = await findings_of(source, destination, source_url=url, source_password_file=file)
+    found, granted = (each for each in findings if each.subject == "token")
+    assert (found.level, words in found.text) == (level, True), found
+    assert granted.text.startswith("it grants rabbitmq.read:*/in, rabbitmq.write:*/*, as")
+    assert about(findings, "connection", "source").level == "error"
+    assert token.split(".")[1] not in as_json(findings) + as_table(findings)
+
+
+async def test_a_token_that_cannot_be_renewed_or_grants_nothing_is_a_warning() -> None:
+    token = unsigned(sub="bridge", exp=NOW + 500_000)
+    async with brokers() as (source, destination):
+        findings = await findings_of(source, destination, source_url=source.url.replace("secret", token))
+    found, granted = (each for each in findings if each.subject == "token")
+    assert "days); it stands where it cannot be renewed: use BRIDGE_SOURCE_PASSWORD_FILE" in found.text
+    assert "it grants nothing in the claim scope" in granted.text
+    assert {found.level, granted.level} == {"warning"}
+
+
+async def test_of_a_token_with_many_scopes_the_first_are_listed() -> None:
+    token = unsigned(sub="bridge", scope=[f"scope-{number}" for number in range(MOST_SCOPES + 5)])
+    async with brokers() as (source, destination):
+        findings = await findings_of(source, destination, destination_url=destination.url.replace("secret", token))
+    granted = [each for each in findings if each.subject == "token"][1]
+    assert f"scope-{MOST_SCOPES - 1} and 5 more, as" in granted.text
+
+
+async def test_a_password_is_no_token_and_nothing_is_said_of_it(tmp_path: Path) -> None:
+    (file := tmp_path / "token").write_text("secret")
+    async with brokers() as (source, destination):
+        findings = await findings_of(source, destination, source_password_file=file)
+        file.write_text("")
+        findings += await findings_of(source, destination, source_password_file=str(file))
+    assert [each for each in findings if each.subject == "token"] == []
