@@ -135,7 +135,7 @@ class Inquiry(Link):
         """Return the token that is the password now; None for another one, or where `open` will report why not."""
         try:
             async with self._explained(self.index):
-                url = await off_loop(f"token in {self.url}", partial(self._side.url, self.index))
+                url = await off_loop(f"{self.side}: token for {self.url}", partial(self._side.url, self.index))
         except ConnectError:
             return None
         return Token.of(url.password or "")

@@ -183,10 +183,12 @@ class Link:
         factory = self._factory = TapFactory(
             lambda reader: self._new_tap(reader, receiver), self._look_up, side.server_name
         )
-        advice = "does the file system that they are on answer?"
-        with self._waiting_for("reading password and certificate files", advice):
+        what, advice = "reading password and certificate files", "does the file system that they are on answer?"
+        if side.credentials.client is not None:
+            what, advice = "reading files and fetching a token", f"does the {side.credentials.client} answer?"
+        with self._waiting_for(what, advice):
             context = await off_loop(f"{side.tls}", side.ssl_context)
-            question = f"{side.safe_urls[index]} {side.credentials.password_file}"
+            question = f"{side.name}: {side.safe_urls[index]} {side.credentials.where}"
             url = side.url(index, secret) if secret else await off_loop(question, partial(side.url, index))
         self._login_bytes = len(f"{url.user}{url.password}".encode())
         where = side.queue or self._settings.destination_exchange or "to where messages came from"
@@ -194,6 +196,9 @@ class Link:
         self._connection = TappedConnection(url, factory, context, url.query.get("name", name))
         try:
             await self._log_in(self._connection, factory)
+        except amqp.ProbableAuthenticationError:
+            side.credentials.refused(url.password or "")
+            raise
         except amqp.InvalidFrameError:
             # aiormq 7.2.4 expects nothing but open-ok there: a missing virtual host is told by a close.
             if self._closed is None:

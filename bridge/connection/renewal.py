@@ -1,8 +1,8 @@
 """Renewal: a new token goes to the broker over the open connection, so that no generation ends with the old one.
 
-1. What stands in the password file is compared with what the broker last accepted, every so often. Only a token (see
-   `settings/token`) is handed on: nothing but RabbitMQ's OAuth 2 backend takes a secret on an open connection, and it
-   takes no other. A password that has changed waits for the next connect.
+1. What stands in the password file, or what is fetched (see `settings/oauth`), is compared with what the broker last
+   accepted, every so often. Only a token (see `settings/token`) is handed on: nothing but RabbitMQ's OAuth 2 backend
+   takes a secret on an open connection, and it takes no other. A password that has changed waits for the next connect.
 2. A new token is first tried by a login of its own (see `trial`): RabbitMQ closes the connection whose new token it
    refuses. As long as it is refused, the old one stays, and it is tried again at each look.
 3. The user of a connection cannot change. A token of another user waits for the next connect, too.
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from bridge.settings.sides import SideSettings
 
 log = logging.getLogger(__name__)
+
+REFUSED = frozenset({"login-refused", "vhost"})
+"""Results of a login that are about the token; others are about the way to the broker."""
 
 
 class Renewed(Protocol):
@@ -73,11 +76,11 @@ class Renewal:
 
     async def run(self, session: Renewed) -> None:
         """Look at the file until cancelled, or until a bug ends it."""
-        if not self._side.renewable or not session.takes_secrets:
-            return
         try:
+            if not self._side.renewable or not session.takes_secrets:
+                return
             while session.end is None:
-                await asyncio.sleep(self._every_s)
+                await asyncio.sleep(self._side.credentials.pause_s(self._every_s))
                 await self._look(session)
         except Exception:
             # The generation may go on until its token expires.
@@ -87,9 +90,9 @@ class Renewal:
             self._status.token_settled()
 
     async def _look(self, session: Renewed) -> None:
-        side, present = self._side, Token.of(session.secret)
+        credentials, present = self._side.credentials, Token.of(session.secret)
         try:
-            secret = await off_loop(f"{side.name}: {side.credentials.password_file}", side.credentials.read_password)
+            secret = await off_loop(f"{self._side.name}: {credentials.where}", credentials.renew_password)
         except CredentialsError as error:
             if present is not None:
                 self._refused(f"the new token cannot be read: {error}", present)
@@ -100,12 +103,15 @@ class Renewal:
         token = Token.of(secret)
         if token is None:
             if present is not None:
-                self._refused(f"{side.credentials.password_file} holds no token any more", present)
+                self._refused(f"{credentials.where} holds no token any more", present)
             return
         try:
             await self._try_login(session.index, secret)
         except BridgeError as error:
-            self._refused(f"the new token was refused: {error}", present)
+            if isinstance(error, ConnectError) and error.result in REFUSED:
+                self._refused(f"the new token was refused: {error}", present)
+            else:
+                self._refused(f"the new token could not be tried: {error}", present)
             return
         if present is not None and token.user != present.user:
             text = f'the new token is of user "{token.user}", and the connection of "{present.user}"'

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 from bridge.errors import CredentialsError
 from bridge.settings import parsers
-from bridge.settings.settings import PREFIX, SIDE_KINDS, TLS_KINDS, Settings, variable
+from bridge.settings.oauth import is_installed
+from bridge.settings.settings import LOGIN_KINDS, OAUTH_KINDS, PREFIX, SIDE_KINDS, TLS_KINDS, Settings, variable
 from bridge.settings.sides import EXAMPLE, has_outer_space
 
 if TYPE_CHECKING:
     from bridge.settings.sides import SideSettings
+
+MISSING = "which is not installed; expected it to be, by: pip install 'amqp-bridge[oauth]'"
 
 
 def conflicts(settings: Settings, wrong: set[str], *, targeted: bool = True) -> list[str]:
@@ -131,15 +134,38 @@ def _side_conflicts(settings: Settings, side: SideSettings, wrong: set[str]) -> 
     lines = []
     if {"password", "password_file"} <= given:
         lines.append(f"{name}_PASSWORD and {name}_PASSWORD_FILE are both set; expected one of them")
+    lines += _oauth_conflicts(name, given, bad)
     lines += _tls_conflicts(side, given & tls, broken=bool(bad & tls))
     if side.auth == "external":
         if side.addresses and (not side.secure or side.tls.cert_file is None) and not bad & tls and "auth" in given:
             lines.append(f"{name}_AUTH=external logs in by certificate; expected an amqps:// URL and {name}_CERT_FILE")
-        if given & login:
+        if given & {*LOGIN_KINDS}:
             lines.append(f"{name}_AUTH=external logs in by certificate; expected no {name}_USERNAME and no password")
-    elif given & (login | {"url"}) and not bad & login and not side.has_password:
+    elif (
+        given & (login | {"url"}) and not bad & {*LOGIN_KINDS} and not given & {*OAUTH_KINDS} and not side.has_password
+    ):
         lines.append(f"{name}_PASSWORD is not set, nor in the URL; expected the password of the user that is named")
     return lines + _declare_conflicts(side, given)
+
+
+def _oauth_conflicts(name: str, given: set[str], bad: set[str]) -> list[str]:
+    """Return what is missing to fetch tokens, or in the way; `name` is how the side's variables begin."""
+    oauth = given & {*OAUTH_KINDS}
+    if not oauth and not bad & {*OAUTH_KINDS}:
+        return []
+    lines = [
+        f"{name}_{kind.upper()} is not set; expected it with {name}_{min(oauth).upper()}"
+        for kind in OAUTH_KINDS[:3]
+        if oauth and kind not in given | bad
+    ]
+    lines += [
+        f"{name}_{kind.upper()} is set, and tokens are fetched; expected one or the other"
+        for kind in ("password", "password_file")
+        if kind in given
+    ]
+    if not is_installed():
+        lines.append(f"{name}_OAUTH_TOKEN_URL needs oauthlib, {MISSING}")
+    return lines
 
 
 def _tls_conflicts(side: SideSettings, given: set[str], *, broken: bool) -> list[str]:
@@ -152,6 +178,9 @@ def _tls_conflicts(side: SideSettings, given: set[str], *, broken: bool) -> list
         return " and ".join(f"{name}_{kind.upper()}" for kind in sorted(kinds))
 
     lines = []
+    client = side.credentials.client
+    if client is not None and client.secure:
+        given = given - {"ca_file"}  # the token server's, too
     if side.addresses and not side.secure and given:
         lines.append(f"{named(given)} without effect on amqp://; expected an amqps:// URL")
     if not side.tls.verify and (idle := given & {"ca_file", "tls_server_name"}):

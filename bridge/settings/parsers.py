@@ -13,6 +13,7 @@ import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from urllib.parse import urlsplit
 
 from pydantic import PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -189,6 +190,43 @@ def host_names() -> PlainValidator:
         return names
 
     return validator(parse, type="string", pattern=rf"^\s*{HOST_NAME}\.?\s*(,\s*{HOST_NAME}\.?\s*)*$")
+
+
+def http_url() -> PlainValidator:
+    """A URL of `https` or `http`, without a login."""
+
+    def parse(text: str) -> str:
+        # It is not quoted: a secret may stand in it that does not belong there.
+        expected = "expected https://host/path, or http:// where nobody listens on the way"
+        url = text.strip()
+        if re.search(r"[^!-~]", url):
+            raise ValueError(f"has spaces, or characters that a URL does not have; {expected}")
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            raise ValueError(f"is not a valid URL; {expected}") from None
+        if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
+            raise ValueError(f"is not a URL of a server; {expected}")
+        if parts.username is not None or parts.password is not None or "#" in url:
+            raise ValueError(f'holds a login or a "#"; {expected}, and the login in variables of its own')
+        return url
+
+    return validator(parse, type="string", pattern=r"^\s*https?://[^\s/@#]+(/[^\s#]*)?\s*$")
+
+
+def scope() -> PlainValidator:
+    """What a token is to grant (RFC 6749, 3.3)."""
+
+    def parse(text: str) -> str:
+        found = " ".join(text.split())
+        if not re.fullmatch(r"[!#-\[\]-~ ]*", found):
+            raise ValueError(
+                f"{quoted(text)} has characters that no scope has; expected words of ASCII, separated by spaces"
+            )
+        return found
+
+    return validator(parse, type="string", pattern=r"^[!#-\[\]-~\s]*$")
 
 
 def table() -> PlainValidator:

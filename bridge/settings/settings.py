@@ -26,20 +26,25 @@ from bridge.settings.fields import (
     Name,
     Password,
     QueueTypeWord,
+    Scope,
     Table,
     TokenFile,
+    TokenUrl,
     TreatmentWord,
     Urls,
 )
 from bridge.settings.http import HttpSettings, ServerTls
+from bridge.settings.oauth import TokenClient
 from bridge.settings.sides import EXAMPLE, Credentials, QueueType, SideSettings
 from bridge.settings.tls import Tls
 from bridge.words import SideName  # noqa: TC001 - beside types that pydantic reads
 
 PREFIX = "BRIDGE_"
 TLS_KINDS = ("ca_file", "cert_file", "key_file", "key_passphrase_file", "tls_server_name", "tls_verify")
+OAUTH_KINDS = ("oauth_token_url", "oauth_client_id", "oauth_client_secret_file", "oauth_scope")
+LOGIN_KINDS = ("username", "password", "password_file", *OAUTH_KINDS)
 SIDE_KINDS = (
-    *("url", "username", "password", "password_file", *TLS_KINDS, "auth"),
+    *("url", *LOGIN_KINDS, *TLS_KINDS, "auth"),
     *("declare", "queue_type", "queue_arguments"),
 )
 """What both sides have a setting of."""
@@ -79,6 +84,18 @@ class Settings(BaseSettings):
             "A file with the password, re-read on every connect: rotated secrets just work. One with a token (OAuth 2, "
             "a JWT) is compared every 10 s, and a new token used on the open connection."
         ),
+    )
+    source_oauth_token_url: TokenUrl = Field(
+        None,
+        description="The token endpoint of an OAuth 2 server, which gives the bridge tokens by client credentials.",
+        json_schema_extra={"shown": "a password"},
+    )
+    source_oauth_client_id: Name = Field(None, description="The client that the tokens are for.")
+    source_oauth_client_secret_file: File = Field(None, description="A file with its secret, re-read for each token.")
+    source_oauth_scope: Scope = Field(
+        None,
+        description="What to ask for, separated by spaces.",
+        json_schema_extra={"shown": "what the server grants by itself"},
     )
     source_ca_file: CaFile = Field(
         None, description="The CAs to trust, in PEM.", json_schema_extra={"shown": "the system's CAs"}
@@ -158,6 +175,20 @@ class Settings(BaseSettings):
     )
     destination_password_file: File = Field(
         None, description="A file with the password, or with a token, read in the same way."
+    )
+    destination_oauth_token_url: TokenUrl = Field(
+        None,
+        description="The token endpoint of an OAuth 2 server, which gives the bridge tokens by client credentials.",
+        json_schema_extra={"shown": "a password"},
+    )
+    destination_oauth_client_id: Name = Field(None, description="The client that the tokens are for.")
+    destination_oauth_client_secret_file: File = Field(
+        None, description="A file with its secret, re-read for each token."
+    )
+    destination_oauth_scope: Scope = Field(
+        None,
+        description="What to ask for, separated by spaces.",
+        json_schema_extra={"shown": "what the server grants by itself"},
     )
     destination_ca_file: CaFile = Field(
         None, description="The CAs to trust, in PEM.", json_schema_extra={"shown": "the system's CAs"}
@@ -395,7 +426,7 @@ class Settings(BaseSettings):
         """Fields of the destination that are the source's, group by group: half a login is no login."""
         if self.destination_url not in (None, self.source_url):
             return frozenset()
-        groups = (("url",), ("username", "password", "password_file"), TLS_KINDS, ("auth",))
+        groups = (("url",), LOGIN_KINDS, TLS_KINDS, ("auth",))
         fields = [{f"destination_{kind}" for kind in group} for group in groups]
         return frozenset().union(*(group for group in fields if group.isdisjoint(self.model_fields_set)))
 
@@ -407,11 +438,16 @@ class Settings(BaseSettings):
         def value(kind: str) -> Any:  # noqa: ANN401 - of its field's type
             return getattr(self, self.field_used(f"{name}_{kind}"))
 
+        tls = Tls(*map(value, TLS_KINDS))
+        token_url, client_id, secret_file, scope = map(value, OAUTH_KINDS)
+        client = None
+        if token_url is not None and client_id is not None and secret_file is not None:
+            client = TokenClient(token_url, client_id, secret_file, scope, tls.ca_file)
         return SideSettings(
             name=name,
             addresses=urls.get_secret_value() if (urls := value("url")) else (),
-            credentials=Credentials(value("username"), value("password"), value("password_file")),
-            tls=Tls(*map(value, TLS_KINDS)),
+            credentials=Credentials(value("username"), value("password"), value("password_file"), client),
+            tls=tls,
             auth=value("auth"),
             queue=value("queue"),
             declare=value("declare"),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from pydantic import SecretStr
 
+    from bridge.settings.oauth import TokenClient
     from bridge.settings.tls import Tls
     from bridge.words import SideName
 
@@ -43,19 +44,48 @@ class Credentials:
     username: str | None = None
     password: SecretStr | None = None
     password_file: Path | None = None
+    client: TokenClient | None = field(default=None, compare=False)
+    """What fetches tokens, in place of a password."""
     seen: dict[str, None] = field(default_factory=dict, init=False, repr=False, compare=False)
-    """Passwords that were read from the file, the latest last, which the log hides."""
+    """Passwords that were read from the file, or fetched, the latest last, which the log hides."""
+
+    @property
+    def where(self) -> str:
+        """Where the password comes from, for messages to an operator; empty where the settings have it."""
+        return f"{self.client or self.password_file or ''}"
 
     def read_password(self) -> str | None:
-        """Read the password as it is now; None where the URL has it. The log hides it from then on.
+        """Read or fetch what to log in with now; None where the URL has it. The log hides it from then on.
 
         Raises CredentialsError.
         """
+        if self.client is not None:
+            return self._noted(self.client.login())
         if self.password is not None:
             return self.password.get_secret_value()
         if self.password_file is None:
             return None
-        text = read_secret(self.password_file, "password file")
+        return self._noted(read_secret(self.password_file, "password file"))
+
+    def renew_password(self) -> str | None:
+        """As `read_password`; where none can be fetched now, what was fetched before does not do."""
+        return self.read_password() if self.client is None else self._noted(self.client.fetch())
+
+    def pause_s(self, most_s: float) -> float:
+        """Return after how many seconds to look for a new password; `most_s` at most."""
+        return most_s if self.client is None else self.client.pause_s(most_s)
+
+    def refused(self, password: str) -> None:
+        """The broker has refused it."""
+        if self.client is not None:
+            self.client.refused(password)
+
+    def secrets(self) -> set[str]:
+        """Return what nobody may see of all this."""
+        found = {*self.seen} | (set() if self.client is None else self.client.secrets())
+        return found if self.password is None else {*found, self.password.get_secret_value()}
+
+    def _noted(self, text: str) -> str:
         self.seen.pop(text, None)
         self.seen[text] = None
         if len(self.seen) > MOST_SEEN:
@@ -94,14 +124,16 @@ class SideSettings:
 
     @property
     def username(self) -> str:
-        """Whom the broker takes us for; empty where a certificate says it, or the URLs name different users."""
+        """Whom the broker takes us for; empty where that is not known: a certificate or token, or different users."""
         users = {self._user(address) or "guest" for address in self.addresses}
-        return users.pop() if self.auth != "external" and len(users) == 1 else ""
+        known = self.auth != "external" and self.credentials.client is None and len(users) == 1
+        return users.pop() if known else ""
 
     @property
     def has_password(self) -> bool:
         """Whether every user that is named has a password, or comes with a file for it; no user at all is guest."""
-        if self.credentials.password is not None or self.credentials.password_file is not None:
+        credentials = self.credentials
+        if any((credentials.password, credentials.password_file, credentials.client)):
             return True
         return all(address.password or not self._user(address) for address in self.addresses)
 
@@ -110,6 +142,8 @@ class SideSettings:
         if self.auth == "external":
             return self.variables["cert_file"]
         credentials, names = self.credentials, self.variables
+        if (client := credentials.client) is not None:
+            return f"the client in {names['oauth_client_id']} and what its tokens grant, from {client}"
         user = names["url"] if credentials.username is None else names["username"]
         password = names["url"]
         if credentials.password is not None:
@@ -133,17 +167,13 @@ class SideSettings:
 
     def secrets(self) -> set[str]:
         """Return every password that is known, those read from a file included, for the log to hide."""
-        found = {address.password for address in self.addresses} | self.credentials.seen.keys()
-        if self.credentials.password is not None:
-            found.add(self.credentials.password.get_secret_value())
+        found = {address.password for address in self.addresses} | self.credentials.secrets()
         return {secret for secret in found if secret}
 
     @property
     def renewable(self) -> bool:
-        """Whether the password may change while the bridge runs: it stands in a file."""
-        return (
-            self.auth != "external" and self.credentials.password is None and self.credentials.password_file is not None
-        )
+        """Whether the password may change while the bridge runs: it stands in a file, or is fetched."""
+        return self.auth != "external" and self.credentials.password is None and bool(self.credentials.where)
 
     def url(self, index: int, secret: str | None = None) -> URL:
         """Return URL number `index` as aio-pika wants it, credentials as they are now. Raises CredentialsError.
@@ -185,7 +215,12 @@ class SideSettings:
         return self._user(self.addresses[index])
 
     def _user(self, address: URL) -> str | None:
-        return None if self.auth == "external" else self.credentials.username or address.user
+        if self.auth == "external":
+            return None
+        client = self.credentials.client
+        # RabbitMQ looks into the token, and wants some name.
+        fallback = None if client is None else client.client_id
+        return self.credentials.username or address.user or fallback
 
 
 def has_outer_space(text: str) -> bool:

@@ -21,6 +21,8 @@ class Token:
 
     user: str
     """RabbitMQ's default for the user's name: `sub`, otherwise `client_id`; empty where there is neither."""
+    issued_s: float | None
+    """Unix time; None where it does not say."""
     expires_s: float | None
     """Unix time; None for never."""
     not_before_s: float | None
@@ -40,6 +42,7 @@ class Token:
             return None
         return cls(
             user=next((str(claims[name]) for name in ("sub", "client_id") if claims.get(name)), ""),
+            issued_s=_time(claims.get("iat")),
             expires_s=_time(claims.get("exp")),
             not_before_s=_time(claims.get("nbf")),
             scopes=_words(claims.get("scope")),

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 from uvloop import new_event_loop
 
 from bridge.assembly import assemble
+from bridge.check.check import check
 from bridge.connection.limits import TimeLimits
 from bridge.settings.environment import load_settings
 from tests.broker.scene import settings
 from tests.rig.client import audit, drain, number_of, publish_numbered
+from tests.rig.token_server import CLIENT_ID, CLIENT_SECRET, TokenServer
 from tests.rig.tokens import Issuer
 from tests.rig.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from bridge.connection.supervisor import Supervisor
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
 
 LIFE_S = 10.0
 """RabbitMQ 4.3 closes the connection that lives longer than its token; 3.10.8 lets what it has allowed go on."""
-RENEWALS = 10
+RENEWALS, FETCHED = 10, 3
+FETCHED_LIFE_S = 3
+"""As the token server announces it; they are good for longer, so that a slow machine is not too late."""
 BATCH = 100
 
 
@@ -54,48 +58,61 @@ def running(environ: dict[str, str]) -> Iterator[Supervisor]:
 def test_a_token_is_renewed_ten_times_under_load_and_no_generation_ends(
     source: Node, destination: Node, queue_name: str, issuer: Issuer, tmp_path: Path
 ) -> None:
-    """Both sides' tokens stand in files; what is written between them, the broker would close a connection for."""
+    """The source's stand in a file, bad ones among them that would end a connection; the destination's are fetched."""
     name_in, name_out = source.declare(f"{queue_name}.in", "quorum"), destination.declare(f"{queue_name}.out", "quorum")
-    files = [tmp_path / "source", tmp_path / "destination"]
-    environ = {name: str(value) for name, value in settings(source, destination, name_in, name_out).items()}
-    for side, node, file in zip(("SOURCE", "DESTINATION"), (source, destination), files, strict=True):
-        environ[f"BRIDGE_{side}_URL"] = node.url.replace("guest:guest@", "bridge@")
-        environ[f"BRIDGE_{side}_PASSWORD_FILE"] = str(file)
-
-    def write(token: Callable[[], str]) -> None:
-        for file in files:
-            (new := file.with_suffix(".new")).write_text(token())
-            new.replace(file)
-
+    file, secret_file = tmp_path / "token", tmp_path / "client-secret"
+    secret_file.write_text(CLIENT_SECRET)
     stranger = Issuer()
     bad = {3: lambda: stranger.token(LIFE_S), 6: lambda: issuer.token(LIFE_S, user="somebody")}
+
+    def write(token: str) -> None:
+        (new := tmp_path / "new").write_text(token)
+        new.replace(file)
+
+    def fetched() -> tuple[int, object]:
+        return 200, {"access_token": issuer.token(3 * LIFE_S), "token_type": "bearer", "expires_in": FETCHED_LIFE_S}
+
     sent = 0
-    write(lambda: issuer.token(LIFE_S))
-    first_ends_s = time.time() + LIFE_S
-    with running(environ) as supervisor:
-        status = supervisor.status
-        sides = (status.source, status.destination)
-        wait_until(lambda: status.source.up and status.destination.up, "both sides to be up")
-        renewals = 0
-        while renewals < RENEWALS or time.time() < first_ends_s + 1:
-            if renewals in bad:
-                write(bad[renewals])
-                wait_until(lambda: all(side.token_trouble for side in sides), "the bad token to be refused")
-            write(lambda: issuer.token(LIFE_S))
-            publish_numbered(source.url, name_in, BATCH, first=sent)
-            sent += BATCH
-            present = {file.read_text() for file in files}
+    with TokenServer(fetched) as server:
+        environ = {name: str(value) for name, value in settings(source, destination, name_in, name_out).items()} | {
+            "BRIDGE_SOURCE_URL": source.url.replace("guest:guest@", "bridge@"),
+            "BRIDGE_SOURCE_PASSWORD_FILE": str(file),
+            "BRIDGE_DESTINATION_URL": destination.url.replace("guest:guest@", ""),
+            "BRIDGE_DESTINATION_OAUTH_TOKEN_URL": server.url,
+            "BRIDGE_DESTINATION_OAUTH_CLIENT_ID": CLIENT_ID,
+            "BRIDGE_DESTINATION_OAUTH_CLIENT_SECRET_FILE": str(secret_file),
+        }
+        write(issuer.token(LIFE_S))
+        first_ends_s = time.time() + LIFE_S
+        with running(environ) as supervisor:
+            sides = (supervisor.status.source, supervisor.status.destination)
+            wait_until(lambda: all(side.up for side in sides), "both sides to be up")
+            there = supervisor._destination.session
+            assert there is not None
+            fetched_secrets = {there.secret}
+            renewals = 0
+            while renewals < RENEWALS or time.time() < first_ends_s + 1 or len(fetched_secrets) <= FETCHED:
+                if renewals in bad:
+                    write(bad[renewals]())
+                    wait_until(lambda: bool(sides[0].token_trouble), "the bad token to be refused")
+                write(issuer.token(LIFE_S))
+                publish_numbered(source.url, name_in, BATCH, first=sent)
+                sent += BATCH
 
-            def renewed(present: set[str] = present) -> bool:
-                sessions = [keeper.session for keeper in (supervisor._source, supervisor._destination)]
-                return {session.secret for session in sessions if session is not None} == present
+                def renewed() -> bool:
+                    here = supervisor._source.session
+                    return here is not None and here.secret == file.read_text()
 
-            wait_until(renewed, "the new tokens to be accepted")
-            renewals += 1
-        wait_until(lambda: supervisor.books.forwarded == sent, "everything to be forwarded")
-        assert [side.generations_ended for side in sides] == [{}, {}]
-        assert [side.generation for side in sides] == [1, 1]
-        assert [side.token_trouble for side in sides] == ["", ""]
-        assert supervisor.books.received_redelivered == 0
+                wait_until(renewed, "the new token to be accepted")
+                renewals += 1
+                fetched_secrets.add(there.secret)
+            wait_until(lambda: supervisor.books.forwarded == sent, "everything to be forwarded")
+            assert [side.generations_ended for side in sides] == [{}, {}]
+            assert [side.generation for side in sides] == [1, 1]
+            assert [side.token_trouble for side in sides] == ["", ""]
+            assert supervisor.books.received_redelivered == 0
+        told = [each for each in asyncio.run(check(load_settings(environ))) if each.subject == "token"]
+    assert [(each.level, each.side) for each in told] == [*[("ok", "source")] * 2, *[("ok", "destination")] * 2]
+    assert all(each.text.startswith(('of user "bridge", good until', "it grants rabbitmq.")) for each in told)
     found = audit(map(number_of, drain(destination.url, name_out)), sent)
     assert found.is_perfect, found

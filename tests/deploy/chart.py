@@ -118,8 +118,11 @@ def ranges() -> str:
             found[name] = {"unit": "bindings"}
         elif "maxLength" in accepted:
             found[name] = {"unit": "name"}
-        elif variable_name.endswith("_URL"):
+        elif variable_name in BROKER_URLS:
             found[name] = {"unit": "urls"}
+        elif "pattern" in accepted and variable_name.endswith(tuple(OAUTH_UNITS)):
+            unit = next(unit for ending, unit in OAUTH_UNITS.items() if variable_name.endswith(ending))
+            found[name] = {"unit": unit, "pattern": accepted["pattern"]}
     return json.dumps(found, indent=2) + "\n"
 
 
@@ -141,7 +144,7 @@ def _accepted(variable_name: str, accepted: dict[str, Any]) -> dict[str, Any]:
     chosen = {key: accepted[key] for key in ("description", *_ASSERTIONS) if key in accepted}
     if "anyOf" in accepted:
         chosen |= {"minimum": 0, "maximum": accepted["anyOf"][1]["maximum"]}
-    if variable_name.endswith("_URL"):
+    if variable_name in BROKER_URLS:
         chosen |= {"type": ["string", "array"], "items": {"type": "string"}}
     if variable_name == "BRIDGE_HTTP_PORT":
         chosen["minimum"] = 1  # a probe must know the port
@@ -152,6 +155,10 @@ def _accepted(variable_name: str, accepted: dict[str, Any]) -> dict[str, Any]:
     return chosen | {"type": [*types, "null"]}
 
 
+BROKER_URLS = {"BRIDGE_SOURCE_URL", "BRIDGE_DESTINATION_URL"}
+"""Settings that may be lists."""
+OAUTH_UNITS = {"_OAUTH_TOKEN_URL": "token url", "_OAUTH_SCOPE": "scope"}
+"""By how their variables end, settings that the templates hold to the service's own patterns."""
 _ASSERTIONS = ("type", "enum", "minimum", "maximum", "maxLength")
 """Without `pattern`: no operator can act on "does not match"; the templates say what is expected."""
 

@@ -160,6 +160,7 @@ def test_each_setting_is_a_value(render: Render) -> None:
     given |= {"sourceDeclare": True, "destinationDeclare": True, "quarantineQueue": "q", "provenance": True}
     for side in ("source", "destination"):
         given |= {f"{side}Url": "amqps://a", f"{side}TlsVerify": True, f"{side}TlsServerName": "b"}
+        given[f"{side}OauthTokenUrl"] = "https://tokens/"
     others = {key: given.pop(key) for key in ("destinationExchange", "destinationRoutingKey")}
     route = {"destinationRoute": given.pop("destinationRoute")}
     queue, exchange, own = (
@@ -581,6 +582,10 @@ MISTAKES = (
         bridge({"sourceTlsServerName": "h", "sourceTlsVerify": False}),
         "settings.sourceTlsServerName has no effect with settings.sourceTlsVerify=false",
     ),
+    (
+        bridge({"sourceOauthTokenUrl": "https://t/", "sourceOauthClientId": "c"}),
+        "settings.sourceOauthClientSecretFile is not set; expected it with settings.sourceOauthTokenUrl",
+    ),
     (bridge({"reconnectMin": "1m"}), "settings.reconnectMin (60 s) is above settings.reconnectMax (30 s)"),
     (bridge({"quarantineQueue": "a"}), "settings.quarantineQueue is the source queue itself"),
     (
@@ -626,6 +631,8 @@ def test_every_mistake_is_named_at_once(helm: Path, values_file: Callable[[Manif
 
 BINDINGS = [{"exchange": "e", "routing_key": "k"}]
 TEXTS: dict[str, list[object]] = {
+    "TokenUrl": ["https://a/token", "http://a:8080", "https://u:p@a/", "ftp://a", "a", "https://a/#x", "https://a b/"],
+    "Scope": ["rabbitmq.read:*/* rabbitmq.write:*/*", "größer", 'a"b'],
     "Url": ["amqp://a", "amqps://u@a:5671/v,amqps://b", "http://a", "a", "amqp://a,b", "amqp://"],
     "AllowedHosts": ["bridge.example", "a.example., B.example", "10.0.0.7,::1", "a b", "a.example:80", "a.example,*.b"],
     "TlsServerName": ["rabbit.internal", "rabbit.internal.", "10.0.0.7", "2001:db8::7", "a b", "rabbit:5671", "*.x"],

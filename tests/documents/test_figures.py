@@ -23,6 +23,7 @@ from bridge.drain.options import PEEKED
 from bridge.observe import document, events, history, http
 from bridge.relay.steering import PROBE_HOLD_S
 from bridge.relay.watchdog import ASK_EVERY_S
+from bridge.settings import oauth
 from bridge.settings.http import MIN_TOKEN_CHARACTERS
 from bridge.settings.settings import CONSUMER_TIMEOUT_S, Settings
 from bridge.settings.sides import DEFAULT_HEARTBEAT_S
@@ -83,6 +84,7 @@ OWN: dict[str, tuple[str, ...]] = {
         f"(exit status {EX_CONFIG}) is not restarted; what may pass by itself ({EX_TEMPFAIL}) is",
         f"exits with {EX_CONFIG} before anything connects",
         f"every {STAGGER_S * 1000:.0f} ms (RFC 8305)",
+        f"again at {oauth.RENEWED_AT:.0%} of its life".replace("%", " %"),
         f"compares the file every {limits.DEFAULT.renew_s:.0f} s",
         f"more than {default('delivery_limit')} times by default since RabbitMQ 4.0",
         f"holds for up to {PROBE_HOLD_MIN}.",

@@ -39,6 +39,8 @@ from bridge.__main__ import main as run_command
 from bridge.cli.grammar import main
 from tests.rig.bridge_process import BridgeProcess
 from tests.rig.certificates import make_certificates
+from tests.rig.token_server import CLIENT_ID, CLIENT_SECRET, TokenServer
+from tests.rig.tokens import unsigned
 from tests.rig.waiting import wait_until
 from tests.support.scripted import Peer, ScriptedBroker
 
@@ -49,8 +51,10 @@ SECRETS = {
     "the source's URL": "Url-s3cret:/@1+&",
     "the destination's variable": "Variable-s3cret \"2'\\",
     "the file": "File-s3cret-3-ßé",
+    "the broker's token": unsigned(sub="writer", exp=4_000_000_000, scope="s3cret-free"),
     "the passphrase": "Passphrase-s3cret-4",
     "the token": "Token-s3cret-5-of-http",
+    "the client's": CLIENT_SECRET,
 }
 COMMANDS = (
     ("check",),
@@ -144,6 +148,24 @@ def by_file(environ: dict[str, str], folder: Path) -> dict[str, str]:
     return changed
 
 
+def by_token(environ: dict[str, str], folder: Path) -> dict[str, str]:
+    """The same with a token in that file."""
+    (folder / "broker-token").write_text(SECRETS["the broker's token"])
+    return by_file(environ, folder) | {"BRIDGE_DESTINATION_PASSWORD_FILE": str(folder / "broker-token")}
+
+
+@contextmanager
+def by_client(environ: dict[str, str], folder: Path) -> Iterator[dict[str, str]]:
+    """The same with a token server, which repeats the client's secret and gives no token."""
+    (folder / "client").write_text(CLIENT_SECRET)
+    with TokenServer(lambda: (400, {"error": "never"})) as server:
+        yield {name: text for name, text in environ.items() if name != "BRIDGE_DESTINATION_PASSWORD"} | {
+            "BRIDGE_DESTINATION_OAUTH_TOKEN_URL": f"{server.url}/unknown",
+            "BRIDGE_DESTINATION_OAUTH_CLIENT_ID": CLIENT_ID,
+            "BRIDGE_DESTINATION_OAUTH_CLIENT_SECRET_FILE": str(folder / "client"),
+        }
+
+
 @pytest.fixture(scope="module")
 def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_certificates(tmp_path_factory.mktemp("tls")).client_key
@@ -185,7 +207,7 @@ def over_http(port: int, path: str) -> str:
 
 @pytest.mark.parametrize("why", ("the login is refused", "the queue is refused"))
 def test_no_command_tells_a_secret(why: str, tmp_path: Path, key: Path) -> None:
-    with gossiping(BROKERS[why]) as where:
+    with gossiping(BROKERS[why]) as where, by_client(environment(tmp_path, where), tmp_path) as fetching:
         plain = environment(tmp_path, where) | {"BRIDGE_HTTP_PORT": "1"}
         clean = {name: text for name, text in os.environ.items() if not name.startswith("BRIDGE_")}
         clean |= {"PYTHONPATH": str(Path(__file__).parents[2])}
@@ -199,10 +221,15 @@ def test_no_command_tells_a_secret(why: str, tmp_path: Path, key: Path) -> None:
                 stderr=subprocess.STDOUT,
                 text=True,
             )
-            for command, settings in zip(COMMANDS, itertools.cycle((plain, by_file(plain, tmp_path))), strict=False)
+            for command, settings in (
+                *zip(COMMANDS, itertools.cycle((plain, by_file(plain, tmp_path))), strict=False),
+                (("check",), by_token(plain, tmp_path)),
+                (("check",), fetching),
+            )
         ]
         shown = [process.communicate(timeout=120)[0] for process in running]
     assert all(shown), "each says something"
+    assert "401 invalid_client: not a bridge, or not ***" in shown[-1]
     assert "Traceback" not in "".join(shown)
     receipt = tmp_path / "receipt.json"
     text = "".join([*shown, receipt.read_text() if receipt.exists() else ""])

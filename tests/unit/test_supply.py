@@ -32,6 +32,7 @@ TOOLS = {
     "pytest-xdist",
     "ruff",
     "hypothesis",
+    "types-oauthlib",
 }
 """Of the development's dependencies, those that are run or plugged in, and need not be imported."""
 PERMISSIVE = {"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "MIT", "PSF-2.0", "MIT OR Apache-2.0"}
@@ -54,21 +55,24 @@ def imported(trees: list[ast.Module]) -> set[str]:
     return {normal(name) for module in names for name in by_module.get(module, [module])[:1]}
 
 
+EXTRAS = declared([text for extra in PROJECT["project"]["optional-dependencies"].values() for text in extra])
+"""Of them the image has all."""
+
+
 def test_what_the_bridge_imports_is_what_it_declares() -> None:
     """What others bring along may be gone with their next version; what nobody uses may be attacked."""
     project = PROJECT["project"]
-    wanted = declared(project["dependencies"]) | declared(project["optional-dependencies"]["terminal"])
-    assert imported([*TREES.values()]) - OTHER_HALF == wanted
+    assert imported([*TREES.values()]) - OTHER_HALF == declared(project["dependencies"]) | EXTRAS
 
 
 def test_what_is_declared_for_the_development_is_used_and_the_other_way_round() -> None:
     groups = PROJECT["dependency-groups"]
     wanted = declared([text for group in groups.values() for text in group if isinstance(text, str)])
-    own = declared(PROJECT["project"]["dependencies"]) | OTHER_HALF
+    own = declared(PROJECT["project"]["dependencies"]) | EXTRAS | OTHER_HALF
     deployment = declared((ROOT / "tests" / "deploy" / "requirements.txt").read_text().splitlines())
     files = [path for path in sorted((ROOT / "tests").rglob("*.py")) if "deploy" not in path.parts]
     used = imported([ast.parse(path.read_text()) for path in files])
-    assert wanted - used - TOOLS == set(), "declared and not used"
+    assert wanted - used - TOOLS - EXTRAS == set(), "declared and not used"
     assert used - wanted - own - deployment - BROUGHT_ALONG == set(), "used and not declared"
 
 
@@ -90,7 +94,7 @@ def test_an_image_installs_what_the_package_declares_and_what_that_needs() -> No
     """And the locks of the development hold the same versions."""
     names = {normal(pin.name) for pin in pins(LOCK)}
     project = PROJECT["project"]
-    assert declared(project["dependencies"]) | declared(project["optional-dependencies"]["terminal"]) <= names
+    assert declared(project["dependencies"]) | EXTRAS <= names
     versions = {pin.name: pin.version for pin in pins(LOCK)}
     for lock in (ROOT / "requirements-dev.lock", ROOT / "requirements-demo.lock"):
         others = {pin.name: pin.version for pin in pins(lock)}

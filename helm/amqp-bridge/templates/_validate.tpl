@@ -117,6 +117,12 @@ together. All of it is reported at once. The ranges are the service's own, out o
 {{- end }}
 {{- end }}
 {{- end }}
+{{- if and $value (eq $range.unit "token url") (not (regexMatch $range.pattern $value)) }}
+{{- $wrong = append $wrong (printf "settings.%s: is not the URL of a token server, without a login; expected https://host/path" $name) }}
+{{- end }}
+{{- if and $value (eq $range.unit "scope") (not (regexMatch $range.pattern $value)) }}
+{{- $wrong = append $wrong (printf "settings.%s: %q has characters that no scope has; expected words of ASCII, separated by spaces" $name $value) }}
+{{- end }}
 {{- if and $value (eq $range.unit "bindings") }}
 {{- $bindings := $value }}
 {{- if kindIs "string" $value }}
@@ -228,6 +234,20 @@ together. All of it is reported at once. The ranges are the service's own, out o
 {{- $wrong = append $wrong (printf "settings.%sTlsServerName has no effect with settings.%sTlsVerify=false; expected one or the other" $side $side) }}
 {{- else if and (or $name $unverified) (contains "amqp://" $urls) }}
 {{- $wrong = append $wrong (printf "settings.%s%s has no effect on amqp://; expected an amqps:// URL" $side (ternary "TlsServerName" "TlsVerify" (ne $name ""))) }}
+{{- end }}
+{{- $given := list }}
+{{- range $name := list "TokenUrl" "ClientId" "ClientSecretFile" "Scope" }}
+{{- if index $.bridge.settings (printf "%sOauth%s" $side $name) }}
+{{- $given = append $given $name }}
+{{- end }}
+{{- end }}
+{{- range $name := list "TokenUrl" "ClientId" "ClientSecretFile" }}
+{{- if and $given (not (has $name $given)) }}
+{{- $wrong = append $wrong (printf "settings.%sOauth%s is not set; expected it with settings.%sOauth%s" $side $name $side (first $given)) }}
+{{- end }}
+{{- end }}
+{{- if and $given (include "amqp-bridge.keys" (dict "side" $side "given" (index $.bridge $side)) | fromJson).password }}
+{{- $wrong = append $wrong (printf "%s has a password, and settings.%sOauth%s has tokens fetched; expected one or the other" $side $side (first $given)) }}
 {{- end }}
 {{- with index $.bridge $side }}
 {{- if and .existingSecret (or .url .username .password) }}

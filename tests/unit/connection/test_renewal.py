@@ -18,12 +18,15 @@ from bridge.errors import ConnectError
 from bridge.observe.log import JsonFormatter
 from bridge.observe.status import Status
 from bridge.settings.environment import load_settings
+from tests.rig.token_server import CLIENT_ID, CLIENT_SECRET, TokenServer
 from tests.rig.tokens import unsigned
 from tests.support.scripted import Peer, ScriptedBroker, bridge, eventually, on_both_loops, refuse, reply, start
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from bridge.words import Outcome
 
 LIMITS = TimeLimits(renew_s=0.005)
 REFUSED = "source: the new token was refused: it refused the login; the present one is good until 2033-05-18T03:33:20Z"
@@ -70,6 +73,7 @@ class Scene:
         self.session = Generation(text)
         self.tried: list[str] = []
         self.refused: set[str] = set()
+        self.result: Outcome = "login-refused"
         self.renewal = CountedRenewal(settings.source, self.status.source, LIMITS.renew_s, self.try_login)
 
     def write(self, text: str) -> None:
@@ -87,7 +91,7 @@ class Scene:
         assert index == 0
         self.tried.append(secret)
         if secret in self.refused:
-            raise ConnectError("login-refused", "it refused the login")
+            raise ConnectError(self.result, "it refused the login")
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -154,6 +158,18 @@ async def test_a_refused_token_is_tried_again_and_reported_once(file: Path, capl
         scene.write(good)
         await eventually(lambda: scene.session.secret == good)
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [REFUSED]
+
+
+async def test_a_login_that_does_not_get_to_the_broker_says_nothing_of_the_token(file: Path) -> None:
+    scene = Scene(file, new_token())
+    scene.result = "unreachable"
+    token = new_token()
+    scene.refused.add(token)
+    async with scene.running():
+        scene.write(token)
+        await eventually(lambda: "the new token could not be tried: it ref" in scene.status.source.token_trouble)
+        scene.refused.clear()
+        await eventually(lambda: scene.session.secret == token)
 
 
 @pytest.mark.parametrize(("first", "second"), (("secret", "another secret"), ("secret", ""), ("secret", None)))
@@ -261,6 +277,38 @@ async def test_both_sides_take_a_new_token_on_their_open_connections_and_no_log_
     assert "UpdateSecretOk" in shown
     assert first not in shown
     assert second not in shown
+
+
+@on_both_loops
+async def test_a_token_is_fetched_before_a_connect_and_again_when_the_broker_has_refused_it(tmp_path: Path) -> None:
+    file = tmp_path / "client-secret"
+    file.write_text(CLIENT_SECRET)
+    tokens = [new_token() for _ in range(3)]
+    given = iter(tokens)
+    async with ScriptedBroker() as source, ScriptedBroker() as destination:
+        rabbitmq(source)
+        accept = source.answers[commands.Connection.StartOk]
+
+        def refuse_the_first(peer: Peer, channel: int, frame: commands.Connection.StartOk) -> None:
+            if str(frame.response).endswith(tokens[0]):
+                peer.close(403, "ACCESS_REFUSED", channel=channel)
+            else:
+                accept(peer, channel, frame)
+
+        source.answers[commands.Connection.StartOk] = refuse_the_first
+        with TokenServer(lambda: (200, {"access_token": next(given), "token_type": "bearer"})) as server:
+            client = {
+                "source_url": source.url.replace("guest:secret@", ""),
+                "source_oauth_token_url": server.url,
+                "source_oauth_client_id": CLIENT_ID,
+                "source_oauth_client_secret_file": file,
+            }
+            async with bridge(source, destination, LIMITS, **client):
+                await source.consumed()
+                source.peer.abort()
+                await source.consumed(2)
+    assert logins(source) == [tokens[0], tokens[1], tokens[1]], "one that is young serves several connects"
+    assert len(server.forms) == 2
 
 
 @on_both_loops

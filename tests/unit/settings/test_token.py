@@ -21,13 +21,13 @@ def test_what_a_signed_token_says_is_read_without_its_key() -> None:
 @pytest.mark.parametrize(
     ("claims", "expected"),
     (
-        ({}, Token("", None, None, (), ())),
-        ({"sub": "one", "client_id": "two"}, Token("one", None, None, (), ())),
-        ({"client_id": "two"}, Token("two", None, None, (), ())),
-        ({"scope": "a b", "aud": "c"}, Token("", None, None, ("a", "b"), ("c",))),
-        ({"exp": 12.5, "nbf": 3}, Token("", 12.5, 3, (), ())),
-        ({"exp": LATEST_S + 1, "nbf": True, "scope": 7}, Token("", None, None, (), ())),
-        ({"exp": "soon", "nbf": -1}, Token("", None, None, (), ())),
+        ({}, Token("", None, None, None, (), ())),
+        ({"sub": "one", "client_id": "two"}, Token("one", None, None, None, (), ())),
+        ({"client_id": "two"}, Token("two", None, None, None, (), ())),
+        ({"scope": "a b", "aud": "c"}, Token("", None, None, None, ("a", "b"), ("c",))),
+        ({"iat": 1, "exp": 12.5, "nbf": 3}, Token("", 1, 12.5, 3, (), ())),
+        ({"exp": LATEST_S + 1, "nbf": True, "scope": 7}, Token("", None, None, None, (), ())),
+        ({"exp": "soon", "nbf": -1}, Token("", None, None, None, (), ())),
     ),
 )
 def test_claims_that_are_missing_or_written_otherwise_are_no_reason_to_fail(
