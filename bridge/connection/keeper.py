@@ -127,8 +127,7 @@ class Keeper:
             if status.up and session.end is not None:
                 reason, text = session.end
                 self._ended(reason, text, session.failure, tell=news.note(text, loop.time()))
-            # Shielded, so that a shutdown in the middle of it still closes the connection.
-            await asyncio.shield(asyncio.ensure_future(session.close()))
+            await _see_closed(session)
 
     async def _outlast(self, session: Session, index: int, opened_s: float) -> None:
         """Wait for the generation's end; forget its side's troubles once it has been of use."""
@@ -187,3 +186,17 @@ class Keeper:
         self._status.failed(result, text, time.time())
         if self._news[index].note(text, now_s):
             log.warning("%s not connected: %s; trying again", self._side.name, text, exc_info=error)
+
+
+async def _see_closed(session: Session) -> None:
+    """Close a session, and wait until it is closed: also when cancelled, by a shutdown in the middle of it.
+
+    Whatever closes a connection is bounded in time, unless it is cancelled: then aiormq 7.2.4 may wait for ever, and
+    so does the event loop's end, which cancels what is left.
+    """
+    closing = asyncio.ensure_future(session.close())
+    try:
+        await asyncio.shield(closing)
+    except asyncio.CancelledError:
+        await asyncio.wait({closing})
+        raise
