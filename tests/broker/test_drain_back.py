@@ -272,7 +272,7 @@ def test_a_message_near_its_delivery_limit_ends_a_look(source: Node, queue_name:
 
 
 def test_brokers_and_drains_are_killed_and_nothing_is_lost(source: Node, queue_name: str, tmp_path: Path) -> None:
-    """Four SIGKILLs of the drain, two of the broker: everything is back, at most a window for each of them twice.
+    """Ten SIGKILLs of the drain, two of the broker: everything is back, at most a window for each of them twice.
 
     Queues of both types side by side, since a broker takes seconds to start.
 
@@ -280,7 +280,7 @@ def test_brokers_and_drains_are_killed_and_nothing_is_lost(source: Node, queue_n
     killed before too: of what a drain moved that is gone, the next knows nothing. It also forgets dead letters, which
     nobody confirms (measured: 904 to 5,000 of the 5,000 that had just come), so they are put on disk first.
     """
-    works, each, kills = 5, 1000, 4
+    works, each, kills = 5, 1000, 10
     both = [Dead(source, f"{queue_name}.{kind}", tmp_path / kind, kind) for kind in ("classic", "quorum")]
     for dead in both:
         dead.folder.mkdir()
@@ -290,7 +290,7 @@ def test_brokers_and_drains_are_killed_and_nothing_is_lost(source: Node, queue_n
     source.restart()
     for kill in range(kills):
         drain_and_kill(both, works)
-        if kill in {1, 2}:
+        if kill in {2, 5}:
             source.kill()
             source.start().wait_ready()
             for dead in both:

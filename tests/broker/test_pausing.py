@@ -13,9 +13,8 @@ if TYPE_CHECKING:
     from tests.broker.scene import Scene
     from tests.rig.node import Node
 
-PAUSES = 30
-"""More than the 20 times that a queue with a delivery limit lets a message come back."""
-MESSAGES = 200
+PAUSES = 100
+MESSAGES = 100
 """Published before each pause."""
 
 
