@@ -7,9 +7,11 @@ import json
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
+from bridge.check.distance import distance
 from bridge.check.finding import Finding, Level
 from bridge.check.inspection import RABBITMQ_4, Inspection
 from bridge.connection.limits import DEFAULT
+from bridge.errors import ConnectError
 from bridge.observe.text import hide, visible
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ async def check(settings: Settings, limits: TimeLimits = DEFAULT) -> list[Findin
             findings += [
                 *_sizes(source.inquiry.broker, destination.inquiry.broker),
                 *await _loop(settings, source.inquiry, destination.inquiry),
+                await _distance(settings, source.inquiry, destination.inquiry),
             ]
     finally:
         await asyncio.gather(*(inspection.inquiry.close() for inspection in inspections))
@@ -90,6 +93,13 @@ async def _loop(settings: Settings, source: Inquiry, destination: Inquiry) -> It
         return [Finding("warning", "bridge", "loop", f"{text}; make sure that they are two")]
     text = f'both sides are one broker: "{queue}" is the destination and the {what} queue; choose another queue'
     return [Finding("error", "bridge", "loop", text)]
+
+
+async def _distance(settings: Settings, source: Inquiry, destination: Inquiry) -> Finding:
+    try:
+        return distance(settings, await source.round_trip_s(), await destination.round_trip_s())
+    except ConnectError as error:
+        return Finding("warning", "bridge", "round trip", f"not measured: {error}")
 
 
 def failed(findings: Iterable[Finding]) -> bool:
