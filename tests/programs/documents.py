@@ -26,9 +26,12 @@ README = ROOT / "README.md"
 OPERATIONS = ROOT / "config" / "README.md"
 TESTING = ROOT / "tests" / "README.md"
 MEASURED = ROOT / "tests" / "measured" / "bench.json"
+MOVES = ROOT / "tests" / "measured" / "drain.json"
 MATRIX = ROOT / "tests" / "measured" / "faults.md"
 
 CONTESTANTS = ("bridge", "Shovel", "aio-pika loop")
+FORWARDERS = ("bridge", "steered", "Shovel")
+"""In the fault matrix."""
 QUEUE_TYPES = ("classic", "quorum")
 CURRENT = "4.3"
 """The version of RabbitMQ whose figures stand in the documents."""
@@ -98,10 +101,10 @@ def outcomes() -> dict[tuple[str, str, str, str], Outcome]:
 
 def fault_table() -> str:
     """Return lost / doubled for each fault on the current version, as a table in Markdown."""
-    columns = [(who, kind) for who in CONTESTANTS[:2] for kind in QUEUE_TYPES]
+    columns = [(who, kind) for who in FORWARDERS for kind in QUEUE_TYPES]
     lines = [
         f"| fault, RabbitMQ {CURRENT} | sent | {' | '.join(f'{who}, {kind}' for who, kind in columns)} |",
-        "|---|---|---|---|---|---|",
+        "|---" * (2 + len(columns)) + "|",
     ]
     for fault in dict.fromkeys(fault for version, _, fault, _ in outcomes() if version == CURRENT):
         row = [outcomes().get((CURRENT, kind, fault, who)) for who, kind in columns]
@@ -223,6 +226,26 @@ def times_table() -> str:
         rows.append((f"a destination {away_ms} ms away: of window ÷ round trip, prefetch {prefetch}", *cells))
     head = f"| RabbitMQ {CURRENT}, 256 B, classic / quorum | bridge | Shovel |\n|---|---|---|\n"
     return head + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def moves_table() -> str:
+    """Return in Markdown how fast what a queue has is moved once, and how much of it never came."""
+    document = json.loads(MOVES.read_text())
+    results = report.load(MOVES)
+    names = tuple(dict.fromkeys(result.contestant for result in results))
+    found = {(result.contestant, result.cell.queue_type): result for result in results}
+    (rounds,) = {len(result.rounds) for result in results}
+    lines = [
+        f"| RabbitMQ {CURRENT}, 256 B, classic / quorum | messages | per second | never came |",
+        "|---|---|---|---|",
+    ]
+    for name in names:
+        (count,) = {int(found[name, kind].values("messages")[0]) for kind in QUEUE_TYPES}
+        never = " / ".join(f"{sum(found[name, kind].values('never came')):.0f}" for kind in QUEUE_TYPES)
+        lines.append(f"| {name} | {count:,} | {_both(found, name, 'msg/s', '')} | {never} |")
+    machine = document["machine"]
+    lines += ["", f"Measured on {document['date'][:10]}, {machine['cores']} cores, medians of {rounds} rounds.", ""]
+    return "\n".join(lines)
 
 
 def limits() -> str:
@@ -382,6 +405,7 @@ BLOCKS: dict[Path, dict[str, Callable[[], str]]] = {
         "throughput": throughput_table,
         "limits": limits,
         "times": times_table,
+        "moves": moves_table,
     },
 }
 """By document and by the mark that a block stands behind, up to the next `<!-- end -->`."""
