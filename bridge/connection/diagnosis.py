@@ -43,23 +43,35 @@ async def explained(side: SideSettings, index: int, timeout_s: float) -> AsyncIt
     try:
         async with asyncio.timeout(timeout_s):
             yield
-    except CredentialsError as error:
-        raise ConnectError("credentials", str(error)) from error
-    except BridgeError:
-        raise
-    except TimeoutError as error:
-        where = side.safe_urls[index]
-        message = f"{where} did not answer within {timeout_s:.0f} s; is it overloaded, or a firewall in between?"
-        raise ConnectError("timeout", message) from error
-    except asyncio.CancelledError as error:
-        # aiormq cancels its own waiters when it loses the connection; a cancellation of ours goes on.
+    except (Exception, asyncio.CancelledError) as error:
+        # aiormq 7.2.4 cancels its own waiters when it loses the connection, and where we cancel one at that moment it
+        # raises what it lost the connection for (`TaskWrapper`). A cancellation of ours goes on, whatever comes of it.
         task = asyncio.current_task()
         if task is not None and task.cancelling():
+            raise asyncio.CancelledError from error
+        found = _connect_error(error, side, index, timeout_s)
+        if found is None:
             raise
-        message = f"{side.safe_urls[index]} closed the connection while it was being opened"
-        raise ConnectError("connection-lost", message) from error
-    except CONTROL_PLANE_ERRORS as error:
-        raise explain(error, side, index) from error
+        raise found from error
+
+
+def _connect_error(error: BaseException, side: SideSettings, index: int, timeout_s: float) -> ConnectError | None:
+    """Return what an operator is told of an error; None for one that says so itself, or is a bug."""
+    where = side.safe_urls[index]
+    match error:
+        case CredentialsError():
+            return ConnectError("credentials", str(error))
+        case BridgeError():
+            return None
+        case TimeoutError():
+            text = f"{where} did not answer within {timeout_s:.0f} s; is it overloaded, or a firewall in between?"
+            return ConnectError("timeout", text)
+        case asyncio.CancelledError():
+            return ConnectError("connection-lost", f"{where} closed the connection while it was being opened")
+        case Exception() if isinstance(error, CONTROL_PLANE_ERRORS):
+            return explain(error, side, index)
+        case _:
+            return None
 
 
 def explain(error: Exception, side: SideSettings, index: int) -> ConnectError:

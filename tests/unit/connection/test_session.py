@@ -16,7 +16,7 @@ from pamqp.frame import marshal
 from pamqp.header import ProtocolHeader
 
 from bridge.assembly import assemble
-from bridge.connection.diagnosis import explain
+from bridge.connection.diagnosis import explain, explained
 from bridge.connection.limits import DEFAULT, TimeLimits
 from bridge.connection.link import CONTROL_CHANNEL
 from bridge.connection.session import DestinationSession, Session, SourceSession
@@ -233,6 +233,25 @@ async def test_a_cancelled_open_is_cancelled_and_not_explained() -> None:
         opening.cancel()
         await asyncio.wait([opening])
         assert opening.cancelled()
+
+
+@on_both_loops
+async def test_a_cancellation_goes_on_whatever_the_library_makes_of_it() -> None:
+    """What waits for a channel that the broker has just closed raises the close, although it is cancelled (aiormq)."""
+    side = load_settings({"BRIDGE_SOURCE_URL": "amqp://h", "BRIDGE_SOURCE_QUEUE": "a", "BRIDGE_DESTINATION_QUEUE": "b"})
+
+    async def opening() -> None:
+        async with explained(side.source, 0, 60):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError as error:
+                raise amqp.ChannelAccessRefused("ACCESS_REFUSED") from error
+
+    task = asyncio.ensure_future(opening())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
 
 
 class FrozenTlsPeer:
