@@ -6,9 +6,12 @@ tests of its own, and so no branch to cover.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -46,25 +49,35 @@ def files() -> list[Path]:
     return [path for path, name in named.items() if name not in NO_BRANCHES]
 
 
-def covered(file: Path, folder: Path) -> bool:
-    """Run the file's own tests and print what of it they leave out; whether they pass and leave out nothing."""
+def covered(file: Path, folder: Path) -> tuple[bool, str]:
+    """Run the file's own tests: whether they pass and leave out nothing of it, and what was printed."""
     coverage = [sys.executable, "-m", "coverage"]
-    data = f"--data-file={folder / file.stem}"
+    data = f"--data-file={folder / file.parent.name}-{file.stem}"
     tests = [str(path) for path in sorted((ROOT / "tests/unit" / file.parent.name).glob(f"test_{file.stem}*.py"))]
     if not tests:
-        return False
+        return False, ""
     steps = (
         [*coverage, "run", data, "-m", "pytest", "-q", "--no-header", *tests],
         [*coverage, "combine", "--quiet", data],
         [*coverage, "report", data, f"--include={file.relative_to(ROOT)}", "--fail-under=100"],
     )
-    return all(subprocess.run(step, cwd=ROOT, check=False, timeout=300).returncode == 0 for step in steps)
+    said = ""
+    for step in steps:
+        done = subprocess.run(step, cwd=ROOT, check=False, timeout=300, stdout=subprocess.PIPE, text=True)
+        said += done.stdout
+        if done.returncode != 0:
+            return False, said
+    return True, said
 
 
 def main() -> int:
     """Look at every file, also after one that is not covered; return the exit status."""
-    with tempfile.TemporaryDirectory() as folder:
-        missing = [file for file in files() if not covered(file, Path(folder))]
+    missing, looked_at = [], files()
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as executor:
+        found = executor.map(partial(covered, folder=Path(folder)), looked_at)
+        for file, (complete, said) in zip(looked_at, found, strict=True):
+            print(said, end="", flush=True)
+            missing += [] if complete else [file]
     for file in missing:
         tests = f"tests/unit/{file.parent.name}/test_{file.stem}*.py"
         print(f"{file.relative_to(ROOT)} is not covered by {tests}", file=sys.stderr)
