@@ -78,8 +78,7 @@ def _bridge(  # noqa: PLR0913 - what rows set, by name
     else:
         settings["BRIDGE_DESTINATION_QUEUE"] = route.destination_queue
     if tls:
-        authority = route.node.folder / "ca.pem"
-        settings |= {"BRIDGE_SOURCE_CA_FILE": authority, "BRIDGE_DESTINATION_CA_FILE": authority}
+        settings |= {"BRIDGE_SOURCE_CA_FILE": route.node.tls_ca, "BRIDGE_DESTINATION_CA_FILE": route.node.tls_ca}
     with BridgeProcess(settings) as process, _scraping(process) if scraped else nullcontext():
         try:
             yield process.pid

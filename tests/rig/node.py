@@ -101,6 +101,11 @@ class Node:
         self._copy_tls(ca, certificate, key)
         self.eval("ssl:clear_pem_cache()")
 
+    @property
+    def tls_ca(self) -> Path:
+        """The CA that its certificate is signed by, in PEM."""
+        return self.folder / f"{TLS_FILES[0]}.pem"
+
     def _copy_tls(self, *files: Path) -> None:
         for kind, file in zip(TLS_FILES, files, strict=True):  # a node of 4.3 sees no other folder than its own
             shutil.copy(file, self.folder / f"{kind}.pem")
@@ -417,10 +422,13 @@ class Node:
         self.eval(f"rabbit_alarm:set_alarm({{{alarm}, []}})" if on else f"rabbit_alarm:clear_alarm({alarm})")
 
     def close_connections(self, reason: str = "closed by the rig") -> int:
-        """Close all client connections (320, connection forced) as the management API does; return how many."""
+        """Close this node's client connections (320, connection forced) as the management API does; return how many.
+
+        Also those of a node that has just been started, which it does not count among the running ones yet.
+        """
         # One that ends by itself meanwhile makes the call exit: it is gone, as was wanted.
         closing = f'lists:foreach(fun(C) -> catch rabbit_networking:close_connection(C, "{reason}") end, Connections)'
-        return int(self.eval(f"Connections = rabbit_networking:connections(), {closing}, length(Connections)"))
+        return int(self.eval(f"Connections = rabbit_networking:local_connections(), {closing}, length(Connections)"))
 
 
 def _start_epmd() -> None:
