@@ -18,22 +18,7 @@ from tests.support.frames import PERSISTENT, Properties, table, text
 
 ROUTE = frames.short("ex") + frames.short("key")
 FIELDS = {"zone": text("eu"), "x-retry": b"I" + pack(">i", 0), "at": b"T" + pack(">Q", 1_700_000_000), "none": b"V"}
-PROPERTIES: Properties = {
-    "content_type": b"text/plain",
-    "content_encoding": b"gzip",
-    "headers": table(FIELDS),
-    "delivery_mode": b"\x02",
-    "priority": b"\x09",
-    "correlation_id": b"correlation",
-    "reply_to": b"amq.rabbitmq.reply-to",
-    "expiration": b"60000",
-    "message_id": b"m-1",
-    "timestamp": pack(">Q", 1_700_000_000),
-    "type": b"order",
-    "user_id": b"eve",
-    "app_id": b"app",
-    "cluster_id": b"cluster",
-}
+PROPERTIES: Properties = frames.EVERY_PROPERTY | {"headers": table(FIELDS), "user_id": b"eve"}
 COUNTS = {"x-delivery-count": b"l" + pack(">q", 4), "x-acquired-count": b"l" + pack(">q", 5)}
 
 

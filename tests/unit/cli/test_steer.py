@@ -8,9 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from functools import partial
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +20,7 @@ from bridge.observe.process import Process, own_process, process_of
 from bridge.relay.queue import QueueState
 from tests.rig.bridge_process import BridgeProcess, StartBridge
 from tests.rig.waiting import wait_until
+from tests.support.answering import answering
 from tests.support.seen import NOON_S, ready, seen
 from tests.unit.cli.test_grammar import settings_for, silent_broker
 
@@ -37,27 +37,8 @@ __all__ = ["silent_broker"]
 @pytest.fixture
 def serve() -> Iterator[Serve]:
     """Answer `/status` with what a function returns; give the address."""
-    servers: list[HTTPServer] = []
-
-    def start(answer: Callable[[], Document]) -> str:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.end_headers()
-                self.wfile.write(json.dumps(answer()).encode())
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        server = HTTPServer(("127.0.0.1", 0), Handler)
-        servers.append(server)
-        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    with ExitStack() as stack:
+        yield lambda answer: stack.enter_context(answering(lambda _: (200, json.dumps(answer()).encode())))
 
 
 @pytest.fixture

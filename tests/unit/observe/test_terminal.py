@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +15,7 @@ from bridge.observe.remote import fetch
 from bridge.observe.terminal import SPARKS, drawing, sparkline, status, unreachable
 from bridge.relay.queue import QueueState
 from bridge.window.books import Books
+from tests.support.answering import answering
 from tests.support.seen import NOON_S, ready, seen
 
 if TYPE_CHECKING:
@@ -45,29 +45,13 @@ def made(*, evil: bool = False) -> Document:
 @pytest.fixture
 def serve() -> Iterator[Serve]:
     """Answer every request with what is given, as JSON or as it is; return the address."""
-    servers: list[HTTPServer] = []
+    with ExitStack() as stack:
 
-    def start(body: object) -> str:
-        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        def start(body: object) -> str:
+            raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+            return stack.enter_context(answering(lambda path: (200 if path == "/status" else 404, raw)))
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200 if self.path == "/status" else 404)
-                self.end_headers()
-                self.wfile.write(raw)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        server = HTTPServer(("127.0.0.1", 0), Handler)
-        servers.append(server)
-        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+        yield start
 
 
 def shown(url: str, *, in_json: bool = False) -> tuple[int, str]:
