@@ -62,6 +62,24 @@ def test_the_demo_installs_no_development_tools(checkout: Path) -> None:
     assert not pins & {"coverage", "hypothesis", "mypy", "pytest", "ruff"}
 
 
+IMPORTED = """
+import sys
+from importlib.metadata import packages_distributions
+of, before = packages_distributions(), {*sys.modules}
+import tests.programs.demo
+print(*{name.lower() for module in {*sys.modules} - before for name in of.get(module.partition(".")[0], ())})
+"""
+
+
+def test_the_demo_needs_nothing_but_what_it_installs() -> None:
+    run = subprocess.run(
+        (sys.executable, "-c", IMPORTED), cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    lines = (ROOT / "requirements-demo.lock").read_text().splitlines()
+    pins = {line.partition("==")[0].lower() for line in lines if "==" in line}
+    assert {name.replace("_", "-") for name in run.stdout.split()} <= pins | {"amqp-bridge"}
+
+
 @pytest.mark.parametrize("python", ("false", "no-such-python"))
 def test_a_python_that_does_not_run_is_named(checkout: Path, python: str) -> None:
     result = make(checkout, "demo", f"PYTHON={python}")

@@ -21,7 +21,6 @@ import pika
 
 from tests.rig import guardian, installation
 from tests.rig.ports import LOOPBACK, free_port, is_listening
-from tests.rig.tokens import KEY_ID, RESOURCE
 from tests.rig.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -34,6 +33,8 @@ if TYPE_CHECKING:
 
 CONNECTED_WITHIN_S = 20.0
 """On a busy machine a node may be late to answer, and its host to accept a connection."""
+TOKEN_KEY_ID, TOKEN_RESOURCE = "rig", "rabbitmq"
+"""What tokens name: the key that signs them, and the broker that they are for."""
 TLS_FILES = ("cacert", "cert", "key")
 NOT_CONNECTED = "failed to connect to node"
 _COOKIE = secrets.token_hex(8)  # one for all nodes of this process, so that they can be joined to clusters
@@ -116,9 +117,9 @@ class Node:
         return {
             "auth_backends.1": "rabbit_auth_backend_internal",
             "auth_backends.2": "rabbit_auth_backend_oauth2",
-            "auth_oauth2.resource_server_id": RESOURCE,
-            "auth_oauth2.default_key": KEY_ID,
-            f"auth_oauth2.signing_keys.{KEY_ID}": str(self.folder / "token-key.pem"),
+            "auth_oauth2.resource_server_id": TOKEN_RESOURCE,
+            "auth_oauth2.default_key": TOKEN_KEY_ID,
+            f"auth_oauth2.signing_keys.{TOKEN_KEY_ID}": str(self.folder / "token-key.pem"),
         }
 
     def _write(self, name: str, text: str) -> None:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
+from tests.rig.node import TOKEN_KEY_ID, TOKEN_RESOURCE
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-KEY_ID = "rig"
-RESOURCE = "rabbitmq"
-EVERYTHING = tuple(f"{RESOURCE}.{right}:*/*" for right in ("configure", "read", "write"))
+EVERYTHING = tuple(f"{TOKEN_RESOURCE}.{right}:*/*" for right in ("configure", "read", "write"))
 
 
 class Issuer:
@@ -37,13 +37,13 @@ class Issuer:
         now_s = time.time()
         claims: dict[str, object] = {
             "sub": user,
-            "aud": [RESOURCE],
+            "aud": [TOKEN_RESOURCE],
             "scope": [*scopes],
             "iat": int(now_s),
             "exp": int(now_s + life_s),
         }
         claims["jti"] = str(next(self._numbers))
-        signed = _part({"alg": "RS256", "kid": KEY_ID}) + b"." + _part(claims)
+        signed = _part({"alg": "RS256", "kid": TOKEN_KEY_ID}) + b"." + _part(claims)
         return (signed + b"." + _encode(self._key.sign(signed, padding.PKCS1v15(), hashes.SHA256()))).decode()
 
 
