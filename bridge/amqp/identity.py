@@ -9,11 +9,15 @@ the same id with another header or routing key is another message.
 
 from __future__ import annotations
 
+import secrets
 from hashlib import blake2b
 from struct import Struct
 
+from xxhash import xxh3_128, xxh3_128_digest
+
 from bridge.amqp.content import (
     FLAGS_AT,
+    FRAME_OVERHEAD,
     HEADERS,
     MESSAGE_ID,
     PROPERTIES_AT,
@@ -27,14 +31,13 @@ from bridge.errors import MalformedFrameError
 
 IDENTITY_BYTES = 16
 """Of a digest: what is remembered of a message is small, however long its headers are."""
-BLOCK_BYTES = 1 << 20
-"""A body is hashed in blocks of this size: one that came in many frames is not joined as a whole for it."""
 _UNREADABLE = 1
 """Added to the flags of a message whose header table cannot be read; the bit means more flags, and is never set."""
 
 _u16 = Struct(">H")
 _head = Struct(">HI")
-_hash = Struct(">q")
+_SEED = secrets.randbits(64)
+"""Of the bodies' hashes: nobody who publishes knows what they will be in this process."""
 _ADDED_BY_QUEUE = tuple(b"%c%b" % (len(name), name) for name in COUNTS)
 
 
@@ -44,14 +47,14 @@ def has_identity(content: bytes) -> bool:
     return bool(flags & MESSAGE_ID)
 
 
-def identity(route: bytes, content: bytes, block_bytes: int = BLOCK_BYTES) -> bytes | None:
+def identity(route: bytes, content: bytes) -> bytes | None:
     """Return what tells a message from others within this process, or None for one without a `message_id`.
 
     It is a digest of the route, all properties, all headers but those that a quorum queue adds, in any order, and the
     body. How the body is cut into frames, which depends on the connection, does not matter.
 
-    The digest is BLAKE2b, but the body enters it as a keyed 64-bit hash (Python's own, SipHash), which takes a fifth of
-    the time: bodies that collide there matter only in messages that agree in all else, the `message_id` among it.
+    The digest is BLAKE2b, but the body enters it as a seeded hash (XXH3, 128 bits), which takes a fiftieth of the time:
+    bodies that collide there matter only in messages that agree in all else, the `message_id` among it.
     """
     (flags,) = _u16.unpack_from(content, FLAGS_AT)
     if not flags & MESSAGE_ID:
@@ -75,28 +78,15 @@ def identity(route: bytes, content: bytes, block_bytes: int = BLOCK_BYTES) -> by
             fields = b"".join(raw)
     properties = content[PROPERTIES_AT:start] + content[stop:end]
     head = _head.pack(flags, len(properties))
-    body = _hash.pack(body_hash(content, end + 1, block_bytes))
-    return blake2b(b"".join((head, route, properties, fields, body))).digest()[:IDENTITY_BYTES]
+    parts = head, route, properties, fields, body_hash(content, end + 1)
+    return blake2b(b"".join(parts)).digest()[:IDENTITY_BYTES]
 
 
-def body_hash(content: bytes, at: int, block_bytes: int = BLOCK_BYTES) -> int:
-    """Return a hash of the body whose frames begin there, keyed and the same in this process however it is cut.
-
-    A body of one frame, as most are, is hashed as it stands.
-    """
-    if len(content) - at <= block_bytes:
-        whole = content[at + 7 : -1]
-        if not whole or len(whole) == int.from_bytes(content[at + 3 : at + 7], "big"):
-            return hash(whole)
-    state, size = 0, 0
-    block: list[memoryview] = []
+def body_hash(content: bytes, at: int) -> bytes:
+    """Return 16 bytes for the body whose frames begin there, the same in this process however it is cut into frames."""
+    if at == len(content) or len(content) - at - FRAME_OVERHEAD == int.from_bytes(content[at + 3 : at + 7], "big"):
+        return xxh3_128_digest(memoryview(content)[at + 7 : -1], _SEED)  # one frame, as most have
+    state = xxh3_128(seed=_SEED)
     for payload in body_payloads(content):
-        rest = payload
-        while size + len(rest) > block_bytes:
-            room = block_bytes - size
-            state = hash((state, hash(b"".join((*block, rest[:room])))))
-            block, size, rest = [], 0, rest[room:]
-        block.append(rest)
-        size += len(rest)
-    last = hash(b"".join(block))
-    return hash((state, last)) if state else last
+        state.update(payload)
+    return state.digest()

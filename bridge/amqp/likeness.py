@@ -43,7 +43,7 @@ from bridge.amqp.identity import body_hash
 from bridge.amqp.pieces import LARGE_BYTES
 from bridge.errors import MalformedFrameError
 
-Unchanged = tuple[bytes, int]
+Unchanged = tuple[bytes, int | bytes]
 """Message id, and hash of the body; of a large one its size, since what is returned of it is not kept."""
 Traits = frozenset[tuple[int | bytes, bytes]]
 """Properties by flag and headers by name, each with its value in one form."""
