@@ -54,6 +54,8 @@ HEADER_MAX_BYTES = 16 << 20
 RabbitMQ (3.10.8, 4.3.6) does not hold itself to `frame_max` there: a header of 130,900 bytes outgrows it when the
 message is dead-lettered or its deliveries are counted.
 """
+_HEAD_SIZE = 7
+"""Bytes of a frame before its payload: type, channel and size."""
 _MESSAGE_ENDS_SHORT = 21
 """Bytes of a header frame up to its properties: what must be there before a look at them."""
 
@@ -79,8 +81,10 @@ class Cutter:
         self._raw = False
         self._begun = False
         self._tail: list[bytes] = []
+        """How a frame has begun of which the rest has not come."""
         self._tail_size = 0
-        self._needed = 0
+        self._needed = _HEAD_SIZE
+        """Bytes of that frame, or of its head while that has not come."""
         self._partial: PartialContent | None = None
         self._dropping = False
         self._body_rest = 0
@@ -119,66 +123,80 @@ class Cutter:
             self._dropping = on
             self._head = b""
 
-    def feed(self, data: bytes, now_s: float) -> list[Event]:
-        """Take the next chunk; return the events that it completes."""
+    def feed(self, data: bytes, now_s: float, size: int | None = None) -> list[Event]:
+        """Take the next chunk, which is the first `size` bytes of `data`; return the events that it completes.
+
+        No event holds on to `data`, and neither does the cutter, as long as `data` is longer than `size`.
+        """
         try:
-            return self._feed(data, now_s)
+            return self._feed(data, now_s, len(data) if size is None else size)
         except (IndexError, struct.error) as error:
             message = f"a frame that is shorter than what it says it holds ({error})"
             raise MalformedFrameError(message) from error
 
-    def _feed(self, data: bytes, now_s: float) -> list[Event]:  # noqa: C901, PLR0912 - one loop, run for every frame
+    def _feed(self, data: bytes, now_s: float, end: int) -> list[Event]:
         events: list[Event] = []
-        position = 0
-        if self._tail_size:
-            self._tail.append(data)
-            self._tail_size += len(data)
-            if self._tail_size < self._needed:
-                return events
-            data = b"".join(self._tail)
-            self._tail.clear()
-            self._tail_size = 0
-        elif self._body_rest:
-            position = self._continue_body(data, now_s, events)
-        elif not self._begun and data:
+        if not self._begun and end:
             # A broker that refuses our protocol version answers with a bare header (AMQP 0-9-1, 4.2.2).
             self._begun = True
             self._raw = data[:1] == b"A"
         if self._raw:
-            self._control.append(data)
+            self._control.append(data[:end])
             return events
-
-        end = len(data)
+        position = 0
+        if self._tail_size:
+            position = self._continue_frame(data, end, now_s, events)
+        if self._body_rest and position < end:
+            position = self._continue_body(data, position, end, now_s, events)
         while position < end:
             if self._partial is None and self._head:
-                position = self._cut_whole(data, position, now_s, events)
+                position = self._cut_whole(data, position, end, now_s, events)
             if end - position < FRAME_OVERHEAD:
                 break
             kind, channel, size = _frame_head.unpack_from(data, position)
             stop = position + FRAME_OVERHEAD + size
             self._check(kind, size)
             if stop > end:
-                partial = self._partial
-                if kind != BODY or partial is None or partial.channel != channel:
-                    break
-                partial.add_body(data[position:], size)
-                self._body_rest = stop - end
-                return events
-            if data[stop - 1] != FRAME_END:
-                message = f"a frame of type {kind} on channel {channel} without its end octet"
-                raise MalformedFrameError(message)
+                break
             self._frame(kind, channel, data[position:stop], now_s, events)
             position = stop
         if position < end:
-            rest = data[position:]
-            self._tail.append(rest)
-            self._tail_size = len(rest)
-            self._needed = FRAME_OVERHEAD
-            if len(rest) >= FRAME_OVERHEAD - 1:
-                kind, _, size = _frame_head.unpack_from(rest)
-                self._check(kind, size)
-                self._needed += size
+            self._keep(data[position:end])
         return events
+
+    def _keep(self, piece: bytes) -> None:
+        """Keep how a frame begins, until the rest of it has come; of a body, it is taken as it comes."""
+        self._tail.append(piece)
+        self._tail_size += len(piece)
+        if self._needed == _HEAD_SIZE <= self._tail_size:
+            begun = b"".join(self._tail)
+            kind, channel, size = _frame_head.unpack_from(begun)
+            self._check(kind, size)
+            self._needed = FRAME_OVERHEAD + size
+            partial = self._partial
+            if kind == BODY and partial is not None and partial.channel == channel:
+                self._body_rest = self._needed - len(begun)
+                self._forget_tail()
+                partial.add_body(begun, size)
+
+    def _forget_tail(self) -> None:
+        self._tail.clear()
+        self._tail_size = 0
+        self._needed = _HEAD_SIZE
+
+    def _continue_frame(self, data: bytes, end: int, now_s: float, events: list[Event]) -> int:
+        """Go on with the frame of which only the beginning was there; return where the next one begins."""
+        position = 0
+        while self._tail_size and position < end:
+            piece = data[position : min(end, position + self._needed - self._tail_size)]
+            position += len(piece)
+            self._keep(piece)
+            if self._tail_size == self._needed:
+                frame = b"".join(self._tail)
+                self._forget_tail()
+                kind, channel, _ = _frame_head.unpack_from(frame)
+                self._frame(kind, channel, frame, now_s, events)
+        return position
 
     def _check(self, kind: int, size: int) -> None:
         most = max(self._frame_max, self._header_max_bytes) if kind == HEADER else self._frame_max
@@ -187,7 +205,7 @@ class Cutter:
             raise MalformedFrameError(message)
 
     def _cut_whole(  # noqa: C901, PLR0912 - one loop, run for every message: a call each would cost a tenth
-        self, data: bytes, position: int, now_s: float, events: list[Event]
+        self, data: bytes, position: int, data_end: int, now_s: float, events: list[Event]
     ) -> int:
         """Cut the deliveries that lie whole in the chunk and begin like the last one; return where they end.
 
@@ -196,7 +214,7 @@ class Cutter:
         """
         head, head_size, method_size = self._head, len(self._head), self._method_size
         route_at = head_size + 9
-        end = len(data) - _MESSAGE_ENDS_SHORT
+        end = data_end - _MESSAGE_ENDS_SHORT
         prepare, unseen_flags = self._preparer.prepare, self._preparer.unseen_flags
         make = tuple.__new__
         deliveries: list[Delivery] = []
@@ -212,7 +230,7 @@ class Cutter:
                 if body > end:
                     break
                 stop = body + FRAME_OVERHEAD + body_size
-                if stop > end + _MESSAGE_ENDS_SHORT or _frame_head.unpack_from(data, body) != (
+                if stop > data_end or _frame_head.unpack_from(data, body) != (
                     BODY,
                     DATA_CHANNEL,
                     body_size,
@@ -220,7 +238,7 @@ class Cutter:
                     break
             else:
                 stop = body
-                if stop > end + _MESSAGE_ENDS_SHORT:
+                if stop > data_end:
                     break
             if (
                 kind != HEADER
@@ -263,11 +281,11 @@ class Cutter:
             events.append(Deliveries(deliveries, notable != 0))
         return position
 
-    def _continue_body(self, data: bytes, now_s: float, events: list[Event]) -> int:
-        """Take the next piece of the body frame that the last chunk began; return where it ends."""
+    def _continue_body(self, data: bytes, position: int, end: int, now_s: float, events: list[Event]) -> int:
+        """Take the next piece of the body frame that has begun; return where it ends."""
         partial = self._partial
         assert partial is not None  # noqa: S101 - a body's rest without its content is a bug of this class
-        piece = data[: self._body_rest]
+        piece = data[position : min(end, position + self._body_rest)]
         partial.add_piece(piece)
         self._body_rest -= len(piece)
         if self._body_rest == 0:
@@ -276,9 +294,12 @@ class Cutter:
                 raise MalformedFrameError(message)
             if partial.complete:
                 self._finish(partial, now_s, events)
-        return len(piece)
+        return position + len(piece)
 
     def _frame(self, kind: int, channel: int, frame: bytes, now_s: float, events: list[Event]) -> None:
+        if frame[-1] != FRAME_END:
+            message = f"a frame of type {kind} on channel {channel} without its end octet"
+            raise MalformedFrameError(message)
         partial = self._partial
         if partial is not None and channel == partial.channel:
             if kind == HEADER and not partial.header:

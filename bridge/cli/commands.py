@@ -86,6 +86,7 @@ def config(arguments: argparse.Namespace) -> int:
 def drain(arguments: argparse.Namespace) -> int:
     """Move what a queue has now; return the exit code."""
     from bridge.assembly import assemble
+    from bridge.cli import heap
     from bridge.drain.command import drain, environment, request
     from bridge.drain.request import WrongUseError
     from bridge.errors import ConfigurationError, NotYetError
@@ -100,6 +101,7 @@ def drain(arguments: argparse.Namespace) -> int:
     except (ConfigurationError, NotYetError) as error:
         return _unusable(arguments, error)
     _log(settings, environ)
+    heap.prepare()
 
     def assemble_with(settings: Settings, terms: Terms) -> Supervisor:
         return assemble(settings, terms=terms)

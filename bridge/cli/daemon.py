@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uvloop import new_event_loop
 
 from bridge.assembly import assemble
+from bridge.cli import heap
 from bridge.cli.early import PAUSE, RESUME
 from bridge.errors import BridgeError, ExhaustedError, NotYetError
 from bridge.observe.answers import Answers
@@ -40,8 +40,6 @@ SECOND_SIGNAL_AFTER_S = 1.0
 """A signal sooner than this after the first is no second one."""
 START_POLL_S = 0.2
 """How often what is in the way at the start is looked at again."""
-GC_THRESHOLD = 50_000
-"""The young generation's: a message is some tuples that die young, and none of them is in a cycle."""
 
 
 def run(settings: Settings, events: EventLog, patience: Patience, early: EarlySignals) -> int:
@@ -71,8 +69,7 @@ async def _serve(settings: Settings, events: EventLog, patience: Patience, early
     if early.last is not None:
         signals.told(early.last)
     loop.set_exception_handler(partial(_unhandled, supervisor))
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, 20, 100)
+    heap.prepare()
     answers = Answers(supervisor.snapshot, loop, about(settings, events))
     listening = await _listen(settings, supervisor, answers, patience)
     if listening is None:

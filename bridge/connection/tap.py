@@ -3,7 +3,7 @@
 aiormq takes a `transport_factory`; ours gives it a reader that is fed only what the control plane should see,
 and a writer on the same transport. Both sides write whole frames with one call, so they can share it. What
 the receiver (a port of the relay) keeps is acted on, and what the relay says goes out, within the same call of
-`data_received`: no task, no queue, no await between a delivery and its publish.
+`buffer_updated`: no task, no queue, no await between a delivery and its publish.
 
 Facts about aiormq 7.2.4 that this stands on are pinned in `tests/unit/connection/test_tap.py`.
 """
@@ -24,6 +24,7 @@ from aiormq.exceptions import AMQPConnectionError
 
 from bridge.amqp.frames import HEARTBEAT_FRAME
 from bridge.connection import dial
+from bridge.connection.buffer import ReceiveBuffer
 from bridge.errors import MalformedFrameError
 
 if TYPE_CHECKING:
@@ -55,8 +56,11 @@ DEAD_AFTER_HEARTBEATS = 2.5
 class Receiver(Protocol):
     """What a tap feeds: a port of the relay, mostly."""
 
-    def receive(self, data: bytes, now_s: float) -> bool:
-        """Take a chunk; return whether there may be something to write. Raises `MalformedFrameError`."""
+    def receive(self, data: bytes, now_s: float, size: int) -> bool:
+        """Take a chunk, the first `size` bytes of `data`; return whether there may be something to write.
+
+        Raises `MalformedFrameError`.
+        """
 
     def take_control(self) -> bytes:
         """Hand over what has come for the control plane: whole frames, in order."""
@@ -66,7 +70,7 @@ def _nothing_to_write(now_s: float) -> None:
     """As for a connection that only asks: aiormq writes its questions."""
 
 
-class Tap(asyncio.StreamReaderProtocol):
+class Tap(asyncio.BufferedProtocol):
     """One connection: bytes to the receiver, the rest to aiormq."""
 
     def __init__(
@@ -84,8 +88,10 @@ class Tap(asyncio.StreamReaderProtocol):
         `feed_s` seconds.
         """
         loop = asyncio.get_running_loop()
-        super().__init__(reader, loop=loop)
+        self.control = asyncio.StreamReaderProtocol(reader, loop=loop)
+        """What aiormq reads from and waits on."""
         self._clock = loop.time
+        self._buffer = ReceiveBuffer()
         self._receiver = receiver
         self._ended = ended
         self._pump = pump
@@ -102,14 +108,18 @@ class Tap(asyncio.StreamReaderProtocol):
         # A cast, since uvloop's transports are not asyncio's by inheritance.
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=WRITE_HIGH_WATER_BYTES)
-        super().connection_made(transport)
+        self.control.connection_made(transport)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
+        """Return what to read into; called by asyncio."""
+        return self._buffer.room()
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Cut a chunk and answer it; called by asyncio."""
         now_s = self._received_s = self._clock()
         receiver = self._receiver
         try:
-            acted = receiver.receive(data, now_s)
+            acted = receiver.receive(self._buffer.filled(nbytes), now_s, nbytes)
         except MalformedFrameError as error:
             self.fail("malformed", f"the broker sent {error}")
             return
@@ -122,7 +132,7 @@ class Tap(asyncio.StreamReaderProtocol):
             self.fail("bug", f"a bug in the bridge: {error!r}")
             return
         if control := receiver.take_control():
-            super().data_received(control)
+            self.control.data_received(control)
             self._fed_s = now_s
         elif now_s - self._fed_s >= self._feed_every_s:
             self._feed_heartbeat(now_s)
@@ -133,13 +143,17 @@ class Tap(asyncio.StreamReaderProtocol):
         # aiormq declares a connection stuck on which it sees no frame, and RabbitMQ sends heartbeats only
         # when it sends nothing else.
         self._fed_s = now_s
-        super().data_received(HEARTBEAT_FRAME)
+        self.control.data_received(HEARTBEAT_FRAME)
+
+    def eof_received(self) -> bool:
+        """The peer sends no more; called by asyncio. False: the connection is to be closed."""
+        return bool(self.control.eof_received())
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End; called by asyncio."""
         text = f"connection lost ({exc})" if exc else "the broker closed the connection"
         self._ended("connection-lost", text, self._clock())
-        super().connection_lost(exc)
+        self.control.connection_lost(exc)
 
     def agree(self, heartbeat_s: float) -> None:
         """The connection has agreed on this heartbeat interval: watch the peer by it; 0 for not at all."""
@@ -148,12 +162,12 @@ class Tap(asyncio.StreamReaderProtocol):
     def pause_writing(self) -> None:
         """The socket accepts no more; called by asyncio."""
         self.writable = False
-        super().pause_writing()
+        self.control.pause_writing()
 
     def resume_writing(self) -> None:
         """The socket takes more; called by asyncio."""
         self.writable = True
-        super().resume_writing()
+        self.control.resume_writing()
         self._pump(self._clock())
 
     def write(self, frames: Sequence[bytes | memoryview]) -> None:
@@ -305,4 +319,4 @@ class TapFactory(TransportFactory):
         except OSError as error:
             raise AMQPConnectionError(*error.args) from error
         assert tap.transport is not None  # noqa: S101 - create_connection calls connection_made first
-        return reader, asyncio.StreamWriter(tap.transport, tap, reader, loop)
+        return reader, asyncio.StreamWriter(tap.transport, tap.control, reader, loop)

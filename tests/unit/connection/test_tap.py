@@ -44,9 +44,9 @@ class RecordingSide:
         self.ends: list[tuple[str, str]] = []
         self.on_event: Callable[[Event], None] = self.seen.append
 
-    def receive(self, data: bytes, now_s: float) -> bool:
+    def receive(self, data: bytes, now_s: float, size: int) -> bool:
         """Keep each event; there is nothing to write."""
-        for event in self._cutter.feed(data, now_s):
+        for event in self._cutter.feed(data, now_s, size):
             self.on_event(event)
         return False
 
@@ -62,6 +62,12 @@ class RecordingSide:
 def make_tap(reader: asyncio.StreamReader, side: RecordingSide, feed_s: float = HEARTBEAT_FEED_S) -> Tap:
     """A tap that has nobody to write to."""
     return Tap(reader, side, side.ended, feed_s=feed_s)
+
+
+def read(tap: Tap, data: bytes) -> None:
+    """Have the tap read this."""
+    tap.get_buffer(-1)[: len(data)] = data
+    tap.buffer_updated(len(data))
 
 
 class RecordingFactory(TapFactory):
@@ -238,7 +244,7 @@ async def test_fact_a_chunk_ends_anywhere(step: int) -> None:
     side = RecordingSide()
     tap = make_tap(reader, side)
     for start in range(0, len(stream), step):
-        tap.data_received(stream[start : start + step])
+        read(tap, stream[start : start + step])
     reader.feed_eof()
     assert await reader.read() == frames.HEARTBEAT + frames.QUEUE_DECLARE_OK + frames.HEARTBEAT * 3
     deliveries = [item for event in side.seen if isinstance(event, Deliveries) for item in event.items]
@@ -315,7 +321,7 @@ def connected() -> tuple[Tap, RecordingSide, FakeTransport, asyncio.StreamReader
 
 async def test_a_malformed_frame_ends_the_generation_and_the_connection() -> None:
     tap, side, transport, _ = connected()
-    tap.data_received(b"\x09\x00\x01\x00\x00\x00\x00\xce")
+    read(tap, b"\x09\x00\x01\x00\x00\x00\x00\xce")
     assert [reason for reason, _ in side.ends] == ["malformed"]
     assert transport.done == ["abort"]
 
@@ -328,7 +334,7 @@ async def test_a_bug_of_the_bridge_ends_the_generation_and_is_logged(caplog: pyt
         raise ZeroDivisionError
 
     side.on_event = stumble
-    tap.data_received(frames.BLOCKED)
+    read(tap, frames.BLOCKED)
     assert side.ends == [("bug", "a bug in the bridge: ZeroDivisionError()")]
     assert transport.done == ["abort"]
     assert "ZeroDivisionError" in caplog.text
@@ -342,7 +348,7 @@ async def test_without_memory_the_generation_ends_and_the_event_loop_hears_of_it
 
     side.on_event = exhaust
     with pytest.raises(MemoryError):
-        tap.data_received(frames.BLOCKED)
+        read(tap, frames.BLOCKED)
     assert side.ends == [("memory", "the bridge has no memory left")]
     assert transport.done == ["abort"]
 
