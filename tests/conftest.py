@@ -98,7 +98,7 @@ def issuer() -> Issuer:
 @pytest.fixture(scope="session")
 def _nodes(broker_version: str, certificates: Certificates, issuer: Issuer) -> Iterator[tuple[Node, Node]]:
     external = {f"auth_mechanisms.{i}": name for i, name in enumerate(("PLAIN", "AMQPLAIN", "EXTERNAL"), 1)}
-    plugins = ["rabbitmq_auth_mechanism_ssl", "rabbitmq_auth_backend_oauth2"]
+    plugins = ["rabbitmq_auth_mechanism_ssl", "rabbitmq_auth_backend_oauth2", "rabbitmq_stream"]
     source, destination = (
         Node(broker_version, config=external, plugins=plugins, certificates=certificates, issuer=issuer)
         for _ in range(2)

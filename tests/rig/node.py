@@ -71,6 +71,9 @@ class Node:
         self.amqp_port = free_port()
         self.tls_port = free_port() if certificates else 0
         self.management_port = free_port() if "rabbitmq_management" in plugins else 0
+        streams = "rabbitmq_stream" in plugins
+        self.stream_port = free_port() if streams else 0
+        self.stream_tls_port = free_port() if streams and certificates else 0
         self._distribution_port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         lines = {"listeners.tcp.1": f"{LOOPBACK}:{self.amqp_port}", "log.console": "false"}
@@ -78,6 +81,10 @@ class Node:
             lines |= {"management.tcp.ip": LOOPBACK, "management.tcp.port": str(self.management_port)}
         if certificates:
             lines |= self._tls_lines(certificates)
+        if self.stream_port:
+            lines["stream.listeners.tcp.1"] = f"{LOOPBACK}:{self.stream_port}"
+        if self.stream_tls_port:
+            lines["stream.listeners.ssl.1"] = f"{LOOPBACK}:{self.stream_tls_port}"
         if issuer:
             lines |= self._token_lines(issuer)
         lines |= {f"cluster_formation.classic_config.nodes.{i}": peer for i, peer in enumerate(peers, 1)}
@@ -101,6 +108,16 @@ class Node:
         """Have new TLS connections meet other files, in PEM: as if they had been rotated on the node's disk."""
         self._copy_tls(ca, certificate, key)
         self.eval("ssl:clear_pem_cache()")
+
+    @property
+    def stream_url(self) -> str:
+        """Where the stream protocol is spoken, without a login."""
+        return f"rabbitmq-stream://{LOOPBACK}:{self.stream_port}"
+
+    @property
+    def stream_tls_url(self) -> str:
+        """As ``stream_url``, over TLS."""
+        return f"rabbitmq-stream+tls://{LOOPBACK}:{self.stream_tls_port}"
 
     @property
     def tls_ca(self) -> Path:
@@ -152,8 +169,8 @@ class Node:
         def ready() -> bool:
             if not self.is_running:
                 raise RuntimeError(f"{self.name} ended while starting:\n{self.log[-4000:]}")
-            ports = [port for port in (self.amqp_port, self.tls_port, self.management_port) if port]
-            return all(is_listening(port) for port in ports)
+            ports = (self.amqp_port, self.tls_port, self.management_port, self.stream_port, self.stream_tls_port)
+            return all(is_listening(port) for port in ports if port)
 
         wait_until(ready, f"{self.name} to accept connections, see {self.folder}", timeout_s)
         return self
