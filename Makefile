@@ -105,7 +105,7 @@ release: $(VENV_DEPLOY)/.complete ## wheel, sdist, chart, SBOM and checksums int
 
 LOCK := uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11
 lock: ## pin anew what pyproject.toml allows (needs uv)
-	$(LOCK) --upgrade pyproject.toml --extra oauth --extra terminal --output-file requirements.lock
+	$(LOCK) --upgrade pyproject.toml --extra oauth --extra streams --extra terminal --output-file requirements.lock
 	$(LOCK) --upgrade pyproject.toml --group dev --constraint requirements.lock --output-file requirements-dev.lock
 	$(LOCK) pyproject.toml --group demo --constraint requirements-dev.lock --output-file requirements-demo.lock
 	$(LOCK) --upgrade tests/deploy/requirements.txt --output-file tests/deploy/requirements.lock

@@ -31,8 +31,9 @@ from bridge.connection.renewal import Renewal
 from bridge.connection.session import DestinationSession, SourceSession
 from bridge.connection.supervisor import Supervisor
 from bridge.connection.tap import Pump
+from bridge.connection.tracking import Tracking
 from bridge.connection.trial import try_login
-from bridge.observe.status import Status
+from bridge.observe.status import Status, TrackingStatus
 from bridge.relay.backoff import Backoff
 from bridge.relay.consumer import Consumer
 from bridge.relay.plan import Plan
@@ -68,7 +69,8 @@ def assemble(  # noqa: PLR0913 - what a bridge is made of that tests or commands
 
     `terms` are those of a bridge that ends by itself.
     """
-    books, status = Books(), Status()
+    name = settings.source_offset_name or ""
+    books, status = Books(), Status(tracking=TrackingStatus(name))
     memory = Memory(enabled=settings.deduplication == "message-id")
     target = terms.target or settings.target
     window = Window(window_limits(settings, limits), target, books, memory, chance, terms=terms)
@@ -76,6 +78,18 @@ def assemble(  # noqa: PLR0913 - what a bridge is made of that tests or commands
     changed = asyncio.Event()
     pump = Pump(relay, changed.set)
     dialer = dialer or Dialer()
+    tracking = None
+    if settings.tracking is not None:
+        tracking = Tracking(
+            settings.tracking,
+            window,
+            status.tracking,
+            new_backoff(settings.reconnect_min, settings.reconnect_max, chance),
+            may_store=lambda: relay.steering.consumer is not Consumer.LOST,
+            begins_at=settings.source_consumer_arguments.get("x-stream-offset", "first"),
+            limits=limits,
+            dialer=dialer,
+        )
     source, destination = (
         Keeper(
             books=books,
@@ -87,7 +101,7 @@ def assemble(  # noqa: PLR0913 - what a bridge is made of that tests or commands
             stable_s=limits.stable_s,
         )
         for side, side_status, session in (
-            (settings.source, status.source, SourceSession),
+            (settings.source, status.source, partial(SourceSession, tracking=tracking)),
             (settings.destination, status.destination, DestinationSession),
         )
     )
@@ -105,6 +119,8 @@ def assemble(  # noqa: PLR0913 - what a bridge is made of that tests or commands
         consumed=lambda: steering.consumer is Consumer.ON,
     )
     source.accompany(counting.run)
+    if tracking is not None:
+        source.accompany(tracking.run)
     counting_there = Counting(
         settings.destination_queue,
         status.destination.backlog,
@@ -122,6 +138,7 @@ def assemble(  # noqa: PLR0913 - what a bridge is made of that tests or commands
         changed=changed,
         count_source=counting.ask,
         count_destination=counting_there.ask,
+        tracking=tracking,
     )
 
 
@@ -137,6 +154,7 @@ def window_limits(settings: Settings, limits: TimeLimits = DEFAULT) -> WindowLim
         delivery_limit=settings.delivery_limit,
         quarantine=bool(settings.quarantine_queue_name),
         max_hops=settings.max_hops,
+        stream_filtered="x-stream-filter" in settings.source_consumer_arguments,
         destination_counted=settings.braked,
         destination_max_ready=settings.destination_max_ready or 0,
         max_rate=settings.max_rate or 0.0,

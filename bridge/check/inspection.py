@@ -16,6 +16,7 @@ from bridge.check.inquiry import Inquiry
 from bridge.check.tokens import judged
 from bridge.connection.kind import DELAYED, UNSERVED, Queue
 from bridge.connection.limits import DEFAULT
+from bridge.connection.stream import stored_offset
 from bridge.errors import BridgeError, ConnectError
 from bridge.settings.settings import MIN_DELIVERY_LIMIT
 from bridge.settings.sides import has_outer_space
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from bridge.connection.limits import TimeLimits
     from bridge.settings.settings import Settings
     from bridge.settings.sides import SideSettings
+    from bridge.settings.tracking import TrackingSettings
 
 EXPIRES_SOON_DAYS = 30.0
 """A certificate that ends sooner is a warning."""
@@ -45,6 +47,7 @@ class Inspection:
         self._settings = settings
         self._side = side
         self._index = index
+        self._limits = limits
         self._label = side.name if len(side.addresses) == 1 else f"{side.name} {index + 1}"
 
     def found(self, level: Level, subject: str, text: str) -> None:
@@ -128,7 +131,7 @@ class Inspection:
         if queue is not None:
             await self._inspect_reading(queue)
             self._inspect_prefetch(queue)
-            self._inspect_offset(queue)
+            await self._inspect_offset(queue)
             self._inspect_delivery_limit(queue)
         await self._inspect_bindings(exists=queue is not None)
         await self._inspect_quarantine()
@@ -271,11 +274,41 @@ class Inspection:
             )
             self.found("warning", "prefetch", text)
 
-    def _inspect_offset(self, queue: Queue) -> None:
-        if queue.queue_type == "stream":
-            offset = self._settings.source_consumer_arguments.get("x-stream-offset", "next")
-            text = f'a stream keeps no place for its readers: each connect begins at x-stream-offset, here "{offset}", '
-            self.found("warning", "offset", text + "so that messages are missed or come again; a queue has neither")
+    async def _inspect_offset(self, queue: Queue) -> None:
+        """Look at where the bridge would begin to read a stream."""
+        tracking = self._settings.tracking
+        begins_at = self._settings.source_consumer_arguments.get("x-stream-offset")
+        if tracking is None:
+            if queue.queue_type == "stream":
+                text = (
+                    f'each start of the bridge reads the stream from x-stream-offset on, here "{begins_at or "next"}", '
+                )
+                text += (
+                    "so that messages are missed or come again; set BRIDGE_SOURCE_OFFSET_NAME, and the broker keeps "
+                )
+                self.found("warning", "offset", f"{text}how far it was forwarded")
+            return
+        if queue.queue_type not in {"stream", ""}:
+            text = f"BRIDGE_SOURCE_OFFSET_NAME is for a stream, and the queue is a {queue.queue_type} queue; unset it"
+            self.found("error", "offset", text)
+            return
+        indices = range(tracking.number) if tracking.addresses else [self._index]
+        for index in indices if self._index == 0 or not tracking.addresses else ():
+            await self._inspect_stored(tracking, index, begins_at or "first")
+
+    async def _inspect_stored(self, tracking: TrackingSettings, index: int, begins_at: object) -> None:
+        where = tracking.seen_as_side(index).safe_urls[0]
+        try:
+            stored = await stored_offset(tracking, index, self._limits)
+        except BridgeError as error:
+            text = f"{error}; the bridge does not begin before it has asked where to"
+            self.found("error", "offset", text)
+            return
+        if stored is None:
+            text = f'{where}: none is stored as {tracking.name}; the bridge would begin at "{begins_at}"'
+        else:
+            text = f"{where}: {stored} is stored as {tracking.name}; the bridge would read on after it"
+        self.found("ok", "offset", text)
 
     def _inspect_delivery_limit(self, queue: Queue) -> None:
         version = self.inquiry.broker.version

@@ -16,6 +16,8 @@ class News:
         """Whatever comes next is new."""
         self.repeated = False
         """Whether the last was not worth a line."""
+        self.told = False
+        """Whether anything was worth a line."""
         self._text = ""
         self._logged_s = 0.0
 
@@ -23,5 +25,5 @@ class News:
         """Note the present state in words; return whether to log it now."""
         self.repeated = text == self._text and now_s - self._logged_s < LOG_AGAIN_S
         if not self.repeated:
-            self._text, self._logged_s = text, now_s
+            self._text, self._logged_s, self.told = text, now_s, True
         return not self.repeated

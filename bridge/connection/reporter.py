@@ -46,6 +46,7 @@ class Reporter:
         self._troubled = False
         self._max_in_flight_bytes = settings.max_in_flight_bytes
         self._oversized_told = False
+        self._missed = 0
 
     def tell(self, source_generation: int) -> None:
         """Log what is new; `source_generation` is the present one, or 0 as long as nothing was said of it."""
@@ -68,6 +69,13 @@ class Reporter:
                 extra=_described(delivery, verdict),
             )
 
+        if (missed := self._relay.window.books.offsets_missed) > self._missed:
+            log.warning(
+                "%d offsets of stream %s were deleted before they were forwarded (retention); their messages are lost",
+                missed - self._missed,
+                self._source_queue,
+            )
+            self._missed = missed
         if (size := self._relay.window.take_oversized()) and not self._oversized_told:
             self._oversized_told = True
             log.warning(

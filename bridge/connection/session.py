@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from bridge.connection.dial import Dialer
     from bridge.connection.limits import TimeLimits
     from bridge.connection.tap import Receiver
+    from bridge.connection.tracking import Tracking
     from bridge.relay.destination import Destination
     from bridge.relay.port import Port
     from bridge.relay.queue import QueueType
@@ -173,8 +174,11 @@ class SourceSession(Session):
         *,
         channels: Channels | None = None,
         dialer: Dialer | None = None,
+        tracking: Tracking | None = None,
     ) -> None:
+        """`tracking` knows where to read on in a stream."""
         super().__init__(relay, pump, settings, settings.source, limits, channels=channels, dialer=dialer)
+        self._tracking = tracking
         self._consumers = 0
         self._quarantine: AbstractChannel | None = None
 
@@ -188,6 +192,11 @@ class SourceSession(Session):
                 arguments = binding.arguments
                 await self._queue_object.bind(binding.exchange, binding.routing_key, arguments=arguments)  # type: ignore[arg-type]  # JSON
         facts = await self._facts()
+        if self._tracking is not None:
+            if facts.queue_type != "stream":
+                text = f"queue {self._settings.source_queue} is a {facts.queue_type} queue, and has no offsets; unset "
+                raise ConnectError("mismatch", f"{text}BRIDGE_SOURCE_OFFSET_NAME, or name a stream")
+            await self._tracking.look_up(index)
         self._port.opened(self._begin(), facts)
 
     async def _facts(self) -> QueueFacts:
@@ -221,6 +230,8 @@ class SourceSession(Session):
         arguments = dict(settings.source_consumer_arguments)
         if settings.source_consumer_priority is not None:
             arguments["x-priority"] = settings.source_consumer_priority
+        if self._tracking is not None:
+            arguments.setdefault("x-stream-offset", "first")
         if offset is not None:
             arguments["x-stream-offset"] = offset
         async with self._explained(self.index):

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from bridge.connection.keeper import Keeper
     from bridge.connection.session import Session
     from bridge.connection.tap import Pump
+    from bridge.connection.tracking import Tracking
     from bridge.observe.status import Status
     from bridge.relay.relay import Relay
     from bridge.settings.settings import Settings
@@ -71,8 +72,9 @@ class Supervisor:
         changed: asyncio.Event,
         count_source: Callable[[], None],
         count_destination: Callable[[], None],
+        tracking: Tracking | None = None,
     ) -> None:
-        """`changed` is set when there may be something to decide; the last two have a side's queue counted."""
+        """`changed` is set when there may be something to decide; `count_…` have a side's queue counted."""
         self.settings = settings
         self.relay = relay
         self.window = relay.window
@@ -90,6 +92,7 @@ class Supervisor:
         self._reporter = Reporter(self.relay, self.status, settings)
         self._count_source = count_source
         self._count_destination = count_destination
+        self._tracking = tracking
         self._consumer_before = Consumer.OFF
         """At the last look."""
         self._exhausted = ""
@@ -137,6 +140,8 @@ class Supervisor:
             keepers = [group.create_task(keeper.keep()) for keeper in (self._source, self._destination)]
             steering = group.create_task(self._steer())
             await self._stopped.wait()
+            if self._tracking is not None:
+                await self._tracking.finish(0 if self._source.session is None else self._source.session.index)
             for task in (*keepers, *self._errands, steering):
                 task.cancel()
         log.info(
@@ -199,6 +204,8 @@ class Supervisor:
             if tap is not None:
                 tap.tick(now_s)
         self._reporter.tell(self._source.told_generation)
+        if self._tracking is not None:
+            self._tracking.tick(now_s)
         before, self._consumer_before = self._consumer_before, self.relay.steering.consumer
         if self._consumer_before is Consumer.OFF is not before and self.relay.steering.pausing:
             self._count_source()
@@ -326,6 +333,7 @@ class Supervisor:
             self.status,
             source=copy.deepcopy(self.status.source),
             destination=copy.deepcopy(self.status.destination),
+            tracking=copy.copy(self.status.tracking),
             consuming=steering.consumer is Consumer.ON,
             state=steering.told_state,
             prefetch=steering.prefetch,

@@ -73,7 +73,7 @@ class InterruptedByError(BridgeError):
 def environment(environ: Mapping[str, str], arguments: argparse.Namespace) -> dict[str, str]:
     """Return the environment of the drain's settings. Raises `WrongUseError`.
 
-    A drain quarantines nothing, and counts both queues every second.
+    A drain quarantines nothing, reads no stream, and counts both queues every second.
     """
     source = environ.get("BRIDGE_SOURCE_QUEUE", "")
     queue = arguments.queue or source
@@ -92,6 +92,8 @@ def environment(environ: Mapping[str, str], arguments: argparse.Namespace) -> di
     return found | {
         "BRIDGE_SOURCE_QUEUE": queue,
         "BRIDGE_QUARANTINE_QUEUE": "",
+        "BRIDGE_SOURCE_OFFSET_NAME": "",
+        "BRIDGE_SOURCE_STREAM_URL": "",
         "BRIDGE_QUEUE_POLL": "1s",
         "BRIDGE_START_PAUSED": "false",
     }

@@ -150,7 +150,11 @@ def _readiness(seen: Seen, _: About) -> Document:
 
 
 def _source(seen: Seen, about: About) -> Document:
-    return {"queue": about.source_queue, **_side(seen.status.source, about)}
+    found = {"queue": about.source_queue, **_side(seen.status.source, about)}
+    tracking = seen.status.tracking
+    if tracking.name:
+        found["offset"] = {"name": tracking.name, "stored": tracking.stored, "trouble": tracking.trouble}
+    return found
 
 
 def _destination(seen: Seen, about: About) -> Document:
@@ -217,6 +221,7 @@ def _books(seen: Seen, _: About) -> Document:
         "publish_retries": dict(books.publish_retries),
         "duplicates_possible": books.duplicates_possible,
         "headers_left_out": books.headers_left_out,
+        "offsets_missed": books.offsets_missed,
         "last_forward": timestamp(seen.status.last_forward_s),
     }
 

@@ -130,6 +130,11 @@ def _messages(books: Books) -> Iterator[Metric]:
         "Headers of the bridge that were left out of a message, since they did not fit into the frame.",
         books.headers_left_out,
     )
+    yield _count(
+        "bridge_source_offsets_missed",
+        "Offsets of the stream that were deleted (retention) before they were forwarded.",
+        books.offsets_missed,
+    )
 
 
 def _window(books: Books, status: Status, now_s: float) -> Iterator[Metric]:
@@ -194,6 +199,15 @@ def _queues(status: Status) -> Iterator[Metric]:
         "bridge_source_prefetch",
         "Prefetch of the present consumer; 0: not consuming.",
         status.prefetch,
+    )
+    tracking = status.tracking
+    if tracking.stored is not None:
+        text = "The offset of the stream that the broker keeps: it and all before it were forwarded."
+        yield GaugeMetricFamily("bridge_source_offset_stored", text, tracking.stored)
+    yield _count(
+        "bridge_source_offset_store_failures",
+        "Times that the offset of the stream could not be stored, or asked for.",
+        tracking.failures,
     )
 
 

@@ -90,11 +90,41 @@ class SideStatus:
 
 
 @dataclass(slots=True)
+class TrackingStatus:
+    """The offset of a stream that the broker keeps."""
+
+    name: str = ""
+    """The name that it is kept under; empty where none is."""
+    stored: int | None = None
+    """What the broker had when it was asked last."""
+    failures: int = 0
+    """Times that it could not be stored, or asked for."""
+    trouble: str = ""
+    """Reason for which it is not stored; empty when all is well."""
+    others: str = ""
+    """Who else was seen to store it, in a sentence; empty for nobody."""
+
+    def kept(self, offset: int | None) -> None:
+        """The broker has this offset."""
+        self.stored, self.trouble = offset, ""
+
+    def failed(self, text: str) -> None:
+        """It was not stored, for this reason."""
+        self.failures += 1
+        self.trouble = text
+
+    def shared(self, text: str) -> None:
+        """Another bridge was seen, or (empty) has not been seen for long."""
+        self.others = text
+
+
+@dataclass(slots=True)
 class Status:
     """Both sides and what the consumer does."""
 
     source: SideStatus = field(default_factory=lambda: SideStatus("source"))
     destination: SideStatus = field(default_factory=lambda: SideStatus("destination"))
+    tracking: TrackingStatus = field(default_factory=TrackingStatus)
     consuming: bool = False
     state: str = "probing"
     """The steering's state, in a word."""
@@ -141,7 +171,11 @@ class Status:
         tokens = [
             f"{side.name}: {side.token_trouble}" for side in (self.source, self.destination) if side.token_trouble
         ]
-        return [*self.degraded, *tokens, *braked, *(self._obstacles if self.paused and not self.stopping else [])]
+        tracking = self.tracking
+        offsets = [f"source: the offset is not stored: {tracking.trouble}"] if tracking.trouble else []
+        offsets += [f"source: {tracking.others}"] if tracking.others else []
+        obstacles = self._obstacles if self.paused and not self.stopping else []
+        return [*self.degraded, *tokens, *offsets, *braked, *obstacles]
 
     @property
     def _obstacles(self) -> list[str]:

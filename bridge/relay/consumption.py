@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bridge.relay.consumer import Consumer, ConsumerEvent
-from bridge.relay.watchdog import Ending
+from bridge.relay.watchdog import Ending, Lasting
 
 if TYPE_CHECKING:
     from bridge.window.window import Window
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 MEMORY_FULL_S = 10.0
 """How long reading may be paused before the bridge sheds: RabbitMQ's send timeout is 30 s."""
+
+LANDMARK_WITHIN_S = 60.0
+"""How long a stream may take to deliver a message that it has had."""
 
 
 class Consumption:
@@ -50,6 +53,7 @@ class Consumption:
         """Reason to end the generation."""
         self.lost_s: float | None = None
         """When the broker cancelled the consumer."""
+        self._landmark = Lasting()
         self._full_s: float | None = None
         """When memory became full, while it is."""
         self._tags: list[str] = []
@@ -113,6 +117,14 @@ class Consumption:
             self._full_s = now_s
         return self._full_s is not None and now_s - self._full_s >= MEMORY_FULL_S
 
+    def watch_landmark(self, received: tuple[int, ...], now_s: float) -> int | None:
+        """Return the offset of a message that a stream has had, and does not deliver; None for none."""
+        offsets = self._window.offsets
+        awaits = self.consumer is Consumer.ON and not self._window.full
+        offset = offsets.awaited if offsets is not None and awaits else None
+        waited_s = self._landmark.observe(None if offset is None else received, now_s)
+        return offset if waited_s >= LANDMARK_WITHIN_S else None
+
     def shed(self) -> None:
         """Cancel, and consume later with as many as memory has room for."""
         self._full_s = None
@@ -137,6 +149,8 @@ class Consumption:
         """`basic.consume` is about to be sent."""
         if self.consumer is Consumer.OFF:
             self.consumer = self.consumer.after(ConsumerEvent.START)
+            if self._window.offsets is not None:
+                self._window.offsets.begin()
         self.prefetch = self.asked_prefetch
         self._tags.append(consumer_tag)
         self._starting = consumer_tag

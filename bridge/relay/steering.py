@@ -332,6 +332,7 @@ class Steering(Halt):
             if self.state is State.PAUSING and self.consumer is Consumer.ON:
                 self._end_lingering(now_s, keeps=self._kept_by_pause)
             return
+        self._watch_landmark(now_s)
         if self._source.opened and self.window.books.held and self._held_for_too_long(now_s):
             if self.stream:
                 text = f"the destination accepted nothing for {self.window.limits.hold_timeout_s:g} s"
@@ -342,6 +343,19 @@ class Steering(Halt):
         if self._source.watch_memory(now_s) and not self.facts.deleted_by_cancel and not self.stream:
             self._source.shed()
             self.state = self.state.after(StateEvent.MEMORY_FULL)
+
+    def _watch_landmark(self, now_s: float) -> None:
+        """End the generation of a stream that lacks a message which it has had: another one has taken its name.
+
+        RabbitMQ delivers nothing from an offset past the end on, neither what is there nor what is published later,
+        until the stream has grown to it (3.10.8, 4.3.6). That the queue was missing (404) for a while says less: a
+        broker that starts says so of one that it has not found yet (3.10.8).
+        """
+        offset = self._source.watch_landmark(self.received, now_s)
+        if offset is not None and self.window.offsets is not None:
+            text = f"the stream delivers nothing from offset {offset} on, where it has had a message: it was deleted "
+            self._source.end("stalled", f"{text}and declared again, or cut; it is read from its first message on")
+            self.window.offsets.restart()
 
     def _held_for_too_long(self, now_s: float) -> bool:
         if self.state not in {*ACTIVE, State.SHEDDING} or (self.facts.deleted_by_cancel and not self.stream):

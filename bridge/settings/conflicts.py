@@ -9,10 +9,12 @@ from bridge.settings import parsers
 from bridge.settings.oauth import is_installed
 from bridge.settings.settings import LOGIN_KINDS, OAUTH_KINDS, PREFIX, SIDE_KINDS, TLS_KINDS, Settings, variable
 from bridge.settings.sides import EXAMPLE, has_outer_space
+from bridge.settings.tracking import SECURE, has_rstream
 
 if TYPE_CHECKING:
     from bridge.settings.sides import SideSettings
 
+STREAMS = "pip install 'amqp-bridge[streams]'"
 MISSING = "which is not installed; expected it to be, by: pip install 'amqp-bridge[oauth]'"
 
 
@@ -40,6 +42,7 @@ def conflicts(settings: Settings, wrong: set[str], *, targeted: bool = True) -> 
             f"{PREFIX}SOURCE_CONSUMER_PRIORITY and x-priority in {PREFIX}SOURCE_CONSUMER_ARGUMENTS are both set; "
             "expected one of them"
         )
+    lines += _tracking_conflicts(settings, wrong)
     lines += _brake_conflicts(settings, wrong)
     lines += _binding_conflicts(settings, wrong)
     if settings.max_hops and not settings.provenance and "provenance" not in wrong:
@@ -65,6 +68,32 @@ def _binding_conflicts(settings: Settings, wrong: set[str]) -> list[str]:
             f"{PREFIX}DESTINATION_EXCHANGE is one of {PREFIX}SOURCE_BINDINGS, on the same broker, and each message "
             "keeps its key: it would come back; expected another exchange, or another broker"
         )
+    return lines
+
+
+def _tracking_conflicts(settings: Settings, wrong: set[str]) -> list[str]:
+    """Return what keeps the offset of a stream from being kept."""
+    tracking, name = settings.tracking, f"{PREFIX}SOURCE_OFFSET_NAME"
+    if tracking is None:
+        if settings.source_stream_url is not None and "source_offset_name" not in wrong:
+            return [f"{PREFIX}SOURCE_STREAM_URL is set without {name}; expected both"]
+        return []
+    lines = []
+    stated = "source_queue_type" in settings.model_fields_set or settings.source_declare
+    if stated and settings.source_queue_type != "stream" and "source_queue_type" not in wrong:
+        lines.append(
+            f"{name} is for a stream, and {PREFIX}SOURCE_QUEUE_TYPE is {settings.source_queue_type}; expected stream, "
+            f"or no {name}"
+        )
+    if settings.source.secure and tracking.addresses and tracking.addresses[0].scheme != SECURE:
+        lines.append(
+            f"{PREFIX}SOURCE_STREAM_URL has no TLS, and {PREFIX}SOURCE_URL has; expected {SECURE}://, or passwords "
+            "would cross in the clear"
+        )
+    if not tracking.name:
+        lines.append(f"{name} is empty; expected a name, or that it is not set")
+    if not has_rstream():
+        lines.append(f"{name} needs rstream, which is not installed; expected it to be, by: {STREAMS}")
     return lines
 
 
@@ -135,6 +164,9 @@ def _side_conflicts(settings: Settings, side: SideSettings, wrong: set[str]) -> 
     if {"password", "password_file"} <= given:
         lines.append(f"{name}_PASSWORD and {name}_PASSWORD_FILE are both set; expected one of them")
     lines += _oauth_conflicts(name, given, bad)
+    tracking = settings.tracking
+    if side.name == "source" and tracking is not None and any(url.scheme == SECURE for url in tracking.addresses):
+        tls = set()  # the stream protocol uses them
     lines += _tls_conflicts(side, given & tls, broken=bool(bad & tls))
     if side.auth == "external":
         if side.addresses and (not side.secure or side.tls.cert_file is None) and not bad & tls and "auth" in given:

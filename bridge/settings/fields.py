@@ -16,6 +16,7 @@ from bridge.settings import bindings, parsers
 from bridge.settings.files import read_secret
 from bridge.settings.http import token_fault
 from bridge.settings.sides import Auth, QueueType, parse_urls
+from bridge.settings.tracking import parse_stream_urls
 
 
 def _urls() -> PlainValidator:
@@ -26,6 +27,17 @@ def _urls() -> PlainValidator:
         return Secret(urls)
 
     url = r"amqps?://[^\s,/]+(/[^\s,]*)?"
+    return parsers.validator(parse, type="string", pattern=rf"^\s*{url}\s*(,\s*{url}\s*)*$")
+
+
+def _stream_urls() -> PlainValidator:
+    def parse(text: str) -> Secret[tuple[URL, ...]]:
+        urls, problems = parse_stream_urls(text)
+        if problems:
+            raise ValueError("; ".join(problems))
+        return Secret(urls)
+
+    url = r"rabbitmq-stream(\+tls)?://[^\s,/]+/?"
     return parsers.validator(parse, type="string", pattern=rf"^\s*{url}\s*(,\s*{url}\s*)*$")
 
 
@@ -63,6 +75,7 @@ def _token() -> PlainValidator:
 
 Name = Annotated[str | None, parsers.short_string("a name")]
 Urls = Annotated[Secret[tuple[URL, ...]] | None, NoDecode, _urls()]
+StreamUrls = Annotated[Secret[tuple[URL, ...]] | None, NoDecode, _stream_urls()]
 Password = Annotated[SecretStr | None, _secret()]
 File = Annotated[Path | None, parsers.readable_file()]
 CaFile = Annotated[Path | None, _ca()]

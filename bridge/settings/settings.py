@@ -27,6 +27,7 @@ from bridge.settings.fields import (
     Password,
     QueueTypeWord,
     Scope,
+    StreamUrls,
     Table,
     TokenFile,
     TokenUrl,
@@ -37,6 +38,7 @@ from bridge.settings.http import HttpSettings, ServerTls
 from bridge.settings.oauth import TokenClient
 from bridge.settings.sides import EXAMPLE, Credentials, QueueType, SideSettings
 from bridge.settings.tls import Tls
+from bridge.settings.tracking import STREAM_EXAMPLE, TrackingSettings
 from bridge.words import SideName  # noqa: TC001 - beside types that pydantic reads
 
 PREFIX = "BRIDGE_"
@@ -123,6 +125,22 @@ class Settings(BaseSettings):
     )
     source_consumer_arguments: Table = Field(
         {}, description='Arguments for the consumer as JSON; for a stream, `{"x-stream-offset": "first"}`.'
+    )
+    source_offset_name: Name = Field(
+        None,
+        description=(
+            "Of a stream: the name under which the broker keeps how far it was forwarded, so that the next process "
+            "reads on there. One bridge per name."
+        ),
+        json_schema_extra={"shown": "each process begins at x-stream-offset"},
+    )
+    source_stream_url: StreamUrls = Field(
+        None,
+        description=(
+            f"Where the stream protocol is spoken for that: {STREAM_EXAMPLE}. Several, comma-separated, are tried in "
+            "turn. No other address is followed, whatever the broker advertises."
+        ),
+        json_schema_extra={"shown": "the source's hosts, port 5552, or 5551 with TLS", "secret": True},
     )
     source_declare: Flag = Field(
         default=False, description="Declare the source queue, durable, when connecting; otherwise it must exist."
@@ -414,7 +432,17 @@ class Settings(BaseSettings):
 
     def secrets(self) -> set[str]:
         """Return every password that is known, those read from a file included, for outputs to hide."""
-        return self.source.secrets() | self.destination.secrets()
+        tracking = set() if self.tracking is None else self.tracking.secrets()
+        return self.source.secrets() | self.destination.secrets() | tracking
+
+    @cached_property
+    def tracking(self) -> TrackingSettings | None:
+        """Where the offset of a stream is kept; None for nowhere."""
+        if self.source_offset_name is None:
+            return None
+        urls = self.source_stream_url
+        addresses = () if urls is None else urls.get_secret_value()
+        return TrackingSettings(self.source_offset_name, self.source_queue or "", self.source, addresses)
 
     @property
     def braked(self) -> bool:
@@ -472,8 +500,8 @@ class Settings(BaseSettings):
 
     @property
     def stated_source_type(self) -> QueueType | None:
-        """The source queue's type where the settings state it: outright, or by where to begin in a stream."""
-        if "x-stream-offset" in self.source_consumer_arguments:
+        """The source queue's type where the settings state it: outright, or by what only a stream has."""
+        if "x-stream-offset" in self.source_consumer_arguments or self.source_offset_name is not None:
             return "stream"
         return self.source_queue_type if "source_queue_type" in self.model_fields_set else None
 

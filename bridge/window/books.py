@@ -77,6 +77,9 @@ class Books:
     headers_left_out: int = 0
     """Headers of the bridge's own that were left out of a publish, since they did not fit into its frame."""
 
+    offsets_missed: int = 0
+    """Offsets of a stream that were not forwarded and do not exist any more."""
+
     confirm_seconds: Histogram = field(default_factory=Histogram)
     residence_seconds: Histogram = field(default_factory=Histogram)
     message_age_seconds: Histogram = field(default_factory=lambda: Histogram(AGE_BOUNDS))

@@ -248,6 +248,11 @@ class Flight:
         return None if self._offsets is None else self._offsets.resume_at
 
     @property
+    def offsets(self) -> Offsets | None:
+        """What is known of the offsets of a stream; None where the source is none, as far as is known."""
+        return self._offsets
+
+    @property
     def hindrance(self) -> str:
         """What keeps every message from being forwarded although the destination is open, for an operator."""
         parked = self._source.parked

@@ -32,6 +32,8 @@ class WindowLimits:
     """0 for no limit."""
     paced_s: float = 60.0
     """The prefetch is at most what these rates forward in so many seconds."""
+    stream_filtered: bool = False
+    """Whether the consumer of a stream has a filter: what it leaves out is not missing."""
     destination_counted: bool = False
     """Whether nothing is published before the destination's queue has been counted."""
     destination_max_ready: int = 0

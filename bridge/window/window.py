@@ -78,9 +78,12 @@ class Window(Quarantining):
         """No consumer is left: whatever is acked makes room for nothing."""
         self._source.settlement.consumer_gone()
 
-    def read_stream(self) -> None:
-        """The source is a stream: what has been forwarded is known by its offsets."""
-        self._offsets = self._offsets or Offsets()
+    def read_stream(self, stored: int | None = None) -> None:
+        """The source is a stream: what has been forwarded is known by its offsets.
+
+        `stored` is the last one that an earlier process has forwarded; it counts where this one knows of none.
+        """
+        self._offsets = self._offsets or Offsets(stored, filtered=self.limits.stream_filtered)
 
     def doubt(self) -> None:
         """Nobody knows whether the source has requeued what is in the window: each may come twice."""
@@ -90,6 +93,8 @@ class Window(Quarantining):
         """Requeue a delivery of which only the delivery tag was kept."""
         books = self.books
         self._source.expect(delivery_tag, 1)
+        if self._offsets is not None:
+            self._offsets.unknown()
         books.received += 1
         books.received_redelivered += redelivered
         books.size_bits[0] += 1
@@ -143,7 +148,9 @@ class Window(Quarantining):
                 books.duplicates_possible += 1
         if self._offsets is not None:
             offset = stream_offset(delivery.content)
-            if offset is not None and self._offsets.received(offset):
+            known = offset is not None and self._offsets.received(offset)
+            books.offsets_missed = self._offsets.missed
+            if known:
                 books.suppressed += 1
                 self._leave(delivery)
                 source.settlement.ack(delivery.delivery_tag)

@@ -39,7 +39,10 @@ def test_a_hold_timeout_costs_no_message_of_a_stream(
     source: Node, destination: Node, queue_name: str, offset: str
 ) -> None:
     """What was held is dropped, which is no requeue, and read again from the lowest offset that was not forwarded."""
-    this = stream(source, destination, queue_name, offset, BRIDGE_HOLD_TIMEOUT="1s")
+    kept = (
+        {"BRIDGE_SOURCE_OFFSET_NAME": "b", "BRIDGE_SOURCE_STREAM_URL": source.stream_url} if offset == "first" else {}
+    )
+    this = stream(source, destination, queue_name, offset, BRIDGE_HOLD_TIMEOUT="1s", **kept)
     destination.accept_all(this.queue_out)
     with this.bridge:
         this.bridge.wait_ready()

@@ -161,6 +161,7 @@ def test_each_setting_is_a_value(render: Render) -> None:
     for side in ("source", "destination"):
         given |= {f"{side}Url": "amqps://a", f"{side}TlsVerify": True, f"{side}TlsServerName": "b"}
         given[f"{side}OauthTokenUrl"] = "https://tokens/"
+    given["sourceStreamUrl"] = "rabbitmq-stream+tls://a"
     others = {key: given.pop(key) for key in ("destinationExchange", "destinationRoutingKey")}
     route = {"destinationRoute": given.pop("destinationRoute")}
     queue, exchange, own = (
@@ -288,6 +289,10 @@ def test_the_network_policy_opens_the_ports_in_use(render: Render) -> None:
     spec = only(render(bridge(settings=settings)), "NetworkPolicy")["spec"]
     assert [port["port"] for port in spec["egress"][1]["ports"]] == [5671, 5672, 15672, 15673]
     assert [port["port"] for port in spec["ingress"][0]["ports"]] == [9]
+    for url, ports in (("", [5552, 5551]), ("rabbitmq-stream://a:1,rabbitmq-stream+tls://b", [1, 5551])):
+        streams = {"sourceOffsetName": "bridge"} | ({"sourceStreamUrl": url} if url else {})
+        spec = only(render(bridge(settings=settings | streams)), "NetworkPolicy")["spec"]
+        assert [port["port"] for port in spec["egress"][1]["ports"]][4:] == ports
     more = {"dnsPorts": [5353], "extraIngress": [{"ports": [{"port": 1}]}], "extraEgress": [{"ports": [{"port": 2}]}]}
     spec = only(render(bridge(networkPolicy=more)), "NetworkPolicy")["spec"]
     assert [port["port"] for port in spec["egress"][0]["ports"]] == [5353, 5353]
@@ -570,6 +575,20 @@ MISTAKES = (
     (bridge({**NO_QUEUE, "destinationExchange": "x", "destinationDeclare": True}), "settings.destinationDeclare"),
     (bridge({"sourceBindings": [{"exchange": "a"}]}), "settings.sourceBindings is set without settings.sourceDeclare"),
     (bridge({"maxHops": 3}), "settings.maxHops is set without settings.provenance"),
+    (bridge({"sourceOffsetName": "b"}, replicas=2), "settings.sourceOffsetName is for one bridge"),
+    (
+        bridge({"sourceOffsetName": "b"}, keda={"enabled": True, "host": "http://h"}),
+        "settings.sourceOffsetName is for one bridge",
+    ),
+    (bridge({"sourceStreamUrl": "rabbitmq-stream://h"}), "settings.sourceStreamUrl is set without"),
+    (
+        bridge({"sourceOffsetName": "b", "sourceStreamUrl": "rabbitmq-stream://h,rabbitmq-stream://u:p@h"}),
+        "settings.sourceStreamUrl holds a password",
+    ),
+    (
+        bridge({"sourceOffsetName": "b", "sourceStreamUrl": "amqp://h"}),
+        'settings.sourceStreamUrl: "amqp://h" is no URL',
+    ),
     (bridge({"destinationRoute": "original"}), "settings.destinationRoute and settings.destinationQueue are both set"),
     (bridge({"destinationQueueType": "classic"}), "settings.destinationQueueType has no effect"),
     (bridge({"sourceQueueArguments": {"x-expires": 1}}), "settings.sourceQueueArguments has no effect"),

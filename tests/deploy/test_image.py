@@ -62,7 +62,9 @@ def test_forwards_as_nobody_on_a_read_only_root_without_capabilities(node: Node)
         others = ["find", "/opt/amqp-bridge", "!", "-type", "l", "(", "!", "-user", "0", "-o", "-perm", "/022", ")"]
         assert container.exec(*others).stdout == "", "all of it is root's, and nobody else may write"
         assert container.exec("amqp-bridge", "status").stdout.startswith("ready: ")
-        assert container.exec("/opt/amqp-bridge/bin/python3", "-c", "import oauthlib, rich").stderr == "", "the extras"
+        assert container.exec("/opt/amqp-bridge/bin/python3", "-c", "import oauthlib, rich, rstream").stderr == "", (
+            "the extras"
+        )
     assert drain_and_audit(node.url, "destination", MESSAGES).is_perfect
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bridge.observe.metrics import BridgeCollector
-from bridge.observe.status import Status
+from bridge.observe.status import Status, TrackingStatus
 from bridge.relay.queue import QueueState
 from tests.documents.markdown import DOCUMENTS, ROOT, anchors, links
 from tests.programs.documents import BLOCKS, OPERATIONS, README, written
@@ -36,7 +36,7 @@ def metric_names() -> set[str]:
     """By name, as Prometheus shows them; those too that are there only while they are known."""
     names = set()
     for stream in (False, True):
-        status = Status()
+        status = Status(tracking=TrackingStatus(stored=7))
         for side in (status.source, status.destination):
             side.backlog.answered(QueueState(1, 1), 0.0, stream=stream)
         families = BridgeCollector(partial(seen, status=status)).collect()

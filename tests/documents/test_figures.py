@@ -27,6 +27,7 @@ from bridge.settings import oauth
 from bridge.settings.http import MIN_TOKEN_CHARACTERS
 from bridge.settings.settings import CONSUMER_TIMEOUT_S, Settings
 from bridge.settings.sides import DEFAULT_HEARTBEAT_S
+from bridge.settings.tracking import PLAIN, SECURE, STREAM_PORTS
 from bridge.window.age import SAMPLE_S
 from bridge.window.exchanges import OPEN_AGAIN_S, REFUSED_AGAIN_S
 from bridge.window.limits import LIMIT_MARGIN
@@ -86,6 +87,7 @@ OWN: dict[str, tuple[str, ...]] = {
         f"every {STAGGER_S * 1000:.0f} ms (RFC 8305)",
         f"again at {oauth.RENEWED_AT:.0%} of its life".replace("%", " %"),
         f"compares the file every {limits.DEFAULT.renew_s:.0f} s",
+        f"that is port {STREAM_PORTS[PLAIN]} of the source's hosts, or {STREAM_PORTS[SECURE]} with TLS",
         f"more than {default('delivery_limit')} times by default since RabbitMQ 4.0",
         f"holds for up to {PROBE_HOLD_MIN}.",
         f"one count every {PROBE_HOLD_MIN}.",

@@ -169,6 +169,19 @@ together. All of it is reported at once. The ranges are the service's own, out o
 {{- if and .destinationQueue .destinationExchange }}
 {{- $wrong = append $wrong "settings.destinationQueue and settings.destinationExchange are both set; expected one of them" }}
 {{- end }}
+{{- if and .sourceOffsetName (or (gt (int $.bridge.replicas) 1) $.bridge.keda.enabled) }}
+{{- $wrong = append $wrong "settings.sourceOffsetName is for one bridge, and there would be several pods; expected replicas: 1 and no keda" }}
+{{- end }}
+{{- if and .sourceStreamUrl (not .sourceOffsetName) }}
+{{- $wrong = append $wrong "settings.sourceStreamUrl is set without settings.sourceOffsetName; expected both" }}
+{{- end }}
+{{- range splitList "," (.sourceStreamUrl | default "") }}
+{{- if regexMatch "//[^/]*:[^/]*@" . }}
+{{- $wrong = append $wrong "settings.sourceStreamUrl holds a password and would be readable in a ConfigMap: without a login it has the source's" }}
+{{- else if and . (not (regexMatch "^rabbitmq-stream(\\+tls)?://[^\\s/@]+/?$" (trim .))) }}
+{{- $wrong = append $wrong (printf "settings.sourceStreamUrl: %q is no URL of the stream protocol; expected rabbitmq-stream://host:5552, or rabbitmq-stream+tls://" .) }}
+{{- end }}
+{{- end }}
 {{- if .destinationRoute }}
 {{- range list "destinationQueue" "destinationExchange" "destinationRoutingKey" "destinationDeclare" }}
 {{- if index $.bridge.settings . }}

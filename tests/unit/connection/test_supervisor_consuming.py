@@ -179,5 +179,6 @@ async def test_a_stream_is_read_on_after_a_lost_connection() -> None:
         await widened(source, peer)
         peer.abort()
         await eventually(lambda: len(source.peers) > 1 and source.peer.got(commands.Basic.Consume))
-        assert source.peer.got(commands.Basic.Consume)[0].arguments == {"x-stream-offset": (1 << 40) + 1}
+        # At the last message that was forwarded: that it comes shows that none before the next is missing.
+        assert source.peer.got(commands.Basic.Consume)[0].arguments == {"x-stream-offset": 1 << 40}
         assert running.books.forwarded == 1

@@ -76,3 +76,10 @@ def test_a_destination_is_needed_unless_messages_go_back(
 def test_a_file_that_is_missing_may_be_there_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BRIDGE_SOURCE_PASSWORD_FILE", "/no-such-folder/password")
     assert status("drain") == 75
+
+
+def test_what_a_bridge_is_set_to_do_with_a_stream_is_not_for_a_drain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dead letters of a stream's bridge are drained with the same variables."""
+    monkeypatch.setenv("BRIDGE_SOURCE_OFFSET_NAME", "bridge")
+    monkeypatch.setenv("BRIDGE_SOURCE_STREAM_URL", "rabbitmq-stream://h")
+    assert status("drain") == 69, "nobody listens there"

@@ -35,6 +35,8 @@ INTERFACE: dict[str, dict[str, set[str]]] = {
     "bridge_throttled_seconds_total": {"reason": set(metrics.THROTTLE_REASONS)},
     "bridge_duplicates_possible_total": {},
     "bridge_headers_left_out_total": {},
+    "bridge_source_offset_store_failures_total": {},
+    "bridge_source_offsets_missed_total": {},
     "bridge_forwarded_bytes_total": {},
     "bridge_messages_in_flight": {"state": {"held", "published"}},
     "bridge_bytes_in_flight": {},
@@ -262,7 +264,19 @@ def test_a_streams_figure_is_what_it_keeps_and_has_another_name() -> None:
     status = Status()
     status.source.backlog.answered(QueueState(500, 0), 0.0, stream=True)
     found = {name: value for name, value in samples(Books(), status).items() if name.startswith("bridge_source_")}
-    assert found == {"bridge_source_messages_kept": 500, "bridge_source_prefetch": 0}
+    offsets = {"bridge_source_offset_store_failures_total": 0, "bridge_source_offsets_missed_total": 0}
+    assert found == {"bridge_source_messages_kept": 500, "bridge_source_prefetch": 0} | offsets
+
+
+def test_the_offset_that_is_stored_is_shown_as_soon_as_it_is_known() -> None:
+    books, status = Books(offsets_missed=5), Status()
+    assert "bridge_source_offset_stored" not in samples(books, status)
+    status.tracking.failed("it is away")
+    status.tracking.kept(41)
+    found = samples(books, status)
+    assert found["bridge_source_offset_stored"] == 41
+    assert found["bridge_source_offset_store_failures_total"] == 1
+    assert found["bridge_source_offsets_missed_total"] == 5
 
 
 def test_the_age_of_messages_is_a_histogram_up_to_a_week_and_what_is_unknown_has_a_reason() -> None:

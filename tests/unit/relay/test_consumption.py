@@ -6,7 +6,7 @@ import pytest
 
 from bridge.errors import MalformedFrameError
 from bridge.relay.consumer import Consumer
-from bridge.relay.consumption import MEMORY_FULL_S, Consumption
+from bridge.relay.consumption import LANDMARK_WITHIN_S, MEMORY_FULL_S, Consumption
 from bridge.relay.watchdog import Ending
 from tests.support.frames import delivery
 from tests.support.window_scene import Scene
@@ -37,6 +37,26 @@ class Source(Scene):
 def state(consumption: Consumption) -> Consumer:
     """Whether the source delivers; asked anew each time."""
     return consumption.consumer
+
+
+def test_a_stream_is_to_deliver_what_it_has_had_within_a_minute() -> None:
+    source = Source()
+    source.window.read_stream(41)
+    consumption = source.consumption
+    assert consumption.watch_landmark((0,), 0.0) is None, "nothing is consumed"
+    source.consume()
+    assert consumption.watch_landmark((0,), 0.0) is None
+    assert consumption.watch_landmark((0,), LANDMARK_WITHIN_S - 1.0) is None
+    assert consumption.watch_landmark((1,), LANDMARK_WITHIN_S) is None, "it is on its way"
+    assert consumption.watch_landmark((1,), 2 * LANDMARK_WITHIN_S) == 41
+    source.fill_memory()
+    assert consumption.watch_landmark((1,), 9 * LANDMARK_WITHIN_S) is None, "nothing is read"
+
+
+def test_what_is_no_stream_has_nothing_to_deliver_again() -> None:
+    consumption = Source().consume()
+    assert consumption.watch_landmark((0,), 0.0) is None
+    assert consumption.watch_landmark((0,), 9 * LANDMARK_WITHIN_S) is None
 
 
 def test_a_generation_begins_without_a_consumer() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridge.relay.action import Consume, EndGeneration
+from bridge.relay.consumption import LANDMARK_WITHIN_S
 from bridge.relay.plan import Plan
 from bridge.relay.queue import QueueFacts
 from bridge.relay.relay import Relay
@@ -88,6 +89,58 @@ def test_at_the_start_the_settings_say_what_the_queue_is() -> None:
     window = Bridge().window
     plan = Plan(queue_type="stream")
     assert Relay(window, plan, lambda: 0.5).steering.stream
+
+
+def test_a_stream_that_does_not_deliver_what_it_has_had_is_another_one_and_read_from_its_first_message() -> None:
+    bridge = Bridge(facts=STREAM)
+    bridge.source(deliver(1, message(7)))
+    bridge.to_destination()
+    bridge.destination(confirm(1))
+    bridge.to_source()
+    bridge.lose_source()
+    assert bridge.relay.decide(bridge.now_s) == Consume(1000, 7), "the last message that was forwarded"
+    assert bridge.steering.starting("ct", bridge.now_s)
+    bridge.relay.started(EMPTY_QUEUE, bridge.now_s)
+    bridge.wait(0.0)
+    bridge.wait(LANDMARK_WITHIN_S - 1.0)
+    assert bridge.relay.decide(bridge.now_s) is None
+    bridge.wait(1.0)
+    ending = bridge.relay.decide(bridge.now_s)
+    assert isinstance(ending, EndGeneration)
+    assert (ending.reason, ending.drop) == ("stalled", True)
+    assert "nothing from offset 7 on" in ending.text
+    bridge.lose_source()
+    assert bridge.relay.decide(bridge.now_s) == Consume(1000, 0)
+
+
+def test_a_stream_that_delivers_what_it_has_had_may_be_silent_after_that() -> None:
+    bridge = Bridge(facts=STREAM)
+    bridge.source(deliver(1, message(7)))
+    bridge.to_destination()
+    bridge.destination(confirm(1))
+    bridge.to_source()
+    bridge.lose_source()
+    bridge.consume()
+    bridge.source(deliver(1, message(7)))
+    assert bridge.books.suppressed == 1
+    bridge.wait(10 * LANDMARK_WITHIN_S)
+    assert bridge.relay.decide(bridge.now_s) is None
+    assert bridge.books.offsets_missed == 0
+
+
+def test_what_retention_has_deleted_of_a_stream_is_counted() -> None:
+    bridge = Bridge(facts=STREAM)
+    bridge.source(deliver(1, message(7)))
+    bridge.lose_source()
+    bridge.consume()
+    bridge.source(deliver(1, message(10)))
+    assert bridge.books.offsets_missed == 3
+
+
+def test_what_an_earlier_process_has_stored_is_where_the_first_consumer_begins() -> None:
+    bridge = Bridge(consuming=False, facts=UNKNOWN)
+    bridge.window.read_stream(41)
+    assert bridge.relay.decide(bridge.now_s) == Consume(1000, 41)
 
 
 def test_a_hold_timeout_ends_a_streams_generation_and_what_is_held_is_stale() -> None:

@@ -121,7 +121,7 @@ def test_every_setting_is_explained() -> None:
 
 def test_secrets_are_marked() -> None:
     secret = {option.variable for option in options() if option.secret}
-    kinds = ("SOURCE_URL", "SOURCE_PASSWORD", "DESTINATION_URL", "DESTINATION_PASSWORD")
+    kinds = ("SOURCE_URL", "SOURCE_STREAM_URL", "SOURCE_PASSWORD", "DESTINATION_URL", "DESTINATION_PASSWORD")
     assert secret == {f"BRIDGE_{kind}" for kind in kinds}
 
 

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from hypothesis import settings
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from bridge.window.offsets import Offsets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def test_nothing_was_received_so_the_settings_say_where_to_begin() -> None:
@@ -88,18 +101,137 @@ def test_millions_that_pass_one_that_waits_take_no_memory() -> None:
     assert [offsets.received(offset) for offset in (0, 1, 50, 99)] == [False, True, True, True]
 
 
+def reading(*offsets: int) -> Offsets:
+    """Of a stream of which these were received and forwarded."""
+    found = Offsets()
+    for offset in offsets:
+        found.received(offset)
+    for offset in offsets:
+        found.forwarded(offset)
+    return found
+
+
+def test_settled_is_the_last_that_was_forwarded_with_all_before_it() -> None:
+    offsets = Offsets()
+    assert offsets.settled is None
+    for offset in (10, 12, 14, 15, 17):
+        offsets.received(offset)
+    for offset, settled in ((12, None), (10, 12), (15, 12), (14, 15), (17, 17)):
+        offsets.forwarded(offset)
+        assert offsets.settled == settled, "a message's, not one less than the next message's"
+
+
+def test_what_an_earlier_process_stored_is_the_landmark_that_this_one_begins_at() -> None:
+    offsets = Offsets(41)
+    assert (offsets.settled, offsets.resume_at, offsets.read_at) == (41, 42, 41)
+    offsets.begin()
+    assert offsets.awaited == 41
+    assert [offsets.received(offset) for offset in (41, 44)] == [True, False], "the broker wrote 42 and 43"
+    assert offsets.awaited is None
+    assert offsets.missed == 0
+    assert offsets.resume_at == 44
+
+
+def test_a_landmark_that_does_not_come_shows_how_many_offsets_are_missing() -> None:
+    offsets = Offsets(41)
+    offsets.begin()
+    assert not offsets.received(50)
+    assert offsets.missed == 8
+    assert (offsets.settled, offsets.resume_at) == (41, 50)
+    offsets.forwarded(50)
+    assert offsets.settled == 50
+
+
+def test_the_first_consumer_of_a_process_that_knows_nothing_misses_nothing() -> None:
+    offsets = Offsets()
+    offsets.begin()
+    assert offsets.read_at is None
+    assert not offsets.received(500)
+    assert offsets.missed == 0
+
+
+def test_within_a_process_what_waited_and_was_deleted_is_counted_and_no_longer_waited_for() -> None:
+    offsets = Offsets()
+    for offset in (1, 2, 3, 4, 9):
+        offsets.received(offset)
+    for offset in (2, 3):
+        offsets.forwarded(offset)
+    assert offsets.read_at == 1
+    offsets.begin()
+    assert not offsets.received(7)
+    assert offsets.missed == 4, "1, 4, 5 and 6; 2 and 3 were forwarded"
+    assert offsets.resume_at == 7
+    offsets.forwarded(1)
+    assert offsets.resume_at == 7, "an orphan's confirm comes late"
+
+
+def test_within_a_process_a_landmark_that_waits_comes_as_it_did_before() -> None:
+    offsets = reading(1, 2)
+    offsets.received(3)
+    offsets.begin()
+    assert not offsets.received(3)
+    assert offsets.missed == 0
+
+
+def test_a_bridge_that_is_up_to_date_begins_at_the_last_message_it_has_forwarded() -> None:
+    offsets = reading(1, 2)
+    assert (offsets.resume_at, offsets.read_at) == (3, 2)
+    offsets.begin()
+    assert [offsets.received(offset) for offset in (2, 3)] == [True, False]
+
+
+def test_with_a_filter_there_is_no_landmark_and_nothing_is_counted() -> None:
+    offsets = Offsets(41, filtered=True)
+    assert (offsets.read_at, offsets.settled) == (42, 41)
+    offsets.begin()
+    assert offsets.awaited is None
+    assert not offsets.received(50)
+    assert offsets.missed == 0
+
+
+def test_what_comes_from_before_the_landmark_is_another_streams() -> None:
+    offsets = Offsets(41)
+    offsets.begin()
+    assert not offsets.received(7)
+    assert offsets.settled is None, "nothing is to be stored beyond it"
+    assert offsets.resume_at == 7
+
+
+def test_another_stream_is_read_from_its_first_message_on() -> None:
+    offsets = Offsets(41)
+    offsets.received(43)
+    offsets.begin()
+    offsets.restart()
+    assert (offsets.resume_at, offsets.read_at, offsets.settled, offsets.awaited) == (0, 0, None, None)
+    offsets.forwarded(43)
+    assert not offsets.received(0)
+    offsets.forwarded(0)
+    assert offsets.settled == 0
+
+
+def test_a_message_whose_offset_is_lost_is_read_again() -> None:
+    offsets = reading(1, 2)
+    offsets.unknown()
+    offsets.unknown()
+    assert not offsets.received(5)
+    offsets.forwarded(5)
+    assert (offsets.settled, offsets.resume_at) == (2, 3)
+
+
 class StreamMachine(RuleBasedStateMachine):
     """A stream of which some offsets are left out, its reader, and a set of all that was forwarded."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.offsets = Offsets()
+        self.offsets = self.new()
         self.stream: list[int] = []
         self.position = 0
         """Of the offset that is delivered next, in the stream."""
         self.in_flight: set[int] = set()
         self.received: set[int] = set()
         self.forwarded: set[int] = set()
+
+    new: Callable[..., Offsets] = Offsets
 
     @initialize(first=st.integers(0, 5), steps=st.lists(st.integers(1, 3), max_size=40))
     def stream_is_there(self, first: int, steps: list[int]) -> None:
@@ -134,9 +266,24 @@ class StreamMachine(RuleBasedStateMachine):
                 self.offsets.forwarded(offset)
                 self.forwarded.add(offset)
         self.in_flight.clear()
-        resume_at = self.offsets.resume_at
-        if resume_at is not None:
-            self.position = sum(offset < resume_at for offset in self.stream)
+        self._read(self.offsets.read_at)
+
+    def _read(self, read_at: int | None) -> None:
+        self.offsets.begin()
+        if read_at is not None:
+            self.position = sum(offset < read_at for offset in self.stream)
+
+    @rule()
+    def process_is_killed(self) -> None:
+        """The next one knows what was stored; without that it begins at the first."""
+        settled = self.offsets.settled
+        self.offsets = self.new(settled)
+        self.in_flight.clear()
+        self.received = {offset for offset in self.stream if settled is not None and offset <= settled}
+        assert self.received <= self.forwarded, "lost"
+        self.forwarded &= self.received
+        self.position = 0
+        self._read(self.offsets.read_at)
 
     @invariant()
     def it_would_read_on_at_the_lowest_that_was_not_forwarded(self) -> None:
@@ -144,6 +291,43 @@ class StreamMachine(RuleBasedStateMachine):
         unforwarded = self.received - self.forwarded
         after_the_last = max(self.received) + 1 if self.received else None
         assert self.offsets.resume_at == min(unforwarded, default=after_the_last)
+
+    @invariant()
+    def what_would_be_stored_is_the_last_message_before_that(self) -> None:
+        """And nothing is missing, as nothing was deleted."""
+        lowest = min(self.received - self.forwarded, default=None)
+        settled = [offset for offset in self.forwarded if lowest is None or offset < lowest]
+        assert self.offsets.settled == max(settled, default=None)
+        assert self.offsets.missed == 0
+
+
+class Hasty(Offsets):
+    """Would store the highest that was forwarded, whatever waits below it."""
+
+    highest = -1
+
+    def forwarded(self, offset: int) -> None:
+        """Note the highest."""
+        self.highest = max(self.highest, offset)
+        super().forwarded(offset)
+
+    @property
+    def settled(self) -> int | None:
+        """Wrong where one below it waits."""
+        return self.highest if self.highest >= 0 else super().settled
+
+
+class HastyMachine(StreamMachine):
+    """Stores too much."""
+
+    new = Hasty
+
+
+def test_a_bridge_that_stores_the_highest_that_was_forwarded_is_seen_to_lose_messages() -> None:
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(
+            HastyMachine, settings=settings(max_examples=500, database=None, phases=(Phase.generate,))
+        )
 
 
 TestStream = StreamMachine.TestCase

@@ -339,6 +339,28 @@ def test_what_a_stream_delivers_again_although_it_was_forwarded_is_suppressed() 
     assert scene.books.imbalance == 0
 
 
+def test_a_message_of_a_stream_that_memory_had_no_room_for_is_read_again() -> None:
+    """Its offset is lost with it: what comes after it must not be stored as if it had been forwarded, too."""
+    scene = Scene()
+    scene.window.read_stream()
+    scene.receive_each(stream_delivery(1, 101))
+    scene.window.drop(2, redelivered=0, reason="memory")
+    scene.receive_each(stream_delivery(3, 103))
+    scene.take()
+    scene.confirm(1)
+    scene.confirm(2)
+    assert scene.window.resume_offset == 102
+    assert scene.window.offsets is not None
+    assert scene.window.offsets.settled == 101
+
+
+def test_what_an_earlier_process_stored_counts_only_for_the_first_consumer() -> None:
+    scene = Scene()
+    scene.window.read_stream(41)
+    scene.window.read_stream(7)
+    assert scene.window.resume_offset == 42
+
+
 def test_an_orphan_of_a_stream_that_was_confirmed_is_not_read_again() -> None:
     scene = Scene()
     scene.window.read_stream()
