@@ -89,7 +89,7 @@ def test_what_was_forwarded_before_a_restart_or_a_crash_is_not_read_again(
     source: Node, destination: Node, queue_name: str
 ) -> None:
     """Stopped in order: nothing comes twice. SIGKILLed: what it forwarded since it last stored. Nothing is lost."""
-    this = tracked(source, destination, queue_name, extra={"BRIDGE_MAX_RATE": 3000})
+    this = tracked(source, destination, queue_name, extra={"BRIDGE_MAX_RATE": 1500})
     arrived: list[int] = []
 
     def take() -> int:
@@ -98,17 +98,17 @@ def test_what_was_forwarded_before_a_restart_or_a_crash_is_not_read_again(
 
     this.publish(6_000)
     this.bridge.start()
-    this.wait_forwarded(1_000)
+    this.wait_forwarded(500)
     assert this.bridge.terminate() == 0
     assert take() == len(arrived), "an orderly end"
     this.bridge.start()
-    this.wait_forwarded(1_000)
+    this.wait_forwarded(500)
     assert take() == len(arrived)
     assert this.metrics().total("bridge_messages_suppressed_total") == 1, "the landmark"
     source.kill()
     source.start().wait_ready()
     this.bridge.wait_for(lambda m: m.total("bridge_generation", side="source") >= 2, "the source to be back")
-    counted = this.wait_forwarded(2_000).total("bridge_duplicates_possible_total")
+    counted = this.wait_forwarded(1_000).total("bridge_duplicates_possible_total")
     this.bridge.kill()
     take()
     before = {*arrived}
