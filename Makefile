@@ -94,7 +94,7 @@ simulate: venv ## a million schedules of model brokers and faults
 soak: venv brokers ## full load and random faults for MINUTES=10
 	$(RUN) tests.programs.soak --minutes $(MINUTES) $(ARGS)
 
-fuzz: venv ## damaged and hostile bytes
+fuzz: venv ## hostile bytes, guided by coverage (atheris): five minutes, ARGS="--seconds 3600" for an hour
 	$(RUN) tests.fuzz $(ARGS)
 
 sbom: $(VENV_DEPLOY)/.complete ## the bill of materials, CycloneDX, into dist/: exactly what requirements.lock pins

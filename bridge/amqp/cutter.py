@@ -204,7 +204,7 @@ class Cutter:
             message = f"a frame of type {kind} and {size} bytes, where at most {most} are read"
             raise MalformedFrameError(message)
 
-    def _cut_whole(  # noqa: C901, PLR0912 - one loop, run for every message: a call each would cost a tenth
+    def _cut_whole(  # noqa: C901, PLR0912, PLR0915 - one loop, run for every message: a call each would cost a tenth
         self, data: bytes, position: int, data_end: int, now_s: float, events: list[Event]
     ) -> int:
         """Cut the deliveries that lie whole in the chunk and begin like the last one; return where they end.
@@ -220,6 +220,7 @@ class Cutter:
         deliveries: list[Delivery] = []
         append = deliveries.append
         notable = 0
+        known_route = b""
         while data[position : position + head_size] == head:
             header = position + method_size
             if header > end:
@@ -248,6 +249,13 @@ class Cutter:
                 or data[stop - 1] != FRAME_END
             ):
                 break
+            route = data[position + route_at : header - 1]
+            if route != known_route:
+                # As `checked_route`, which would be a call per message where each has a key of its own.
+                key_at = 1 + route[0]
+                if key_at + 1 + route[key_at] != len(route):
+                    break
+                known_route = route
             delivery_tag, redelivered = _confirm.unpack_from(data, position + head_size)
             notable |= redelivered
             count = 0
@@ -269,7 +277,7 @@ class Cutter:
                         delivery_tag,
                         redelivered,
                         count,
-                        data[position + route_at : header - 1],
+                        route,
                         content,
                         body_size,
                         now_s,
@@ -334,7 +342,10 @@ class Cutter:
                 if self._partial is not None:
                     message = "a message on one channel in the middle of another's: the bridge reads one at a time"
                     raise MalformedFrameError(message)
-                dropped = self._dropping and channel == DATA_CHANNEL and method == BASIC_DELIVER
+                if method == BASIC_DELIVER and channel != DATA_CHANNEL:
+                    message = f"a delivery on channel {channel}, which has no consumer"
+                    raise MalformedFrameError(message)
+                dropped = self._dropping and method == BASIC_DELIVER
                 self._partial = PartialContent(channel, frame, dropped=dropped)
                 return
             if method in {BASIC_ACK, BASIC_NACK}:

@@ -24,7 +24,7 @@ from bridge.amqp.content import (
     table_fields,
     table_with,
 )
-from bridge.amqp.fields import Value, headers, number, properties, raw, read_table, string
+from bridge.amqp.fields import Value, number, properties, raw, read_table, string
 from bridge.amqp.frames import short_string
 from bridge.amqp.target import Target
 from bridge.errors import MalformedFrameError
@@ -144,7 +144,8 @@ class Origins(Target):
     def origin(self, content: bytes) -> Origin | None:
         """Return where a message came from; None where it does not say, or cannot be read."""
         try:
-            found = origin_of(headers(content), self.source)
+            table = properties(content).get(HEADERS, EMPTY_TABLE)  # of which it is made again on its way back
+            found = origin_of(read_table(table), self.source)
         except MalformedFrameError:
             return None
         names = () if found is None else (found.queue, found.exchange, found.routing_key, found.expiration)

@@ -131,7 +131,7 @@ class _TcpServer(ThreadingMixIn, TCPServer):
         self._most_clients = most_clients()
         self._scarce_told = False
         self._ending, self._end = socket.socketpair()
-        super().__init__((host, settings.port), _Handler)
+        super().__init__((host, settings.port), RequestHandler)
 
     def server_bind(self) -> None:
         """Take the address; `::` is IPv4's, too, whatever the system's default says."""
@@ -271,13 +271,25 @@ class _BoundedReader(io.RawIOBase):
         return size
 
 
-class _Handler(BaseHTTPRequestHandler):
+class RequestHandler(BaseHTTPRequestHandler):
+    """Answers the requests of one client, on a thread of its own."""
+
     server: _TcpServer
     protocol_version = "HTTP/1.1"
     server_version = "amqp-bridge"
     sys_version = ""
     error_content_type = "text/plain; charset=utf-8"
     error_message_format = "%(code)d %(message)s\n"
+
+    @property
+    def request_version(self) -> str:
+        """The version that is answered in; `http.server` takes what is no request for one of HTTP/0.9."""
+        return self._version
+
+    @request_version.setter
+    def request_version(self, version: str) -> None:
+        # In HTTP/0.9 an answer has no status: a refusal could not be told from what was asked for.
+        self._version = "HTTP/1.0" if version == "HTTP/0.9" else version
 
     def setup(self) -> None:
         """Begin with a client; called by socketserver."""

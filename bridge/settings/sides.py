@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from yarl import URL
 
 from bridge.settings.files import read_secret
+from bridge.settings.parsers import quoted
 
 if TYPE_CHECKING:
     import ssl
@@ -248,7 +249,7 @@ def parse_urls(text: str) -> tuple[tuple[URL, ...], list[str]]:
         try:
             addresses.append(parse_url(entry))
         except ValueError as error:
-            shown = f'"{mask(entry)}"' if entry else f"entry {number} of the list"
+            shown = quoted(mask(entry)) if entry else f"entry {number} of the list"
             problems.append(f"{shown} {error}")
     if len({address.scheme for address in addresses}) > 1:
         problems.append("mixes amqp:// and amqps://; expected one scheme, or passwords would cross in the clear")

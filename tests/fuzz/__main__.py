@@ -1,118 +1,128 @@
-"""`python -m tests.fuzz --seconds 60 [--seed N]`: streams, damaged and cut at random, into the real relay.
+"""`python -m tests.fuzz`: coverage-guided fuzzing of all that reads what strangers send, each target in its turn.
 
-What may come of it: events, or `MalformedFrameError`. What may not: another exception, books that do not balance, more
-bytes kept than came in, an ack of what was not confirmed (the relay has no destination here, so any ack at all).
-A failing seed is printed and replays exactly.
+What must hold stands in `targets`. An input that breaks it is written to a file and printed, with the command that
+tries it again. Exit status: 0 when all held; 1 when something did not; 3 when nothing was tested, for lack of atheris.
 """
 
 from __future__ import annotations
 
 import argparse
-import random
+import importlib
+import re
+import subprocess
 import sys
 import time
+from importlib.util import find_spec
+from pathlib import Path
+from platform import machine
+from tempfile import TemporaryDirectory, mkdtemp
+from typing import TYPE_CHECKING, NamedTuple
 
-from bridge.amqp.frames import BASIC_ACK, BASIC_NACK
-from bridge.amqp.target import Target
-from bridge.errors import MalformedFrameError
-from bridge.relay.action import Consume
-from bridge.relay.plan import Plan
-from bridge.relay.queue import QueueState
-from bridge.relay.relay import Relay
-from bridge.window.books import Books
-from bridge.window.limits import WindowLimits
-from bridge.window.memory import Memory
-from bridge.window.window import Window
-from tests.support.frames import content, deliver, frame
+from tests.fuzz import corpus
 
-SAMPLES = 12
-"""Messages in a stream."""
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-
-def stream(chance: random.Random) -> bytearray:
-    """A valid stream of deliveries and control frames."""
-    out = bytearray()
-    for delivery_tag in range(1, SAMPLES + 1):
-        if chance.random() < 0.2:
-            out += chance.choice((b"\x08\0\0\0\0\0\0\xce", frame(1, 0, b"\0\x0a\0\x3d"), frame(1, 7, b"\0\x14\0\x0b")))
-        body = chance.randbytes(chance.choice((0, 1, 40, 300)))
-        out += deliver(delivery_tag, content(body, step=chance.choice((64, 4096))))
-    return out
+TARGETS = ("cutter", "content", "relay", "http", "settings")
+PASSED, FAILED, NOT_TESTED = 0, 1, 3
+SLOWEST_S = 20
+"""An input that takes longer makes something spin."""
+EXECUTED = re.compile(r"stat::number_of_executed_units: (\d+)")
 
 
-def damage(data: bytearray, chance: random.Random) -> None:
-    """Change, insert, drop, double or swap some bytes."""
-    for _ in range(chance.randrange(4)):
-        at = chance.randrange(len(data))
-        match chance.randrange(5):
-            case 0:
-                data[at] = chance.randrange(256)
-            case 1:
-                data[at:at] = chance.randbytes(chance.randrange(1, 9))
-            case 2:
-                del data[at : at + chance.randrange(1, 9)]
-            case 3:
-                data[at:at] = data[at : at + chance.randrange(1, 300)]
-            case _:
-                data[at : at + 8] = data[at : at + 8][::-1]
+class Campaign(NamedTuple):
+    """What came of one target."""
+
+    executions: int
+    seconds: float
+    output: str
+    """Of libFuzzer, where something did not hold; empty otherwise."""
+    found: list[bytes]
+    """The corpus, and what has reached new branches."""
 
 
-def schedule(seed: int) -> str:
-    """Run one stream; return what came of it. Raises what must not happen."""
-    chance = random.Random(seed)
-    books = Books()
-    window = Window(WindowLimits(prefetch=SAMPLES), Target.queue("out"), books, Memory(enabled=True), chance.random)
-    relay = Relay(window, Plan(quarantine_queue="q"), chance.random)
-    source = relay.connect_source(lambda *_: None)
-    source.opened(131_072)
-    relay.connect_destination(lambda *_: None).opened(131_072, 0.0)
-    assert relay.decide(0.0) == Consume(1)
-    relay.steering.starting("tag", 0.0)
-    relay.started(QueueState(ready=0, consumers=0), 0.0)
-    data = stream(chance)
-    damage(data, chance)
-    position = 0
-    outcome = "cut"
-    try:
-        while position < len(data):
-            size = chance.choice((1, 7, 64, 1000))
-            source.receive(bytes(data[position : position + size]), 0.0)
-            position += size
-            source.take_control()
-    except MalformedFrameError:
-        outcome = "malformed"
-    assert books.imbalance == 0, books
-    assert books.bytes_in_flight <= 2 * len(data) + 100 * SAMPLES, books
-    for output in source.data_to_send():
-        assert int.from_bytes(output[7:11], "big") not in (BASIC_ACK, BASIC_NACK), output
-    source.lost(0.0)
-    assert books.imbalance == 0, books
-    assert (books.held, books.published, books.bytes_in_flight) == (0, 0, 0), books
-    return outcome
+def fuzz(module: str, inputs: list[bytes], limits: Sequence[str], findings: Path) -> Campaign:
+    """Fuzz a module's `run` from these inputs, within libFuzzer's limits."""
+    most_bytes: int = importlib.import_module(module).MAX_BYTES
+    with TemporaryDirectory(prefix="fuzz-corpus-") as parent:
+        folder = Path(parent) / "inputs"
+        corpus.unpack(inputs, folder)
+        began_s = time.monotonic()
+        ended = libfuzzer(
+            module,
+            *(*limits, f"-max_len={most_bytes}", f"-timeout={SLOWEST_S}", "-print_final_stats=1"),
+            *(f"-artifact_prefix={findings}/", str(folder)),
+        )
+        executed = EXECUTED.search(ended.stdout)
+        return Campaign(
+            int(executed[1]) if executed else 0,
+            time.monotonic() - began_s,
+            ended.stdout if ended.returncode else "",
+            corpus.pack(folder),
+        )
 
 
-def main() -> int:
-    """Run schedules until time is up; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--seed", type=int, help="replay this one alone")
-    arguments = parser.parse_args()
-    if arguments.seed is not None:
-        print(schedule(arguments.seed))
-        return 0
-    outcomes: dict[str, int] = {}
-    ends_s = time.monotonic() + arguments.seconds
-    seed = random.SystemRandom().randrange(1 << 48)
-    while time.monotonic() < ends_s:
-        seed += 1
-        try:
-            outcome = schedule(seed)
-        except Exception:
-            print(f"FAILED: python -m tests.fuzz --seed {seed}", flush=True)
-            raise
-        outcomes[outcome] = outcomes.get(outcome, 0) + 1
-    print(f"{sum(outcomes.values())} streams: {outcomes}")
-    return 0
+def libfuzzer(module: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run libFuzzer on a module, in a process of its own."""
+    command = (sys.executable, "-m", "tests.fuzz.instrumented", module, *options)
+    output, errors = subprocess.PIPE, subprocess.STDOUT  # a traceback goes to the one, what libFuzzer says to the other
+    return subprocess.run(command, stdout=output, stderr=errors, text=True, errors="replace", check=False)
+
+
+def limits_of(options: argparse.Namespace, targets: Sequence[str]) -> list[str]:
+    """Return how long to fuzz a target, in libFuzzer's words."""
+    if options.executions is not None:
+        return [f"-runs={options.executions}"]
+    return [f"-max_total_time={max(1, round(options.seconds / len(targets)))}"]
+
+
+def main(arguments: Sequence[str] | None = None, *, installed: bool = find_spec("atheris") is not None) -> int:
+    """Fuzz each target; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=300.0, help="for all targets together; 300 unless told")
+    parser.add_argument("--executions", type=int, help="of each target, in the place of a time")
+    parser.add_argument("--target", choices=TARGETS, help="this one alone")
+    parser.add_argument("--input", type=Path, help="try this file once, without atheris; needs --target")
+    parser.add_argument("--learn", action="store_true", help="keep in the corpus what has reached new branches")
+    options = parser.parse_args(arguments)
+    targets = TARGETS if options.target is None else (options.target,)
+    if options.input is not None:
+        if options.target is None:
+            parser.error("--input needs --target")
+        importlib.import_module(f"tests.fuzz.targets.{options.target}").run(options.input.read_bytes())
+        print(f"{options.target}: all held")
+        return PASSED
+    if not installed:
+        print(
+            f"NOT TESTED: atheris is not installed. It has wheels for CPython 3.11 to 3.13 on Linux, x86-64; this is "
+            f"{sys.implementation.name} {sys.version.split()[0]} on {sys.platform}, {machine()}. The suite tries the "
+            "corpus without it.",
+            file=sys.stderr,
+        )
+        return NOT_TESTED
+    return campaign(targets, limits_of(options, targets), learn=options.learn)
+
+
+def campaign(targets: Sequence[str], limits: Sequence[str], *, learn: bool) -> int:
+    """Fuzz one target after the other; return the exit status."""
+    status = PASSED
+    print(f"{'target':10}{'executions':>12}{'per second':>12}{'inputs':>8}", flush=True)
+    for target in targets:
+        module = f"tests.fuzz.targets.{target}"
+        findings = Path(mkdtemp(prefix="fuzz-findings-"))
+        result = fuzz(module, corpus.read(target), limits, findings)
+        rate = result.executions / result.seconds
+        print(f"{target:10}{result.executions:12,}{rate:12,.0f}{len(result.found):8,}", flush=True)
+        if result.output:
+            status = FAILED
+            print(result.output[-8000:], file=sys.stderr)
+            for path in sorted(findings.iterdir()):
+                print(f"FAILED: python -m tests.fuzz --target {target} --input {path}", file=sys.stderr)
+        else:
+            findings.rmdir()
+        if learn:
+            corpus.write(target, result.found)
+    return status
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import pytest
 from bridge.amqp.content import EXPIRATION, HEADERS
 from bridge.amqp.fields import headers, properties
 from bridge.amqp.origin import MARK, REDRIVEN, Origin, Origins, origin_of, restored
+from tests.support import frames
 from tests.support.frames import PERSISTENT, Properties, content, delivery, short, table, text
 from tests.unit.amqp.test_fields import array
 
@@ -163,6 +164,8 @@ def test_without_an_expiration_none_is_set() -> None:
         content(b"m", PERSISTENT | {"headers": b"\0\0\0\2ab"}),
         content(b"m", dead(died("w" * 256))),
         content(b"m", dead(died("work", "e" * 256))),
+        # Its headers can be read, and what follows them is more than its flags say.
+        frames.frame(2, 1, frames.header(0, dead(died("work")))[7:-1] + b"x"),
     ),
 )
 def test_what_cannot_go_back_has_no_origin(message: bytes) -> None:

@@ -335,6 +335,16 @@ def test_garbage_is_answered_or_dropped_in_silence(
     assert (said.out, said.err) == ("", "")
 
 
+@pytest.mark.parametrize(
+    "garbage", (b"\x00\xff", b"HEAD / HTTP/1.1\roHost: x", b"GET / HTTP/0.9\r\nHost: a\r\nHost: b")
+)
+def test_a_refusal_says_that_it_is_one(service: Service, garbage: bytes) -> None:
+    """http.server takes these for HTTP/0.9, where an answer has no status."""
+    with service.connect() as client:
+        client.sendall(garbage + b"\r\n\r\n")
+        assert client.recv(4096).startswith(b"HTTP/1.1 400 ")
+
+
 def test_a_client_that_leaves_before_the_answer_is_no_event(
     service: Service, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:

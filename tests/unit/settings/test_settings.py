@@ -314,6 +314,13 @@ def test_a_wrong_url_is_refused_and_its_password_masked(text: str, complaint: st
     assert SECRET[9:] not in found
 
 
+def test_a_wrong_url_is_refused_on_one_line() -> None:
+    """Copied from anywhere, it may bring a line of its own."""
+    found = problem(SOURCE_URL="amqq://h/x\namqp-bridge is well")
+    assert found.startswith('BRIDGE_SOURCE_URL: "amqq://h/x\\namqp-bridge is well" has an unknown scheme; expected ')
+    assert "\n" not in found
+
+
 def damaged(text: str) -> Iterator[str]:
     """The text with each of its characters gone or another, cut after each, and with one more at each place."""
     for at in range(len(text) + 1):
