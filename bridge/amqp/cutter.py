@@ -123,34 +123,32 @@ class Cutter:
             self._dropping = on
             self._head = b""
 
-    def feed(self, data: bytes, now_s: float, size: int | None = None) -> list[Event]:
-        """Take the next chunk, which is the first `size` bytes of `data`; return the events that it completes.
-
-        No event holds on to `data`, and neither does the cutter, as long as `data` is longer than `size`.
-        """
+    def feed(self, data: bytes, now_s: float) -> list[Event]:
+        """Take the next chunk; return the events that it completes."""
         try:
-            return self._feed(data, now_s, len(data) if size is None else size)
+            return self._feed(data, now_s)
         except (IndexError, struct.error) as error:
             message = f"a frame that is shorter than what it says it holds ({error})"
             raise MalformedFrameError(message) from error
 
-    def _feed(self, data: bytes, now_s: float, end: int) -> list[Event]:
+    def _feed(self, data: bytes, now_s: float) -> list[Event]:
         events: list[Event] = []
+        end = len(data)
         if not self._begun and end:
             # A broker that refuses our protocol version answers with a bare header (AMQP 0-9-1, 4.2.2).
             self._begun = True
             self._raw = data[:1] == b"A"
         if self._raw:
-            self._control.append(data[:end])
+            self._control.append(data)
             return events
         position = 0
         if self._tail_size:
-            position = self._continue_frame(data, end, now_s, events)
+            position = self._continue_frame(data, now_s, events)
         if self._body_rest and position < end:
-            position = self._continue_body(data, position, end, now_s, events)
+            position = self._continue_body(data, position, now_s, events)
         while position < end:
             if self._partial is None and self._head:
-                position = self._cut_whole(data, position, end, now_s, events)
+                position = self._cut_whole(data, position, now_s, events)
             if end - position < FRAME_OVERHEAD:
                 break
             kind, channel, size = _frame_head.unpack_from(data, position)
@@ -161,7 +159,7 @@ class Cutter:
             self._frame(kind, channel, data[position:stop], now_s, events)
             position = stop
         if position < end:
-            self._keep(data[position:end])
+            self._keep(data[position:])
         return events
 
     def _keep(self, piece: bytes) -> None:
@@ -184,11 +182,11 @@ class Cutter:
         self._tail_size = 0
         self._needed = _HEAD_SIZE
 
-    def _continue_frame(self, data: bytes, end: int, now_s: float, events: list[Event]) -> int:
+    def _continue_frame(self, data: bytes, now_s: float, events: list[Event]) -> int:
         """Go on with the frame of which only the beginning was there; return where the next one begins."""
         position = 0
-        while self._tail_size and position < end:
-            piece = data[position : min(end, position + self._needed - self._tail_size)]
+        while self._tail_size and position < len(data):
+            piece = data[position : position + self._needed - self._tail_size]
             position += len(piece)
             self._keep(piece)
             if self._tail_size == self._needed:
@@ -205,7 +203,7 @@ class Cutter:
             raise MalformedFrameError(message)
 
     def _cut_whole(  # noqa: C901, PLR0912, PLR0915 - one loop, run for every message: a call each would cost a tenth
-        self, data: bytes, position: int, data_end: int, now_s: float, events: list[Event]
+        self, data: bytes, position: int, now_s: float, events: list[Event]
     ) -> int:
         """Cut the deliveries that lie whole in the chunk and begin like the last one; return where they end.
 
@@ -214,7 +212,7 @@ class Cutter:
         """
         head, head_size, method_size = self._head, len(self._head), self._method_size
         route_at = head_size + 9
-        end = data_end - _MESSAGE_ENDS_SHORT
+        end = len(data) - _MESSAGE_ENDS_SHORT
         prepare, unseen_flags = self._preparer.prepare, self._preparer.unseen_flags
         make = tuple.__new__
         deliveries: list[Delivery] = []
@@ -231,7 +229,7 @@ class Cutter:
                 if body > end:
                     break
                 stop = body + FRAME_OVERHEAD + body_size
-                if stop > data_end or _frame_head.unpack_from(data, body) != (
+                if stop > end + _MESSAGE_ENDS_SHORT or _frame_head.unpack_from(data, body) != (
                     BODY,
                     DATA_CHANNEL,
                     body_size,
@@ -239,7 +237,7 @@ class Cutter:
                     break
             else:
                 stop = body
-                if stop > data_end:
+                if stop > end + _MESSAGE_ENDS_SHORT:
                     break
             if (
                 kind != HEADER
@@ -289,11 +287,11 @@ class Cutter:
             events.append(Deliveries(deliveries, notable != 0))
         return position
 
-    def _continue_body(self, data: bytes, position: int, end: int, now_s: float, events: list[Event]) -> int:
+    def _continue_body(self, data: bytes, position: int, now_s: float, events: list[Event]) -> int:
         """Take the next piece of the body frame that has begun; return where it ends."""
         partial = self._partial
         assert partial is not None  # noqa: S101 - a body's rest without its content is a bug of this class
-        piece = data[position : min(end, position + self._body_rest)]
+        piece = data[position : position + self._body_rest]
         partial.add_piece(piece)
         self._body_rest -= len(piece)
         if self._body_rest == 0:

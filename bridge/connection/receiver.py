@@ -21,9 +21,9 @@ class QuietReceiver:
         self._closed = closed
         self._blocked = blocked
 
-    def receive(self, data: bytes, now_s: float, size: int | None = None) -> bool:
-        """Take a chunk, the first `size` bytes; there is never anything to write. Raises `MalformedFrameError`."""
-        for event in self._cutter.feed(data, now_s, size):
+    def receive(self, data: bytes, now_s: float) -> bool:
+        """Take a chunk; there is never anything to write. Raises `MalformedFrameError`."""
+        for event in self._cutter.feed(data, now_s):
             if isinstance(event, Close) and event.channel in {0, DATA_CHANNEL}:
                 self._closed(event, now_s)
             elif isinstance(event, Blocked):

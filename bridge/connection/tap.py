@@ -56,11 +56,8 @@ DEAD_AFTER_HEARTBEATS = 2.5
 class Receiver(Protocol):
     """What a tap feeds: a port of the relay, mostly."""
 
-    def receive(self, data: bytes, now_s: float, size: int) -> bool:
-        """Take a chunk, the first `size` bytes of `data`; return whether there may be something to write.
-
-        Raises `MalformedFrameError`.
-        """
+    def receive(self, data: bytes, now_s: float) -> bool:
+        """Take a chunk; return whether there may be something to write. Raises `MalformedFrameError`."""
 
     def take_control(self) -> bytes:
         """Hand over what has come for the control plane: whole frames, in order."""
@@ -112,14 +109,14 @@ class Tap(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
         """Return what to read into; called by asyncio."""
-        return self._buffer.room()
+        return self._buffer.room
 
     def buffer_updated(self, nbytes: int) -> None:
         """Cut a chunk and answer it; called by asyncio."""
         now_s = self._received_s = self._clock()
         receiver = self._receiver
         try:
-            acted = receiver.receive(self._buffer.filled(nbytes), now_s, nbytes)
+            acted = receiver.receive(self._buffer.take(nbytes), now_s)
         except MalformedFrameError as error:
             self.fail("malformed", f"the broker sent {error}")
             return

@@ -37,12 +37,12 @@ class Port(ABC):
         """Whether a generation is under way."""
         self._lost = False
 
-    def receive(self, data: bytes, now_s: float, size: int | None = None) -> bool:
-        """Take a chunk, the first `size` bytes; return whether anything has come of it: there may be data to send.
+    def receive(self, data: bytes, now_s: float) -> bool:
+        """Take a chunk; return whether anything has come of it: there may be data to send.
 
         Raises `MalformedFrameError` for what cannot be; the port is spent then.
         """
-        events = self._cutter.feed(data, now_s, size)
+        events = self._cutter.feed(data, now_s)
         if not events or self._lost:
             return False
         self.take(events, now_s)

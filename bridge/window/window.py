@@ -14,8 +14,9 @@ Invariants, cited by number in the tests:
 2. Nothing of an ended source generation is published, acked or nacked.
 3. The books balance at every instant (see `books`).
 4. At most `prefetch` messages (besides those of the consumer before, and one that a replaced one is sent) and
-   `max_in_flight_bytes` bytes (one message more at the most) are in memory: past that, `full` asks for reading to
-   pause, but for as long as answers of the quarantine are awaited, which come on the same connection.
+   `max_in_flight_bytes` bytes (besides what one read completes: 512 KiB, or one message) are in memory: past that,
+   `full` asks for reading to pause, but for as long as answers of the quarantine are awaited, which come on the same
+   connection.
 5. First copies arrive at the destination in the order of the source, destination outages included; a message
    that the destination alone refuses may be overtaken.
 6. Messages are requeued by an explicit `nack(requeue)`, never by closing a channel: on RabbitMQ 4 a closed

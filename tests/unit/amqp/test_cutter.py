@@ -81,18 +81,13 @@ class Sample:
         return self.add(deliver(delivery_tag, message, redelivered=redelivered, routing_key=key), delivery)
 
 
-def feed(
-    chunks: Iterable[bytes], frame_max: int = 0, cutter: Cutter | None = None, *, behind: bytes = b""
-) -> tuple[list[object], bytes]:
-    """Events, runs of deliveries taken apart, and the control plane's bytes.
-
-    `behind` stands in the buffer after each chunk.
-    """
+def feed(chunks: Iterable[bytes], frame_max: int = 0, cutter: Cutter | None = None) -> tuple[list[object], bytes]:
+    """Events, runs of deliveries taken apart, and the control plane's bytes."""
     cutter = cutter or Cutter(ContentPreparer(HeaderPolicy()))
     cutter.agree(frame_max)
     events: list[object] = []
     for chunk in chunks:
-        for event in cutter.feed(chunk + behind, NOW_S, len(chunk)):
+        for event in cutter.feed(chunk, NOW_S):
             if isinstance(event, Deliveries):
                 assert event.notable == any(d.redelivered for d in event.items)
                 events += event.items
@@ -271,13 +266,6 @@ class Tail(list[bytes]):
         """They have been joined."""
         self.joined += sum(map(len, self))
         super().clear()
-
-
-@pytest.mark.parametrize("size", (1, 7, 100, 1000))
-def test_a_chunk_is_as_much_of_a_buffer_as_has_come(size: int) -> None:
-    """What stands in the buffer behind it is of earlier chunks."""
-    stream = SAMPLES["everything"].stream
-    assert feed(chunked(stream, size), behind=stream) == feed([stream])
 
 
 @pytest.mark.parametrize("size", (1, 7, 1000))

@@ -44,9 +44,9 @@ class RecordingSide:
         self.ends: list[tuple[str, str]] = []
         self.on_event: Callable[[Event], None] = self.seen.append
 
-    def receive(self, data: bytes, now_s: float, size: int) -> bool:
+    def receive(self, data: bytes, now_s: float) -> bool:
         """Keep each event; there is nothing to write."""
-        for event in self._cutter.feed(data, now_s, size):
+        for event in self._cutter.feed(data, now_s):
             self.on_event(event)
         return False
 
