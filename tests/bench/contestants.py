@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,10 +44,10 @@ class Route:
 
 @dataclass(frozen=True)
 class Contestant:
-    """``run`` has it forward within a context, and gives its process id: None where it is a part of the broker."""
+    """``run`` has it forward within a context, and gives its process ids: none where it is a part of the broker."""
 
     name: str
-    run: Callable[[Route], AbstractContextManager[int | None]]
+    run: Callable[[Route], AbstractContextManager[tuple[int, ...]]]
     share: float = 1
     """Of the others' number of messages: who is slow needs fewer to be measured as well."""
 
@@ -61,7 +61,7 @@ def _bridge(  # noqa: PLR0913 - what rows set, by name
     deduplication: str = "message-id",
     max_rate: int = 0,
     add_headers: bool = False,
-) -> Iterator[int]:
+) -> Iterator[tuple[int, ...]]:
     settings = {
         "BRIDGE_SOURCE_URL": route.node.tls_url if tls else route.source_url,
         "BRIDGE_SOURCE_QUEUE": route.source_queue,
@@ -81,7 +81,7 @@ def _bridge(  # noqa: PLR0913 - what rows set, by name
         settings |= {"BRIDGE_SOURCE_CA_FILE": route.node.tls_ca, "BRIDGE_DESTINATION_CA_FILE": route.node.tls_ca}
     with BridgeProcess(settings) as process, _scraping(process) if scraped else nullcontext():
         try:
-            yield process.pid
+            yield (process.pid,)
         except TimeoutError as error:
             if process.is_running:
                 raise
@@ -89,7 +89,14 @@ def _bridge(  # noqa: PLR0913 - what rows set, by name
 
 
 @contextmanager
-def _drain(route: Route) -> Iterator[int]:
+def _bridges(route: Route, *, number: int, tls: bool = False) -> Iterator[tuple[int, ...]]:
+    """As many bridges between the same queues."""
+    with ExitStack() as stack:
+        yield sum((stack.enter_context(_bridge(route, tls=tls)) for _ in range(number)), ())
+
+
+@contextmanager
+def _drain(route: Route) -> Iterator[tuple[int, ...]]:
     """`amqp-bridge drain`, which ends by itself."""
     settings = {
         "BRIDGE_SOURCE_URL": route.source_url,
@@ -99,7 +106,7 @@ def _drain(route: Route) -> Iterator[int]:
         "BRIDGE_DESTINATION_QUEUE": route.destination_queue,
     }
     with BridgeProcess(settings, "drain") as process:
-        yield process.pid
+        yield (process.pid,)
         if status := process.wait():
             raise RuntimeError(f"the drain has ended with {status}:\n{process.logs}")
 
@@ -124,7 +131,7 @@ def _scraping(process: BridgeProcess) -> Iterator[None]:
 
 
 @contextmanager
-def _shovel(route: Route, *, protocol: str = "amqp091", moves: bool = False) -> Iterator[None]:
+def _shovel(route: Route, *, protocol: str = "amqp091", moves: bool = False) -> Iterator[tuple[int, ...]]:
     """Start and stop it by ``eval``: ``rabbitmqctl`` takes a second of CPU, beside what is measured.
 
     ``moves``: it deletes itself when it has moved what the queue had at its start, as "move messages" does.
@@ -147,14 +154,14 @@ def _shovel(route: Route, *, protocol: str = "amqp091", moves: bool = False) -> 
     text = json.dumps(json.dumps(definition))  # JSON within a string that Erlang reads as Python wrote it
     route.node.eval(f"ok = rabbit_runtime_parameters:parse_set({what}, <<{text}>>, none)")
     try:
-        yield
+        yield ()
     finally:
         # One that has deleted itself is not there any more.
         route.node.eval(f'{"" if moves else "ok = "}rabbit_runtime_parameters:clear({what}, <<"bench">>)')
 
 
 @contextmanager
-def _aio_pika_loop(route: Route) -> Iterator[int]:
+def _aio_pika_loop(route: Route) -> Iterator[tuple[int, ...]]:
     queues = [route.source_url, route.source_queue, route.destination_url, route.destination_queue]
     with (route.node.folder / "aio_pika_loop.log").open("ab") as log:
         process = subprocess.Popen(
@@ -167,7 +174,7 @@ def _aio_pika_loop(route: Route) -> Iterator[int]:
         )
     guardian.guard_group(process.pid)
     try:
-        yield process.pid
+        yield (process.pid,)
     finally:
         process.kill()
         process.wait()
@@ -176,6 +183,8 @@ def _aio_pika_loop(route: Route) -> Iterator[int]:
 
 BRIDGE = Contestant("bridge", _bridge)
 BRIDGE_OVER_TLS = Contestant("bridge, TLS", partial(_bridge, tls=True))
+TWO_BRIDGES = Contestant("two bridges", partial(_bridges, number=2))
+TWO_BRIDGES_OVER_TLS = Contestant("two bridges, TLS", partial(_bridges, number=2, tls=True))
 BRIDGE_SCRAPED = Contestant("bridge, scraped", partial(_bridge, scraped=True))
 BRIDGE_WITHOUT_DEDUPLICATION = Contestant("bridge, no suppression", partial(_bridge, deduplication="off"))
 BRIDGE_ADDING_HEADERS = Contestant("bridge, adding 3 headers", partial(_bridge, add_headers=True))

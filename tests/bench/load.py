@@ -65,7 +65,9 @@ class Sample(NamedTuple):
     broker_cpu_s: float
 
 
-def watch_arrivals(client: RawClient, route: Route, count: int, pid: int | None, timeout_s: float) -> Iterator[Sample]:
+def watch_arrivals(
+    client: RawClient, route: Route, count: int, pids: Sequence[int], timeout_s: float
+) -> Iterator[Sample]:
     """Sample until ``count`` messages have arrived.
 
     Raises TimeoutError when that takes longer than ``timeout_s``.
@@ -76,7 +78,7 @@ def watch_arrivals(client: RawClient, route: Route, count: int, pid: int | None,
         if time.monotonic() > deadline:
             raise TimeoutError(f"{arrived} of {count} messages arrived within {timeout_s} s")
         arrived = client.ready(route.destination_queue)
-        yield Sample(time.monotonic(), arrived, cpu_seconds(pid) if pid else 0, route.node.cpu_seconds())
+        yield Sample(time.monotonic(), arrived, sum(map(cpu_seconds, pids)), route.node.cpu_seconds())
         time.sleep(_POLL_S)
 
 

@@ -40,7 +40,11 @@ class Result:
     @property
     def median(self) -> float:
         """The median of the first quantity."""
-        return statistics.median(self.values(self.quantities[0]))
+        return self.median_of(self.quantities[0])
+
+    def median_of(self, quantity: str) -> float:
+        """The median of a quantity."""
+        return statistics.median(self.values(quantity))
 
 
 def save(results: Iterable[Result], path: Path, about: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from tests.bench import load
+from tests.bench import alone, flow, load, many, wire
 from tests.bench.busy import busy_percent
 from tests.bench.contestants import (
     AIO_PIKA_LOOP,
@@ -30,6 +30,8 @@ from tests.bench.contestants import (
     LOCAL_SHOVEL,
     SHOVEL,
     SHOVEL_THAT_MOVES,
+    TWO_BRIDGES,
+    TWO_BRIDGES_OVER_TLS,
     Contestant,
     Route,
 )
@@ -40,8 +42,24 @@ from tests.rig.raw import RawClient
 from tests.rig.waiting import wait_until
 
 ALL = (BRIDGE, SHOVEL, AIO_PIKA_LOOP)
-DIRECT = Contestant("none: direct", lambda _: contextlib.nullcontext())
+DIRECT = Contestant("none: direct", lambda _: contextlib.nullcontext(()))
 """Without anybody between, as the measure of what the broker itself takes."""
+PUBLISHER = Contestant("none: a publisher alone", lambda _: contextlib.nullcontext(()))
+CONSUMER = Contestant("none: a consumer alone", lambda _: contextlib.nullcontext(()))
+"""Half of what forwarding asks of a broker each."""
+
+DATA_PLANE = Contestant("the data plane", lambda _: contextlib.nullcontext(()))
+COPYING = Contestant("only read and written", lambda _: contextlib.nullcontext(()))
+"""Between two scripted peers."""
+FORWARDING = {contestant.name for contestant in (BRIDGE, TWO_BRIDGES, SHOVEL, LOCAL_SHOVEL)}
+"""Who is compared with what the broker allows: the most that any of them forwards."""
+FLOW_SHARES = (50, 80, 95)
+"""Percent of the highest rate at which latency is measured."""
+FLEETS = {
+    Contestant(name, lambda _: contextlib.nullcontext(())): fleet
+    for name, fleet in (("1 idle", (1, False)), ("20 idle", (20, False)), ("10 at 100/s each", (10, True)))
+}
+"""How many bridges, and whether they have something to forward."""
 
 _ROUND_TIMEOUT_S = 300
 _OUTAGE_S = 1.0
@@ -78,6 +96,12 @@ class Plan:
     megabytes: int = 400
     seconds: float = 10
     memory_messages: int = 10_000_000
+    fleet: int = 20
+    """How many bridges at most are started beside each other."""
+    flow_steps: int = 6
+    flow_step_seconds: float = 5
+    flow_seconds: float = 60
+    """How long the highest rate has to be held."""
 
 
 SHORT = Plan(
@@ -91,6 +115,10 @@ SHORT = Plan(
     megabytes=20,
     seconds=0.3,
     memory_messages=6000,
+    flow_steps=1,
+    flow_step_seconds=0.5,
+    flow_seconds=0.5,
+    fleet=2,
 )
 """Enough to see that every part works, and nothing to compare."""
 
@@ -151,6 +179,18 @@ def _throughput(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> M
         return _forwarding(route, cell, contestant, count)
 
 
+def _limit(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> Measured:
+    """As `_throughput`; who does not forward only publishes to the destination, or only consumes from the source."""
+    if contestant not in (PUBLISHER, CONSUMER):
+        return _throughput(node, cell, contestant, plan)
+    count = _message_count(cell, contestant, plan)
+    with _between_queues(node, cell) as route:
+        if contestant is PUBLISHER:
+            return _cost(alone.publish(route, count, cell.size, cell.prefetch), cell, count)
+        load.fill(route.source_url, route.source_queue, count, cell.size, cell.headers)
+        return _cost(alone.consume(route, count, cell.prefetch), cell, count)
+
+
 def _unroutable(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> Measured:
     """How fast messages are forwarded that have a route, beside others that have none: those are not counted."""
     count = _message_count(cell, contestant, plan) // 2
@@ -174,13 +214,18 @@ def _forwarding(route: Route, cell: Cell, contestant: Contestant, count: int) ->
     node = route.node
     with RawClient(node.url) as client:
         samples = [load.Sample(time.monotonic(), 0, 0, node.cpu_seconds())]
-        with contestant.run(route) as pid:
-            samples += load.watch_arrivals(client, route, count, pid, _ROUND_TIMEOUT_S)
+        with contestant.run(route) as pids:
+            samples += load.watch_arrivals(client, route, count, pids, _ROUND_TIMEOUT_S)
+    return _cost(samples, cell, count)
+
+
+def _cost(samples: list[load.Sample], cell: Cell, count: int) -> Measured:
     begin, end = load.steady_part(samples, count)
     elapsed_s, messages = end.at - begin.at, end.arrived - begin.arrived
     own_cpu_s = end.contestant_cpu_s - begin.contestant_cpu_s
     broker_cpu_s = end.broker_cpu_s - begin.broker_cpu_s
     return {
+        "CPU µs/msg": (own_cpu_s + broker_cpu_s) / messages * 1e6,
         "msg/s": messages / elapsed_s,
         "MB/s": messages / elapsed_s * cell.size / 1e6,
         "own CPU µs/msg": own_cpu_s / messages * 1e6,
@@ -211,8 +256,8 @@ def _rate(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> Measure
     with _between_queues(node, cell) as route, RawClient(node.url) as client:
         load.fill(route.source_url, route.source_queue, count + 1, cell.size)
         if rate >= _MANY_PER_S:
-            with contestant.run(route) as pid:
-                samples = [*load.watch_arrivals(client, route, count, pid, _ROUND_TIMEOUT_S)]
+            with contestant.run(route) as pids:
+                samples = [*load.watch_arrivals(client, route, count, pids, _ROUND_TIMEOUT_S)]
             begin, end = load.steady_part(samples, count)
             count, elapsed_s = end.arrived - begin.arrived, end.at - begin.at
         else:
@@ -289,6 +334,49 @@ def _latency(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> Meas
     }
 
 
+def _flow(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> Measured:
+    """Look for the highest rate that is held, and how long messages are on their way at shares of it."""
+
+    def at(rate_per_s: float, seconds: float) -> flow.Flow:
+        with _between_queues(node, cell) as route, contestant.run(route):
+            source = route.destination_queue if contestant is DIRECT else route.source_queue
+            return flow.flow(node.url, source, route.destination_queue, flow.Stream(rate_per_s, seconds, cell.size))
+
+    guess_per_s = 10_000 * contestant.share
+    highest_per_s = flow.highest_rate(
+        lambda rate_per_s: at(rate_per_s, plan.flow_step_seconds).held, guess_per_s, plan.flow_steps
+    )
+    while not at(highest_per_s, plan.flow_seconds).held:
+        highest_per_s *= 0.95
+    found = {"msg/s": highest_per_s}
+    for share in FLOW_SHARES:
+        ways_ms = at(highest_per_s * share / 100, 2 * plan.flow_step_seconds).ways_ms
+        percentiles = statistics.quantiles(ways_ms, n=1000, method="inclusive")
+        for name, place in (("p50", 499), ("p99", 989), ("p99.9", 998)):
+            found[f"{name} ms at {share} %"] = percentiles[place]
+    return found
+
+
+def _many(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> Measured:
+    """What each of many bridges costs."""
+    number, busy = FLEETS[contestant]
+    number = min(number, plan.fleet)
+    node.delete_all_queues()
+    with contextlib.ExitStack() as stack:
+        before = node.connection_count()
+        running = stack.enter_context(many.bridges(node, number, cell.queue_type))
+        connections = (node.connection_count() - before) / number
+        if busy:
+            stack.enter_context(many.publishing(node, number, cell.size))
+        return many.cost(running, plan.seconds * 3) | {"connections each": connections}
+
+
+def _wire(_: Node, cell: Cell, contestant: Contestant, plan: Plan) -> Measured:
+    """The data plane alone, beside a program that only reads and writes: no broker takes part."""
+    count = max(20, min(2 * plan.messages, 3 * plan.megabytes * 1_000_000 // cell.size))
+    return wire.measure(cell.size, count, floor=contestant is COPYING)
+
+
 def _memory(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> Measured:
     """Resident memory early and late in a long life. The source is filled by portions, the destination drops them."""
     total = int(plan.memory_messages * contestant.share)
@@ -301,8 +389,7 @@ def _memory(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> Measu
     with _between_queues(node, cell) as route:
         node.delete(route.destination_queue)
         node.declare(route.destination_queue, cell.queue_type, {"x-max-length": 1000})
-        with contestant.run(route) as pid:
-            assert pid
+        with contestant.run(route) as (pid,):
             for _ in range(0, total, portion):
                 load.fill(route.source_url, route.source_queue, portion, cell.size, cell.headers)
                 wait_until(is_empty, f"{contestant.name} to empty the source", _ROUND_TIMEOUT_S, interval_s=0.2)
@@ -367,6 +454,10 @@ def _queue_types(plan: Plan) -> Iterator[Cell]:
     return (Cell(queue_type) for queue_type in plan.queue_types)
 
 
+def _all_sizes(plan: Plan) -> Iterator[Cell]:
+    return (Cell(queue_type, size) for queue_type in plan.queue_types for size in plan.sizes)
+
+
 def _small_sizes(plan: Plan) -> Iterator[Cell]:
     return (Cell(queue_type, size) for queue_type in plan.queue_types for size in plan.sizes if 256 <= size <= 4096)
 
@@ -377,7 +468,8 @@ def _sizes_up_to_100_kb(plan: Plan) -> Iterator[Cell]:
 
 
 def _limit_contestants(node: Node) -> tuple[Contestant, ...]:
-    return (BRIDGE, SHOVEL, LOCAL_SHOVEL) if node.version != "3.10" else (BRIDGE, SHOVEL)
+    forwarding = (BRIDGE, TWO_BRIDGES, SHOVEL, *((LOCAL_SHOVEL,) if node.version != "3.10" else ()))
+    return (*forwarding, PUBLISHER, CONSUMER)
 
 
 ROWS = {
@@ -385,7 +477,7 @@ ROWS = {
     "prefetch": Row(
         "Throughput by prefetch", lambda plan: (Cell(prefetch=n) for n in plan.prefetches), lambda _: ALL, _throughput
     ),
-    "limit": Row("What the broker does by itself", _small_sizes, _limit_contestants, _throughput),
+    "limit": Row("What the broker allows", _all_sizes, _limit_contestants, _limit),
     "apart": Row("The broker on a core of its own", _small_sizes, lambda _: ALL, _apart),
     "bottleneck": Row("What in the broker is busy", _sizes_up_to_100_kb, lambda _: (BRIDGE, SHOVEL), _bottleneck),
     "distance": Row(
@@ -394,7 +486,7 @@ ROWS = {
         lambda _: (*ALL, DIRECT),
         _distance,
     ),
-    "tls": Row("TLS on both sides", _queue_types, lambda _: (BRIDGE, BRIDGE_OVER_TLS), _throughput),
+    "tls": Row("TLS on both sides", _all_sizes, lambda _: (BRIDGE, BRIDGE_OVER_TLS, TWO_BRIDGES_OVER_TLS), _throughput),
     "scrape": Row("A scrape each second", _queue_types, lambda _: (BRIDGE, BRIDGE_SCRAPED), _throughput),
     "unroutable": Row(
         "Beside messages without a route",
@@ -414,6 +506,14 @@ ROWS = {
     ),
     "rate": Row("Held to a rate", _queue_types, lambda _: tuple(BRIDGES_WITH_A_RATE), _rate),
     "latency": Row("Latency at 500 msg/s", _queue_types, lambda _: (*ALL, DIRECT), _latency),
+    "flow": Row("Live, without a backlog", _queue_types, lambda _: (*ALL, DIRECT), _flow, rounds=1),
+    "many": Row("Many bridges on one machine", lambda _: (Cell(),), lambda _: tuple(FLEETS), _many, rounds=1),
+    "wire": Row(
+        "The data plane, and what of it is the kernel's",
+        lambda plan: (Cell(size=size) for size in plan.sizes),
+        lambda _: (DATA_PLANE, COPYING),
+        _wire,
+    ),
     "start": Row("Start to first message", _queue_types, lambda _: ALL, _start),
     "reconnect": Row(
         "The source is back: to the next message",

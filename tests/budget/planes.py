@@ -50,7 +50,7 @@ class Planes:
         """
         self._memory = Memory(enabled=True)
         target = Target("out") if own_keys else Target.queue("out")
-        self._relay = Relay(
+        self.relay = Relay(
             Window(WindowLimits(), target, Books(), self._memory, lambda: 0.5),
             Plan(
                 quarantine_queue="in.quarantine",
@@ -58,8 +58,8 @@ class Planes:
             ),
             lambda: 0.5,
         )
-        self._relay.steering.state = State.RUNNING  # a message has been seen through
-        self._relay.connect_destination(_closed).opened(FRAME_MAX_BYTES, 0.0)
+        self.relay.steering.state = State.RUNNING  # a message has been seen through
+        self.relay.connect_destination(_closed).opened(FRAME_MAX_BYTES, 0.0)
 
     @property
     def remembered(self) -> int:
@@ -68,7 +68,7 @@ class Planes:
 
     def consume(self, now_s: float) -> None:
         """Connect the source and consume: a source generation begins, its delivery tags at 1."""
-        relay = self._relay
+        relay = self.relay
         relay.connect_source(_closed).opened(FRAME_MAX_BYTES, QueueFacts("quorum", auto_delete=False, expires=False))
         relay.tick(now_s, UNIX_S + now_s)
         assert isinstance(relay.decide(now_s), Consume)
@@ -77,20 +77,20 @@ class Planes:
 
     def lose_source(self, now_s: float) -> None:
         """The source generation ends without a goodbye."""
-        self._relay.source.lost(now_s)
+        self.relay.source.lost(now_s)
 
     def source_sends(self, data: bytes, now_s: float) -> Written:
         """Take a chunk from the source; return what follows from it."""
-        self._relay.source.receive(data, now_s)
+        self.relay.source.receive(data, now_s)
         return self._written(now_s)
 
     def destination_sends(self, data: bytes, now_s: float) -> Written:
         """Take a chunk from the destination; return what follows from it."""
-        self._relay.destination.receive(data, now_s)
+        self.relay.destination.receive(data, now_s)
         return self._written(now_s)
 
     def _written(self, now_s: float) -> Written:
-        relay = self._relay
+        relay = self.relay
         to_destination: list[bytes | memoryview] = []
         while frames := relay.destination.data_to_send(now_s):
             to_destination += frames

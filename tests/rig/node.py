@@ -439,6 +439,10 @@ class Node:
         alarm = "{resource_limit, memory, node()}"
         self.eval(f"rabbit_alarm:set_alarm({{{alarm}, []}})" if on else f"rabbit_alarm:clear_alarm({alarm})")
 
+    def connection_count(self) -> int:
+        """How many clients are connected to this node."""
+        return int(self.eval("length(rabbit_networking:local_connections())"))
+
     def close_connections(self, reason: str = "closed by the rig") -> int:
         """Close this node's client connections (320, connection forced) as the management API does; return how many.
 

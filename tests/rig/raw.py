@@ -10,11 +10,12 @@ from __future__ import annotations
 import socket
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 from urllib.parse import SplitResult, unquote, urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import BufferedReader
 
 _FRAME_METHOD, _FRAME_HEADER, _FRAME_BODY, _FRAME_HEARTBEAT = 1, 2, 3, 8
 _FRAME_END = b"\xce"
@@ -68,6 +69,15 @@ def long_string(data: bytes) -> bytes:
     return b"S" + struct.pack(">I", len(data)) + data
 
 
+def publish_frames(exchange: str, routing_key: str, properties: bytes, body: bytes, frame_max: int) -> bytes:
+    """The frames of a mandatory publish."""
+    method = struct.pack(">HHH", *_PUBLISH, 0) + short_string(exchange) + short_string(routing_key) + b"\x01"
+    header = struct.pack(">HHQ", _BASIC, 0, len(body)) + properties
+    pieces = [body[start : start + frame_max - 8] for start in range(0, len(body), frame_max - 8)]
+    frames = [(_FRAME_METHOD, method), (_FRAME_HEADER, header), *((_FRAME_BODY, piece) for piece in pieces)]
+    return b"".join(frame(kind, 1, payload) for kind, payload in frames)
+
+
 class RawClient:
     """One connection with one channel. Every call may raise RawClosedError, or TimeoutError after ``timeout_s``."""
 
@@ -76,7 +86,7 @@ class RawClient:
         assert parts.hostname
         self._socket = socket.create_connection((parts.hostname, parts.port or 5672), timeout_s)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._input = self._socket.makefile("rb", 1 << 20)
+        self._input = cast("BufferedReader", self._socket.makefile("rb", 1 << 20))
         self._published = 0
         self._unconfirmed: set[int] = set()
         self.nacked: set[int] = set()
@@ -135,14 +145,9 @@ class RawClient:
 
     def publish_each(self, exchange: str, messages: list[tuple[str, bytes, bytes]]) -> None:
         """Publish messages, each with a routing key of its own in front, mandatory, with one write."""
-        room = self.frame_max - 8
         out = bytearray()
         for routing_key, properties, body in messages:
-            method = struct.pack(">HHH", *_PUBLISH, 0) + short_string(exchange) + short_string(routing_key) + b"\x01"
-            out += frame(_FRAME_METHOD, 1, method)
-            out += frame(_FRAME_HEADER, 1, struct.pack(">HHQ", _BASIC, 0, len(body)) + properties)
-            for start in range(0, len(body), room):
-                out += frame(_FRAME_BODY, 1, body[start : start + room])
+            out += publish_frames(exchange, routing_key, properties, body, self.frame_max)
             self._published += 1
             self._unconfirmed.add(self._published)
         self._socket.sendall(out)
@@ -220,6 +225,17 @@ class RawClient:
         return header[12:], body
 
     # Frames and methods
+
+    def send_raw(self, frames: bytes) -> None:
+        """Write finished frames; their confirms are the caller's to count."""
+        self._socket.sendall(frames)
+
+    def receive_raw(self) -> bytes:
+        """Wait for what comes next, in whatever pieces, and hand it over unread."""
+        data = self._input.read1(1 << 20)
+        if not data:
+            raise RawClosedError("the connection ended")
+        return data
 
     def _call(
         self, method: tuple[int, int], arguments: bytes, answer: tuple[int, int] | None, channel: int = 1
