@@ -29,7 +29,7 @@ define make_venv
 	@touch $@
 endef
 
-.PHONY: help venv brokers broker valgrind test coverage budget test-deploy lint format types demo bench faults simulate soak fuzz sbom release lock clean
+.PHONY: help venv brokers broker valgrind test pythons coverage budget test-deploy lint format types demo bench faults simulate soak fuzz sbom release lock clean
 
 help: ## list these verbs
 	@echo "make VERB [ARGS='…']; ARGS are passed on to the program that the verb runs"
@@ -56,6 +56,9 @@ valgrind:
 
 test: venv brokers ## the whole test suite, against real brokers
 	$(RUN) pytest --numprocesses 2 --dist loadscope --ignore tests/deploy $(ARGS)
+
+pythons: venv brokers ## TLS and what is read from sockets, under each other supported Python that is here
+	$(RUN) tests.programs.pythons
 
 coverage: venv ## every branch of each pure module, by that module's own tests
 	$(RUN) tests.programs.coverage_by_file $(ARGS)
