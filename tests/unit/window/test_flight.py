@@ -300,8 +300,9 @@ def test_without_a_quarantine_poison_is_held_shown_and_requeued() -> None:
 
 def test_a_stream_is_read_on_at_the_lowest_offset_that_was_not_forwarded() -> None:
     scene = Scene()
-    assert scene.window.resume_offset is None
+    assert (scene.window.resume_offset, scene.window.offsets) == (None, None)
     scene.window.read_stream()
+    assert scene.window.offsets is not None
     scene.receive_each(*(stream_delivery(tag, 100 + tag) for tag in (1, 2, 3)))
     assert scene.window.resume_offset == 101
     scene.take()
