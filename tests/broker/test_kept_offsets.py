@@ -146,7 +146,12 @@ def test_what_retention_has_deleted_is_counted_and_another_bridge_of_the_same_na
     asyncio.run(store(source, this.queue_in, 1))
     with this.bridge:
         metrics = this.bridge.wait_for(lambda m: m.total("bridge_messages_forwarded_total") > 0, "the rest")
-        assert metrics.total("bridge_source_offsets_missed_total") == first[0] - 2
+        # Whatever was stored since took an offset, and may have been what another segment was deleted for.
+        assert (
+            first[0] - 2
+            <= metrics.total("bridge_source_offsets_missed_total")
+            <= message_at(source, this.queue_in, "first")[0] - 2
+        )
         assert any("were deleted" in event["event"] for event in this.bridge.events)
         this.bridge.wait_for(lambda m: m.total("bridge_source_offset_stored") > first[0], "the offset to be stored")
         asyncio.run(store(source, this.queue_in, 2))
