@@ -376,7 +376,8 @@ def crashed(folder: Path, *arguments: str) -> list[Path]:
 def test_a_crash_leaves_no_core_dump(tmp_path: Path) -> None:
     """A real one, of a process that may write one; one that is not the bridge does."""
     pattern = Path("/proc/sys/kernel/core_pattern").read_text()
-    if not pattern.startswith("core") or resource.getrlimit(resource.RLIMIT_CORE)[1] == 0:
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    if not pattern.startswith("core") or (hard != resource.RLIM_INFINITY and hard < 1 << 28):
         pytest.skip("NOT TESTED: no core dump is written into the folder of a process here")
     assert crashed(tmp_path / "other", "-uc", "import time; print('ready'); time.sleep(60)")
     assert crashed(tmp_path / "bridge", "-m", "bridge", "run") == []
