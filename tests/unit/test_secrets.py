@@ -347,42 +347,6 @@ def test_no_core_dump_is_written_and_no_limit_is_raised(most: int, expected: int
     assert result.stdout == f"{expected} {expected}\n"
 
 
-def crashed(folder: Path, *arguments: str) -> list[Path]:
-    """Start a Python that may dump its core, abort it when it has said something, and return the files it left."""
-    variables = {
-        "BRIDGE_SOURCE_URL": "amqp://u:p@127.0.0.1:1",
-        "BRIDGE_SOURCE_QUEUE": "in",
-        "BRIDGE_DESTINATION_QUEUE": "out",
-        "BRIDGE_HTTP_PORT": "0",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-    }
-    folder.mkdir()
-    process = subprocess.Popen(
-        ("bash", "-c", 'ulimit -c "$(ulimit -Hc)"; exec "$@"', "bash", sys.executable, *arguments),
-        env=os.environ | variables,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
-    with process.stdout:
-        assert process.stdout.readline()
-        process.send_signal(signal.SIGABRT)
-        assert process.wait(timeout=60) == -signal.SIGABRT
-    return sorted(folder.glob("core*"))
-
-
-def test_a_crash_leaves_no_core_dump(tmp_path: Path) -> None:
-    """A real one, of a process that may write one; one that is not the bridge does."""
-    pattern = Path("/proc/sys/kernel/core_pattern").read_text()
-    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
-    if not pattern.startswith("core") or (hard != resource.RLIM_INFINITY and hard < 1 << 28):
-        pytest.skip("NOT TESTED: no core dump is written into the folder of a process here")
-    assert crashed(tmp_path / "other", "-uc", "import time; print('ready'); time.sleep(60)")
-    assert crashed(tmp_path / "bridge", "-m", "bridge", "run") == []
-
-
 def test_nobody_listens_on_the_port_that_the_commands_ask() -> None:
     """What the tests above suppose."""
     with pytest.raises(OSError, match="refused"):
