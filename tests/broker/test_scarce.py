@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
 import resource
 import socket
-import subprocess
 import time
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.broker.scene import in_flight, scene, settings
 from tests.rig.bridge_process import BridgeProcess
-from tests.rig.client import publish_numbered
 from tests.rig.ports import LOOPBACK
 from tests.rig.raw import RawClient
 from tests.rig.tuning import limited
 from tests.rig.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.broker.scene import Scene
     from tests.rig.node import Node
 
@@ -37,9 +28,6 @@ then find no room for its thread before there is a large message."""
 LARGE_BYTES = 120_000_000
 NEIGHBOURS = 20
 CLIENTS = 40
-DISK_BYTES = 64 << 10
-LEFT_BYTES = 12 << 10
-"""Room for the log of a start and of some lost connections."""
 WATCHED_S = 2.0
 
 
@@ -143,62 +131,3 @@ def test_a_low_limit_of_descriptors_leaves_the_brokers_connections_theirs(
         wait_until(lambda: settled(this), "everything to be settled")
         assert "Traceback" not in this.bridge.logs
     assert this.audit().is_perfect
-
-
-@contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system that is nearly full; skips where this user may mount none."""
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "none", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("NOT TESTED: a file system of its own cannot be mounted here")
-    try:
-        (folder / "ballast").write_bytes(bytes(DISK_BYTES - LEFT_BYTES))
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def test_a_disk_that_fills_up_with_the_log_stops_nothing(
-    source: Node, destination: Node, queue_name: str, tmp_path: Path
-) -> None:
-    """What cannot be logged is not, and logging goes on when there is room; a line that was torn is the only damage."""
-    queue_in, queue_out = source.declare(queue_name), destination.declare(queue_name)
-
-    def has_arrived(number: int) -> bool:
-        return destination.queue_ready(queue_out) >= number
-
-    with small_disk(tmp_path) as disk:
-        log = disk / "log"
-        redirected = ("bash", "-c", f'exec "$@" 2>>{log}', "bash")
-        values = settings(source, destination, queue_in, queue_out) | {"BRIDGE_RECONNECT_MAX": "0.2"}
-        with BridgeProcess(values, wrapper=redirected) as bridge:
-            for lost in range(1000):
-                publish_numbered(source.url, queue_in, 1, first=lost)
-                wait_until(partial(has_arrived, lost + 1), "the next to be forwarded")
-                if not os.statvfs(disk).f_bavail:
-                    break
-                source.close_connections()
-            assert not os.statvfs(disk).f_bavail
-            source.close_connections()
-            publish_numbered(source.url, queue_in, NEIGHBOURS, first=lost + 1)
-            wait_until(partial(has_arrived, lost + 1 + NEIGHBOURS), "forwarding to go on")
-            written = log.stat().st_size
-            (disk / "ballast").unlink()
-            source.close_connections()
-            wait_until(lambda: log.read_bytes()[written:].count(b"\n") >= 2, "logging to go on")
-            assert bridge.terminate() == 0
-        torn = [line for line in log.read_text().splitlines() if not is_json(line)]
-        assert len(torn) <= 1
-        assert "Traceback" not in log.read_text()
-        assert bridge.log_lines == []
-    assert source.queue_depth(queue_in) == 0
-
-
-def is_json(line: str) -> bool:
-    """Whether it is a whole event."""
-    try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
