@@ -52,7 +52,7 @@ def identity(route: bytes, content: bytes) -> bytes | None:
     It is a digest of the route, all properties, all headers but those that a quorum queue adds, in any order, and the
     body. How the body is cut into frames, which depends on the connection, does not matter.
 
-    The digest is BLAKE2b, but the body enters it as a seeded hash (XXH3, 128 bits), which takes a fiftieth of the time:
+    The digest is BLAKE2b, but the body enters it as a seeded hash (XXH3, 128 bits), which takes a sixtieth of the time:
     bodies that collide there matter only in messages that agree in all else, the `message_id` among it.
     """
     (flags,) = _u16.unpack_from(content, FLAGS_AT)

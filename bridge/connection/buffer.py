@@ -8,7 +8,7 @@ from __future__ import annotations
 
 FIRST_BYTES = 64 << 10
 MOST_BYTES = 512 << 10
-"""The size at first, and the size it grows to. 1 MiB saves no more, 256 KiB take 1.3 times the CPU for 100 kB."""
+"""The size at first, and the size it grows to. For 100 kB 256 KiB took 1.2 times the CPU, and 1 MiB saved 5 %."""
 
 
 class ReceiveBuffer:

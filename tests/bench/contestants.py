@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.bench.load import beside
 from tests.budget.workload import THREE_ADDED
 from tests.rig import guardian
 from tests.rig.bridge_process import BridgeProcess
@@ -22,6 +22,7 @@ from tests.rig.bridge_process import BridgeProcess
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
+    from threading import Event
 
     from tests.rig.node import Node
 
@@ -111,23 +112,15 @@ def _drain(route: Route) -> Iterator[tuple[int, ...]]:
             raise RuntimeError(f"the drain has ended with {status}:\n{process.logs}")
 
 
-@contextmanager
-def _scraping(process: BridgeProcess) -> Iterator[None]:
+def _scraping(process: BridgeProcess) -> AbstractContextManager[None]:
     """Scrape once a second, as a Prometheus in a hurry does."""
-    ended = threading.Event()
 
-    def scrape() -> None:
+    def scrape(ended: Event) -> None:
         process.get("/metrics")
         while not ended.wait(1):
             process.get("/metrics")
 
-    thread = threading.Thread(target=scrape)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+    return beside(scrape)
 
 
 @contextmanager

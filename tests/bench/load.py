@@ -6,6 +6,7 @@ import os
 import statistics
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,7 +16,7 @@ from tests.rig.client import encode_properties
 from tests.rig.raw import RawClient
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from tests.bench.contestants import Route
 
@@ -141,6 +142,19 @@ def windowed_rate(url: str, queue: str, count: int, size: int, window: int) -> f
                 begin, counted_from = time.monotonic(), first + batch
         elapsed_s = time.monotonic() - begin
     return (count + window - counted_from) / elapsed_s
+
+
+@contextmanager
+def beside(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Have this work done in a thread of its own; it ends when the event is set."""
+    ended = threading.Event()
+    thread = threading.Thread(target=work, args=(ended,))
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def confine(pid: int, cores: set[int]) -> None:

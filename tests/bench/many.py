@@ -6,7 +6,6 @@ is proportional: pages that several share count for each by its share.
 
 from __future__ import annotations
 
-import threading
 import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pika
 
-from tests.bench.load import cpu_seconds
+from tests.bench.load import beside, cpu_seconds
 from tests.programs.idle import SETTLE_S, proportional_bytes
 from tests.rig.bridge_process import BridgeProcess
 from tests.rig.client import encode_properties
@@ -22,6 +21,8 @@ from tests.rig.raw import RawClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+    from threading import Event
 
     from tests.rig.node import Node
 
@@ -49,26 +50,18 @@ def bridges(node: Node, number: int, queue_type: str) -> Iterator[list[BridgePro
         yield running
 
 
-@contextmanager
-def publishing(node: Node, number: int, size: int) -> Iterator[None]:
+def publishing(node: Node, number: int, size: int) -> AbstractContextManager[None]:
     """Publish evenly to the sources of so many bridges, in a thread of its own."""
-    ended = threading.Event()
     properties = encode_properties(pika.BasicProperties(delivery_mode=2, message_id="#" * 12))
 
-    def publish() -> None:
+    def publish(ended: Event) -> None:
         with RawClient(node.url) as client:
             begin, turn = time.monotonic(), 0
             while not ended.wait(max(0.0, begin + turn / BUSY_PER_S - time.monotonic())):
                 client.publish_each("", [(f"in.{index}", properties, b"." * size) for index in range(number)])
                 turn += 1
 
-    thread = threading.Thread(target=publish)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+    return beside(publish)
 
 
 def cost(running: list[BridgeProcess], seconds: float) -> dict[str, float]:

@@ -91,13 +91,19 @@ def test_at_the_start_the_settings_say_what_the_queue_is() -> None:
     assert Relay(window, plan, lambda: 0.5).steering.stream
 
 
-def test_a_stream_that_does_not_deliver_what_it_has_had_is_another_one_and_read_from_its_first_message() -> None:
+def forwarded_and_lost() -> Bridge:
+    """One that has forwarded offset 7 of a stream, and lost the source's connection then."""
     bridge = Bridge(facts=STREAM)
     bridge.source(deliver(1, message(7)))
     bridge.to_destination()
     bridge.destination(confirm(1))
     bridge.to_source()
     bridge.lose_source()
+    return bridge
+
+
+def test_a_stream_that_does_not_deliver_what_it_has_had_is_another_one_and_read_from_its_first_message() -> None:
+    bridge = forwarded_and_lost()
     assert bridge.relay.decide(bridge.now_s) == Consume(1000, 7), "the last message that was forwarded"
     assert bridge.steering.starting("ct", bridge.now_s)
     bridge.relay.started(EMPTY_QUEUE, bridge.now_s)
@@ -114,12 +120,7 @@ def test_a_stream_that_does_not_deliver_what_it_has_had_is_another_one_and_read_
 
 
 def test_a_stream_that_delivers_what_it_has_had_may_be_silent_after_that() -> None:
-    bridge = Bridge(facts=STREAM)
-    bridge.source(deliver(1, message(7)))
-    bridge.to_destination()
-    bridge.destination(confirm(1))
-    bridge.to_source()
-    bridge.lose_source()
+    bridge = forwarded_and_lost()
     bridge.consume()
     bridge.source(deliver(1, message(7)))
     assert bridge.books.suppressed == 1
