@@ -14,6 +14,7 @@ import pika
 
 from tests.rig.client import encode_properties
 from tests.rig.raw import RawClient
+from tests.rig.usage import cpu_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -104,17 +105,6 @@ def steady_part(samples: list[Sample], count: int) -> tuple[Sample, Sample]:
     begin = max(sample for sample in samples if sample.arrived <= count * 0.1)
     end = min(sample for sample in samples if sample.arrived >= count * 0.9)
     return begin, end
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process since it started."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def resident_bytes(pid: int) -> int:
-    """Resident memory of a process."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def round_trip_s(url: str, queue: str) -> float:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 import pika
 
-from tests.bench.load import beside, cpu_seconds
+from tests.bench.load import beside
 from tests.programs.idle import SETTLE_S, proportional_bytes
 from tests.rig.bridge_process import BridgeProcess
 from tests.rig.client import encode_properties
 from tests.rig.raw import RawClient
+from tests.rig.usage import cpu_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

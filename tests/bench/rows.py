@@ -39,6 +39,7 @@ from tests.rig.node import Node
 from tests.rig.ports import is_listening
 from tests.rig.proxy import Proxy
 from tests.rig.raw import RawClient
+from tests.rig.usage import resident_bytes
 from tests.rig.waiting import wait_until
 
 ALL = (BRIDGE, SHOVEL, AIO_PIKA_LOOP)
@@ -393,7 +394,7 @@ def _memory(node: Node, cell: Cell, contestant: Contestant, plan: Plan) -> Measu
             for _ in range(0, total, portion):
                 load.fill(route.source_url, route.source_queue, portion, cell.size, cell.headers)
                 wait_until(is_empty, f"{contestant.name} to empty the source", _ROUND_TIMEOUT_S, interval_s=0.2)
-                resident_mb.append(load.resident_bytes(pid) / 1e6)
+                resident_mb.append(resident_bytes(pid) / 1e6)
     return {
         "late MB": resident_mb[-1],
         "early MB": resident_mb[0],

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.rig import guardian
 from tests.rig.ports import LOOPBACK
+from tests.rig.usage import cpu_seconds, resident_bytes
 from tests.rig.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -208,13 +209,11 @@ class BridgeProcess:
 
     def rss_bytes(self) -> int:
         """Resident memory."""
-        pages = Path(f"/proc/{self.pid}/statm").read_text().split()[1]
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+        return resident_bytes(self.pid)
 
     def cpu_seconds(self) -> float:
         """User and system time since it started."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self.pid)
 
 
 StartBridge = Callable[[Mapping[str, object]], BridgeProcess]

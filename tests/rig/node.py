@@ -21,6 +21,7 @@ import pika
 
 from tests.rig import guardian, installation
 from tests.rig.ports import LOOPBACK, free_port, is_listening
+from tests.rig.usage import cpu_seconds
 from tests.rig.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -260,8 +261,7 @@ class Node:
 
     def cpu_seconds(self) -> float:
         """User and system time of the node's process since it started."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self.pid)
 
     # Asking and telling
 
