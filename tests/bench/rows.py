@@ -94,7 +94,8 @@ class Plan:
     far_prefetches: tuple[int, ...] = (100, 1000)
     outages: tuple[str, ...] = ("connection", "broker")
     messages: int = 80_000
-    megabytes: int = 400
+    megabytes: int = 800
+    """Half of it is not enough for large messages: a quorum queue writes its log anew every 512 MB."""
     seconds: float = 10
     memory_messages: int = 10_000_000
     fleet: int = 20
