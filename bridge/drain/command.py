@@ -55,8 +55,6 @@ SECOND_SIGNAL_AFTER_S = 1.0
 """A signal sooner than this after the first is no second one."""
 FILTERING_PREFETCH = 2000
 """As many as a quorum queue lets one consumer hold: what does not match is held until the end."""
-PEEKED_MOST = 2000
-"""So many messages are looked at, at most."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 LINE_BYTES = 4096
 """A terminal's longest line (termios(3))."""
@@ -159,7 +157,7 @@ def drain(settings: Settings, wanted: Request, assemble: Assemble, *, on_termina
 def peek(settings: Settings, *, limit: int, yes: bool, in_json: bool) -> int:
     """Show the first messages of a queue in groups; return the exit code."""
     try:
-        found, source = _run(_peek(settings, min(limit, PEEKED_MOST), yes=yes))
+        found, source = _run(_peek(settings, limit, yes=yes))
     except BridgeError as error:
         return _complain(hide(str(error), settings.secrets()), status_of(error))
     listed = sample.groups(found, time.time(), settings.source_queue or "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
 
 PEEKED = 100
 """So many messages are looked at by default."""
+PEEKED_MOST = 2000
+"""And so many at most: as many as a quorum queue lets one consumer hold."""
 UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -57,7 +60,7 @@ def add_peek_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `peek`."""
     parser.add_argument("queue", nargs="?", metavar="QUEUE", help="the queue to look at (default: the source queue)")
     parser.add_argument("--quarantine", action="store_true", help="look at the source queue's quarantine")
-    parser.add_argument("--limit", type=_at_least_one, default=PEEKED, metavar="N", help="at most so many messages")
+    parser.add_argument("--limit", type=_peeked, default=PEEKED, metavar="N", help="at most so many messages")
     parser.add_argument("--yes", action="store_true", help="look also where that counts or reorders")
     parser.add_argument("--json", action="store_true", help="for machines")
 
@@ -65,19 +68,30 @@ def add_peek_options(parser: argparse.ArgumentParser) -> None:
 def _header(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not (name and equals):
-        raise ValueError(text)
+        raise ArgumentTypeError(f"{text!r} has no name and value; expected HEADER=VALUE, such as tenant=acme")
     return name, value
 
 
 def _duration(text: str) -> float:
     found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(s|m|h|d|)", text)
     if found is None:
-        raise ValueError(text)
+        raise ArgumentTypeError(f"{text!r} is not a time; expected a number and a unit, such as 90s, 1h or 2d")
     return float(found[1]) * UNITS_S[found[2]]
 
 
 def _at_least_one(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
+    return _whole_number(text, "1 or more")
+
+
+def _peeked(text: str) -> int:
+    expected = f"1 to {PEEKED_MOST}"
+    value = _whole_number(text, expected)
+    if value > PEEKED_MOST:
+        raise ArgumentTypeError(f"{text!r} is too many to hold at once; expected {expected}")
     return value
+
+
+def _whole_number(text: str, expected: str) -> int:
+    if re.fullmatch("0*[1-9][0-9]{0,17}", text) is None:
+        raise ArgumentTypeError(f"{text!r} is not a whole number above zero; expected {expected}")
+    return int(text)

@@ -19,7 +19,7 @@ from bridge.connection.dial import STAGGER_S
 from bridge.drain import command as draining
 from bridge.drain import receipt, sample
 from bridge.drain.digest import DIGEST_BYTES
-from bridge.drain.options import PEEKED
+from bridge.drain.options import PEEKED, PEEKED_MOST
 from bridge.observe import document, events, history, http
 from bridge.relay.steering import PROBE_HOLD_S
 from bridge.relay.watchdog import ASK_EVERY_S
@@ -104,7 +104,7 @@ OWN: dict[str, tuple[str, ...]] = {
         f"ends with exit status {EX_TEMPFAIL}, so that a supervisor",
         f"a file, exits with {EX_TEMPFAIL}: a supervisor",
         f"wrong command line exits with {EX_USAGE};",
-        f"the first {PEEKED} messages (_, at most {draining.PEEKED_MOST:,})",
+        f"the first {PEEKED} messages (_, at most {PEEKED_MOST:,})",
         f"lists where the first {PEEKED} messages go back to",
         f"a message within {sample.LIMIT_MARGIN} of its limit",
         f"with exit status {receipt.NOT_ALL}, where more does not match",
