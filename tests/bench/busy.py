@@ -22,7 +22,7 @@ _LOOK = """
             {{M, init, _}} <- [proplists:get_value('$initial_call', D)], lists:member(M, Modules)]
     end,
     Groups = [Of(<<"{source}">>), Of(<<"{destination}">>), Began([rabbit_msg_store, ra_log_wal]),
-        Began([rabbit_reader, rabbit_channel, rabbit_writer])],
+        Began([rabbit_channel]), Began([rabbit_reader, rabbit_writer])],
     IsBusy = fun(P) ->
         case process_info(P, status) of {{status, S}} when S =/= waiting, S =/= suspended -> 1; _ -> 0 end
     end,
@@ -46,5 +46,5 @@ def busy_percent(node: Node, source: str, destination: str) -> dict[str, float]:
     """Look for a second: for how much of it each was busy, in %, and the mean of the Erlang machine's schedulers."""
     script = _LOOK.format(source=source, destination=destination, samples=_SAMPLES, interval_ms=_INTERVAL_MS)
     percents = map(float, node.eval(script).strip("{}").split(","))
-    names = ("source queue %", "destination queue %", "store or log %", "connections %", "schedulers %")
+    names = ("source queue %", "destination queue %", "store or log %", "channels %", "sockets %", "schedulers %")
     return dict(zip(names, percents, strict=True))
