@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import resource
 import socket
+import subprocess
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import pytest
 
 from tests.broker.scene import in_flight, scene, settings
 from tests.rig.bridge_process import BridgeProcess
@@ -17,6 +22,8 @@ from tests.rig.tuning import limited
 from tests.rig.waiting import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.broker.scene import Scene
     from tests.rig.node import Node
 
@@ -29,6 +36,8 @@ LARGE_BYTES = 120_000_000
 NEIGHBOURS = 20
 CLIENTS = 40
 WATCHED_S = 2.0
+PAGE_BYTES = resource.getpagesize()
+DISK_PAGES = 16
 
 
 def answers(bridge: BridgeProcess) -> bool:
@@ -110,13 +119,14 @@ def test_half_sent_requests_keep_no_core_busy_when_descriptors_are_used_up(
     assert this.audit().is_perfect
 
 
+@pytest.mark.parametrize("descriptors", (24, 32))
 def test_a_low_limit_of_descriptors_leaves_the_brokers_connections_theirs(
-    source: Node, destination: Node, queue_name: str
+    source: Node, destination: Node, queue_name: str, descriptors: int
 ) -> None:
     """Half-sent requests hold whatever they may; a broker that comes back is connected to all the same."""
     this = scene(source, destination, name=queue_name)
     this.bridge = BridgeProcess(
-        settings(source, destination, this.queue_in, this.queue_out), wrapper=("prlimit", "--nofile=24")
+        settings(source, destination, this.queue_in, this.queue_out), wrapper=("prlimit", f"--nofile={descriptors}")
     )
     with this.bridge, ExitStack() as stack:
         this.see_one_through()
@@ -131,3 +141,69 @@ def test_a_low_limit_of_descriptors_leaves_the_brokers_connections_theirs(
         wait_until(lambda: settled(this), "everything to be settled")
         assert "Traceback" not in this.bridge.logs
     assert this.audit().is_perfect
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """A file system of some pages; skips where this user may mount none."""
+    size = f"size={DISK_PAGES * PAGE_BYTES}"
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", size, "none", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("NOT TESTED: a file system of its own cannot be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill_up(disk: Path) -> Path:
+    """Leave no page of it free; what a file has of its last page stays its own."""
+    ballast = disk / "ballast"
+    ballast.write_bytes(bytes(os.statvfs(disk).f_bavail * PAGE_BYTES))
+    assert not os.statvfs(disk).f_bavail
+    return ballast
+
+
+def test_a_disk_that_fills_up_with_the_log_stops_nothing(
+    source: Node, destination: Node, queue_name: str, tmp_path: Path
+) -> None:
+    """What cannot be logged is not, and logging goes on when there is room; a line that was torn is the only damage."""
+    this = scene(source, destination, name=queue_name, extra={"BRIDGE_RECONNECT_MAX": "0.2"})
+
+    def reconnect() -> None:
+        """For a reason of its own, since the same again is not logged; and have the next forwarded."""
+        source.close_connections(f"for the {this.sent}th time")
+        this.publish(1)
+        wait_until(lambda: destination.queue_ready(this.queue_out) == this.sent, "the next to be forwarded")
+
+    with small_disk(tmp_path) as disk:
+        log = disk / "log"
+        this.bridge = BridgeProcess(this.bridge.settings, wrapper=("bash", "-c", f'exec "$@" 2>>{log}', "bash"))
+        with this.bridge:
+            reconnect()
+            ballast = fill_up(disk)
+            while log.stat().st_size % PAGE_BYTES:
+                reconnect()
+            full = log.stat().st_size
+            reconnect()
+            assert log.stat().st_size == full
+            ballast.unlink()
+            reconnect()
+            wait_until(lambda: log.stat().st_size > full, "logging to go on")
+            assert this.bridge.terminate() == 0
+        lines = log.read_text().splitlines()
+    assert this.bridge.log_lines == []
+    assert sum(not is_event(line) for line in lines) <= 1
+    assert is_event(lines[-1])
+    assert this.audit().is_perfect
+    assert source.queue_depth(this.queue_in) == 0
+
+
+def is_event(line: str) -> bool:
+    """Whether it is a whole one."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
