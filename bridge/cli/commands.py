@@ -35,6 +35,9 @@ STEERED_WITHIN_S = 60.0
 
 def run(arguments: argparse.Namespace, early: EarlySignals) -> int:
     """Forward until a signal; return the exit code."""
+    from bridge.cli import heap
+
+    heap.begin()
     from bridge.cli import daemon
     from bridge.cli.patience import Patience
     from bridge.errors import ConfigurationError, NotYetError

@@ -54,6 +54,7 @@ class BridgeProcess:
     def start(self) -> Self:
         """Start the process and return at once."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed bridge has been compiled
         self._http_port = 0
         self._process = subprocess.Popen(
             self._command,

@@ -36,3 +36,10 @@ print(before, is_on_the_heap(), faults < 2000)
 def test_memory_of_messages_is_kept_and_used_again_without_page_faults() -> None:
     done = subprocess.run([sys.executable, "-c", PROBE], check=True, capture_output=True, text=True)
     assert done.stdout == "False True True\n"
+
+
+def test_garbage_is_collected_again_from_the_first_message_on() -> None:
+    probe = "import gc; from bridge.cli import heap; heap.begin(); begun = gc.isenabled(); heap.prepare()"
+    probe += "; print(begun, gc.isenabled(), gc.get_freeze_count() > 0)"
+    done = subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True, text=True)
+    assert done.stdout == "False True True\n"
