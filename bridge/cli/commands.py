@@ -182,6 +182,13 @@ def settings_help() -> str:
     return settings_help()
 
 
+def mistake(text: str) -> str:
+    """Return what is wrong with the arguments, fit for a terminal: they may have been copied from anywhere."""
+    from bridge.observe.text import visible
+
+    return visible(text)
+
+
 # --- What they have in common -----------------------------------------------------------------------------
 
 

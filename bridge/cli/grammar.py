@@ -67,7 +67,7 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Exit with 64, as documented, where argparse itself exits with 2."""
         self.print_usage(sys.stderr)
-        self.exit(EX_USAGE, f"{self.prog}: {message}; `{self.prog} --help` has the details\n")
+        self.exit(EX_USAGE, f"{self.prog}: {commands.mistake(message)}; `{self.prog} --help` has the details\n")
 
 
 def _parser() -> argparse.ArgumentParser:

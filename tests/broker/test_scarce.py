@@ -33,6 +33,7 @@ NARROW = ("env", "MALLOC_ARENA_MAX=1", "prlimit", f"--as={ADDRESS_SPACE_BYTES}")
 """The C library would set 64 MiB of address space aside for each of the first threads, used or not: a scrape would
 then find no room for its thread before there is a large message."""
 LARGE_BYTES = 120_000_000
+PASSING_BYTES = 16_000_000
 NEIGHBOURS = 20
 CLIENTS = 40
 WATCHED_S = 2.0
@@ -92,6 +93,21 @@ def test_a_message_that_does_not_fit_into_memory_ends_the_process_in_order(
     audit = this.audit()
     assert not audit.lost, audit
     assert not audit.duplicates, audit
+
+
+def test_large_messages_pass_where_memory_is_limited(
+    source: Node, destination: Node, queue_type: str, queue_name: str
+) -> None:
+    """More of them than the address space would hold, one or two at a time."""
+    this = scene(source, destination, queue_type=queue_type, name=queue_name)
+    narrow = {"BRIDGE_MAX_IN_FLIGHT_BYTES": str(2 * PASSING_BYTES)}
+    this.bridge = BridgeProcess(this.bridge.settings | narrow, wrapper=NARROW)
+    with this.bridge:
+        this.see_one_through()
+        this.publish(2 * ADDRESS_SPACE_BYTES // PASSING_BYTES, size=PASSING_BYTES)
+        this.wait_done()
+        assert "Traceback" not in this.bridge.logs
+    assert this.audit().is_perfect
 
 
 def test_half_sent_requests_keep_no_core_busy_when_descriptors_are_used_up(

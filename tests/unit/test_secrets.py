@@ -52,6 +52,7 @@ SECRETS = {
     "the destination's variable": "Variable-s3cret \"2'\\",
     "the file": "File-s3cret-3-ßé",
     "the broker's token": unsigned(sub="writer", exp=4_000_000_000, scope="s3cret-free"),
+    "the stream's URL": "Stream-s3cret:/@6%",
     "the passphrase": "Passphrase-s3cret-4",
     "the token": "Token-s3cret-5-of-http",
     "the client's": CLIENT_SECRET,
@@ -154,6 +155,13 @@ def by_token(environ: dict[str, str], folder: Path) -> dict[str, str]:
     return by_file(environ, folder) | {"BRIDGE_DESTINATION_PASSWORD_FILE": str(folder / "broker-token")}
 
 
+def by_stream(environ: dict[str, str], where: str) -> dict[str, str]:
+    """The same with the offset of a stream, kept by a login of its own."""
+    secret = quote(SECRETS["the stream's URL"], safe="")
+    url = f"rabbitmq-stream://keeper:{secret}@{where}"
+    return environ | {"BRIDGE_SOURCE_OFFSET_NAME": "offset", "BRIDGE_SOURCE_STREAM_URL": url}
+
+
 @contextmanager
 def by_client(environ: dict[str, str], folder: Path) -> Iterator[dict[str, str]]:
     """The same with a token server, which repeats the client's secret and gives no token."""
@@ -223,6 +231,7 @@ def test_no_command_tells_a_secret(why: str, tmp_path: Path, key: Path) -> None:
             )
             for command, settings in (
                 *zip(COMMANDS, itertools.cycle((plain, by_file(plain, tmp_path))), strict=False),
+                *((command, by_stream(plain, where)) for command in COMMANDS[:5]),
                 (("check",), by_token(plain, tmp_path)),
                 (("check",), fetching),
             )
@@ -244,6 +253,7 @@ def test_no_wrong_configuration_tells_a_secret(
     for name in [name for name in os.environ if name.startswith("BRIDGE_")]:
         monkeypatch.delenv(name)
     url, passphrase = SECRETS["the source's URL"], SECRETS["the passphrase"]
+    stream = SECRETS["the stream's URL"]
     encrypted = tmp_path / "encrypted.pem"
     private = load_pem_private_key(key.read_bytes(), None)
     encryption = BestAvailableEncryption(passphrase.encode())
@@ -263,6 +273,10 @@ def test_no_wrong_configuration_tells_a_secret(
     }
     wrong: list[dict[str, str]] = [
         *({"BRIDGE_SOURCE_URL": text.replace("SECRET", url)} for text in HALF_WRITTEN),
+        *(
+            {"BRIDGE_SOURCE_STREAM_URL": text.replace("amqp", "rabbitmq-stream").replace("SECRET", stream)}
+            for text in HALF_WRITTEN
+        ),
         {"BRIDGE_SOURCE_PASSWORD": url, "BRIDGE_SOURCE_PASSWORD_FILE": str(tmp_path / "wrong")},
         {"BRIDGE_SOURCE_PASSWORD_FILE": url},
         {"BRIDGE_HTTP_TOKEN_FILE": SECRETS["the token"]},

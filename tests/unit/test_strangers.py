@@ -23,6 +23,7 @@ from bridge.check.check import as_json as check_json
 from bridge.check.check import as_table
 from bridge.check.finding import Finding
 from bridge.check.inquiry import Glimpse
+from bridge.cli.grammar import main
 from bridge.connection.kind import Queue
 from bridge.drain import sample, verification
 from bridge.drain.command import status_of
@@ -276,6 +277,19 @@ def test_an_error_of_a_drain_is_one_line(name: str, capsys: pytest.CaptureFixtur
     said = capsys.readouterr().err
     assert obeyed(said) == set()
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", ("{}", "peek --limit {}", "peek q --{}", "status http://{}", "drain {} x"))
+@pytest.mark.parametrize("name", CORPUS)
+def test_a_wrong_argument_is_told_on_one_line(name: str, arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It may have been copied from anywhere."""
+    with pytest.raises(SystemExit) as ended:
+        main([word.replace("{}", CORPUS[name]) for word in arguments.split(" ")])
+    assert ended.value.code == 64
+    said = capsys.readouterr().err
+    assert obeyed(said) == set()
+    assert said.rstrip("\n").rpartition("\n")[2].startswith("amqp-bridge")
+    assert CORPUS[name] not in said or CORPUS[name].isprintable()
 
 
 def test_the_corpus_is_seen_where_nothing_is_done_about_it() -> None:
