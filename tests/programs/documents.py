@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bridge.settings.options import Option, options
 from tests.bench import report
+from tests.programs import loads
 from tests.programs.bridge_env import SECTIONS
+from tests.programs.figures import name_size, three_digits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -129,7 +131,7 @@ def fault(name: str, who: str, kind: str) -> Outcome:
 
 @cache
 def _results() -> list[Result]:
-    return report.load(MEASURED)
+    return [*report.load(MEASURED), *report.load(loads.LIMIT)]
 
 
 def measured(row: str, contestant: str, kind: str, quantity: str, **cell: object) -> float:
@@ -160,32 +162,21 @@ def throughput_table() -> str:
         quantity, unit = ("MB/s", "MB/s") if size >= SHOWN_IN_MB else ("msg/s", "")
         speeds = [_both(results, contestant, quantity, unit) for contestant in CONTESTANTS]
         ratios = [
-            " / ".join(f"{results['bridge', kind].median / results[other, kind].median:.2f}" for kind in QUEUE_TYPES)
+            " / ".join(
+                f"{results['bridge', kind].median_of('msg/s') / results[other, kind].median_of('msg/s'):.2f}"
+                for kind in QUEUE_TYPES
+            )
             for other in CONTESTANTS[1:]
         ]
         cpu = [_both(results, "bridge", f"{whose} CPU µs/msg", "µs") for whose in ("own", "broker")]
-        what = f"{version}, {_size(size)}{f', {headers} headers' if headers else ''}"
+        what = f"{version}, {name_size(size)}{f', {headers} headers' if headers else ''}"
         lines.append(f"| {' | '.join([what, *speeds, *ratios, *cpu])} |")
     return "\n".join(lines) + "\n"
 
 
 def _both(results: dict[tuple[str, str], Result], contestant: str, quantity: str, unit: str) -> str:
     medians = (statistics.median(results[contestant, kind].values(quantity)) for kind in QUEUE_TYPES)
-    return f"{' / '.join(map(_three_digits, medians))} {unit}".rstrip()
-
-
-def _three_digits(value: float) -> str:
-    """Round to what the noise leaves."""
-    if value < 10:
-        return f"{value:.1f}"
-    digits = max(0, len(f"{value:.0f}") - 3)
-    return f"{round(value / 10**digits) * 10**digits:,}"
-
-
-def _size(size: int) -> str:
-    if size >= 1_000_000:
-        return f"{size // 1_000_000} MB"
-    return f"{size // 1000} kB" if size >= 1000 else f"{size} B"
+    return f"{' / '.join(map(three_digits, medians))} {unit}".rstrip()
 
 
 def _of_both_kinds(row: str, contestant: str, quantity: str, pattern: str, **cell: object) -> str:
@@ -214,7 +205,7 @@ def times_table() -> str:
         cells = [_of_both_kinds("reconnect", who, "s", ".2f", outage=outage) + " s" for who in (bridge, shovel)]
         rows.append((what, *cells))
     rows += [
-        ("TLS on both sides: throughput, of plain", _ratio("tls", "bridge, TLS", "bridge"), ""),
+        ("TLS on both sides: throughput, of plain", _ratio("tls", "bridge, TLS", "bridge", size=256), ""),
         ("a scrape each second: throughput, of unscraped", _ratio("scrape", "bridge, scraped", "bridge"), ""),
     ]
     (away_ms,) = {result.cell.round_trip_ms for result in _results() if result.row == "distance"}
@@ -252,24 +243,26 @@ def limits() -> str:
     """Return in Markdown what the broker itself allows."""
     bridge, shovel = CONTESTANTS[:2]
     broker = [_of_both_kinds("limit", who, "broker CPU µs/msg", ".0f", size=256) for who in (bridge, shovel)]
-    local = " / ".join(
-        _three_digits(measured("limit", "local Shovel", kind, "msg/s", size=256)) for kind in QUEUE_TYPES
-    )
+    local = " / ".join(three_digits(measured("limit", "local Shovel", kind, "msg/s", size=256)) for kind in QUEUE_TYPES)
     apart = [_ratio("apart", bridge, shovel, size=size) for size in (256, 4096)]
     busiest = {
         (kind, size): measured("bottleneck", bridge, kind, "busiest %", size=size)
         for kind, size in (("quorum", 256), ("classic", 256), ("classic", 4096), ("classic", 100_000))
     }
+    channel = measured("bottleneck", bridge, "quorum", "channels %", size=100_000)
+    two, one = (measured("limit", who, "quorum", "msg/s", size=100_000) for who in ("two bridges", bridge))
     return (
         f"**The broker is the limit.** With the bridge, RabbitMQ {CURRENT} spends {broker[0]} µs of CPU per message of "
         f"256 B (classic / quorum), with Shovel within it {broker[1]} µs. Whoever forwards, one of the broker's "
         f"processes is busy nearly all the time (`make bench ROWS=bottleneck`): the log of all quorum queues "
         f"({busiest['quorum', 256]:.0f} %), the destination's classic queue at 256 B "
         f"({busiest['classic', 256]:.0f} %), the message store at 4 kB ({busiest['classic', 4096]:.0f} %), the "
-        f"source's classic queue at 100 kB ({busiest['classic', 100_000]:.0f} %). Its local shovel, which never leaves "
-        f"the broker, forwards {local} messages of 256 B per second. With the broker on one core and the rest on the "
-        f"other, as when the bridge has a machine of its own (`make bench ROWS=apart`), the bridge forwards {apart[0]} "
-        f"times what Shovel does at 256 B and {apart[1]} times at 4 kB.\n"
+        f"source's classic queue at 100 kB ({busiest['classic', 100_000]:.0f} %), and with quorum queues of 100 kB the "
+        f"source's channel ({channel:.0f} %), which reads one body after the other from a file: two bridges on the "
+        f"queue, which have two channels, forward {two / one:.2f} times what one does. RabbitMQ's local shovel, which "
+        f"does without connections and channels, forwards {local} messages of 256 B per second. With the broker on one "
+        f"core and the rest on the other, as when the bridge has a machine of its own (`make bench ROWS=apart`), the "
+        f"bridge forwards {apart[0]} times what Shovel does at 256 B and {apart[1]} times at 4 kB.\n"
     )
 
 
@@ -328,7 +321,7 @@ def six_numbers() -> str:
 def speed(who: str) -> str:
     """Return the throughput at 256 B, in messages per second, on classic / on quorum queues."""
     cell = {"size": 256, "headers": 0, "prefetch": 1000}
-    return " / ".join(_three_digits(measured("throughput", who, kind, "msg/s", **cell)) for kind in QUEUE_TYPES)
+    return " / ".join(three_digits(measured("throughput", who, kind, "msg/s", **cell)) for kind in QUEUE_TYPES)
 
 
 def comparison() -> str:
@@ -406,6 +399,9 @@ BLOCKS: dict[Path, dict[str, Callable[[], str]]] = {
         "limits": limits,
         "times": times_table,
         "moves": moves_table,
+        "limit": loads.limit_table,
+        "flow": loads.flow_table,
+        "many": loads.many_table,
     },
 }
 """By document and by the mark that a block stands behind, up to the next `<!-- end -->`."""
