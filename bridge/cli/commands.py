@@ -184,6 +184,8 @@ def settings_help() -> str:
 
 def mistake(text: str) -> str:
     """Return what is wrong with the arguments, fit for a terminal: they may have been copied from anywhere."""
+    if text.isprintable():
+        return text
     from bridge.observe.text import visible
 
     return visible(text)
