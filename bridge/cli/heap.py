@@ -11,7 +11,7 @@ KEPT_BYTES = 8 << 20
 
 
 def begin() -> None:
-    """Collect nothing until `prepare`: imports make no garbage, and to look for it is a 26th of the start."""
+    """Collect nothing until `prepare`: imports make no garbage, and to look for it is a 26th of their instructions."""
     gc.disable()
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 PEEKED = 100
 """So many messages are looked at by default."""
 PEEKED_MOST = 2000
-"""And so many at most: as many as a quorum queue lets one consumer hold."""
+"""And so many at most."""
 UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 

@@ -33,7 +33,7 @@ def _valgrind() -> None:
     if not counting.is_installed():
         if os.environ.get("CI") == "true":
             pytest.fail("valgrind is not installed, and in CI it must be")
-        pytest.skip("valgrind is not installed; 'make budget' installs it")
+        pytest.skip("NOT TESTED: valgrind is not installed; 'make budget' installs it")
 
 
 def counts(**changed: float) -> Callable[[Sequence[str], int], dict[str, float]]:
