@@ -50,6 +50,11 @@ _ANSWERS: dict[int, tuple[Outcome, str]] = {
 }
 """By the protocol's response codes, what to do."""
 PLUGIN = "is the plugin rabbitmq_stream enabled there, and is it the port of the stream protocol (5552 by default)?"
+NO_CERTIFICATE = (
+    "it broke off the login by certificate, which RabbitMQ 3.10 cannot do over the stream protocol; give "
+    "BRIDGE_SOURCE_STREAM_URL the login of a user who may read the stream"
+)
+"""3.10.8 ends the connection with `function_clause` in its log; 4.3.6 does not."""
 
 Response = TypeVar("Response", bound="schema.Frame")
 
@@ -90,7 +95,12 @@ class StreamConnection:
                 mechanism = "EXTERNAL" if login is None else "PLAIN"
                 data = b"" if login is None else b"\0" + b"\0".join(text.encode() for text in login)
                 request = schema.SaslAuthenticate(self._number(), mechanism, data)
-                await self._ask(request, schema.SaslAuthenticateResponse)
+                try:
+                    await self._ask(request, schema.SaslAuthenticateResponse)
+                except (asyncio.IncompleteReadError, ConnectionError) as error:
+                    if login is not None:
+                        raise
+                    raise ConnectError("login-refused", f"{self._where}: {NO_CERTIFICATE}") from error
                 tune = await self._read(schema.Tune)
                 heartbeat = min(tune.heartbeat, HEARTBEAT_S) or HEARTBEAT_S
                 self._write(schema.Tune(frame_max=tune.frame_max, heartbeat=heartbeat))

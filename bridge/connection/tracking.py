@@ -174,20 +174,36 @@ class Tracking:
         """See who else stores it, and store it where it has changed; return whether that went well."""
         async with self._one_at_a_time:
             try:
-                connection = self._connection or await self._opened(index)
-                self._compare(await connection.stored())
-                settled = self._settled
-                if settled is not None and settled != self._known and self._may_store():
-                    self._stored_s = asyncio.get_running_loop().time()
-                    self._ours.add(settled)
-                    await connection.store(settled)
-                    self._known, self._ours = settled, {settled}
+                await self._ask_and_store(index)
             except BridgeError as error:
                 self._drop()
                 self._failed(str(error))
                 return False
             self._kept()
         return True
+
+    async def _ask_and_store(self, index: int) -> None:
+        """Use the connection that is open, and a new one where that fails: what a new one comes to counts.
+
+        RabbitMQ 4.3 ends a connection with the token that it was opened with, and none is renewed here.
+        """
+        if self._connection is not None:
+            try:
+                await self._ask_and_store_on(self._connection)
+            except BridgeError:
+                self._drop()
+            else:
+                return
+        await self._ask_and_store_on(await self._opened(index))
+
+    async def _ask_and_store_on(self, connection: StreamConnection) -> None:
+        self._compare(await connection.stored())
+        settled = self._settled
+        if settled is not None and settled != self._known and self._may_store():
+            self._stored_s = asyncio.get_running_loop().time()
+            self._ours.add(settled)
+            await connection.store(settled)
+            self._known, self._ours = settled, {settled}
 
     def _compare(self, found: int | None) -> None:
         """Look at what is stored: by this process, or by somebody else."""

@@ -12,6 +12,7 @@ import pika
 import pytest
 from rstream.client import Client
 
+from bridge.connection.stream import NO_CERTIFICATE
 from tests.broker.scene import Scene, alice, in_flight, scene
 from tests.rig.client import drain, number_of
 from tests.rig.ports import LOOPBACK
@@ -212,6 +213,31 @@ def test_who_may_read_the_stream_and_nothing_else_keeps_its_offset_over_tls(
     source.eval(f"""
         catch rabbit_auth_backend_internal:add_user(<<"reader">>, <<"secret">>, <<"rig">>),
         rabbit_auth_backend_internal:set_permissions({permissions})""")
+    with this.bridge:
+        this.wait_forwarded(5)
+        this.bridge.wait_for(lambda m: m.total("bridge_source_offset_stored") == 4, "it to be stored")
+
+
+def test_who_comes_by_a_certificate_keeps_the_offset_and_is_told_where_the_broker_cannot(
+    source: Node, destination: Node, queue_name: str, certificates: Certificates
+) -> None:
+    """RabbitMQ 3.10 cannot over the stream protocol, and needs a login there."""
+    extra = {
+        "BRIDGE_SOURCE_URL": source.tls_url.replace("guest:guest@", ""),
+        "BRIDGE_SOURCE_AUTH": "external",
+        "BRIDGE_SOURCE_CA_FILE": certificates.ca,
+        "BRIDGE_SOURCE_CERT_FILE": certificates.client_cert,
+        "BRIDGE_SOURCE_KEY_FILE": certificates.client_key,
+        "BRIDGE_SOURCE_STREAM_URL": source.stream_tls_url,
+        "BRIDGE_DESTINATION_URL": destination.url,
+    }
+    this = tracked(source, destination, queue_name, extra=extra)
+    this.publish(5)
+    if source.version == "3.10":
+        with this.bridge:
+            wait_until(lambda: NO_CERTIFICATE in this.bridge.get("/readyz")[1], "the reason")
+        extra["BRIDGE_SOURCE_STREAM_URL"] = source.stream_tls_url.replace("://", "://guest:guest@")
+        this = tracked(source, destination, queue_name, extra=extra)
     with this.bridge:
         this.wait_forwarded(5)
         this.bridge.wait_for(lambda m: m.total("bridge_source_offset_stored") == 4, "it to be stored")

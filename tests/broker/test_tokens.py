@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from uvloop import new_event_loop
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 LIFE_S = 10.0
 """RabbitMQ 4.3 closes the connection that lives longer than its token; 3.10.8 lets what it has allowed go on."""
 RENEWALS, FETCHED = 10, 3
+SHORT_LIFE_S = 5.0
 FETCHED_LIFE_S = 3
 """As the token server announces it; they are good for longer, so that a slow machine is not too late."""
 BATCH = 100
@@ -116,3 +118,34 @@ def test_a_token_is_renewed_ten_times_under_load_and_no_generation_ends(
     assert all(each.text.startswith(('of user "bridge", good until', "it grants rabbitmq.")) for each in told)
     found = audit(map(number_of, drain(destination.url, name_out)), sent)
     assert found.is_perfect, found
+
+
+def test_the_offset_of_a_stream_is_stored_beyond_the_end_of_the_first_token(
+    source: Node, destination: Node, queue_name: str, issuer: Issuer, tmp_path: Path
+) -> None:
+    """RabbitMQ 4.3 ends the stream protocol's connection with its token: another one is opened, and nothing is said."""
+    name_in, name_out = source.declare(f"{queue_name}.in", "stream"), destination.declare(f"{queue_name}.out")
+    file = tmp_path / "token"
+    environ = {name: str(value) for name, value in settings(source, destination, name_in, name_out).items()} | {
+        "BRIDGE_SOURCE_URL": source.url.replace("guest:guest@", "bridge@"),
+        "BRIDGE_SOURCE_PASSWORD_FILE": str(file),
+        "BRIDGE_SOURCE_STREAM_URL": source.stream_url,
+        "BRIDGE_SOURCE_OFFSET_NAME": queue_name,
+    }
+    file.write_text(issuer.token(SHORT_LIFE_S))
+    ends_s = time.time() + SHORT_LIFE_S
+    with running(environ) as supervisor:
+        tracking, sent = supervisor.status.tracking, 0
+
+        def stored(before: int) -> bool:
+            return tracking.stored is not None and tracking.stored > before
+
+        while time.time() < ends_s + 2:
+            before = -1 if tracking.stored is None else tracking.stored
+            publish_numbered(source.url, name_in, 1, first=sent)
+            sent += 1
+            wait_until(partial(stored, before), "the offset to be stored")
+            (new := tmp_path / "new").write_text(issuer.token(600))
+            new.replace(file)
+        assert (tracking.failures, tracking.trouble) == (0, "")
+        assert supervisor.status.source.generations_ended == {}

@@ -79,6 +79,11 @@ class StreamBroker:
         for writer in self._writers:
             writer.transport.abort()
 
+    def end(self) -> None:
+        """Close every connection in order: what was written goes out first."""
+        for writer in self._writers:
+            writer.close()
+
     @property
     def url(self) -> str:
         """For `BRIDGE_SOURCE_STREAM_URL`."""

@@ -182,6 +182,25 @@ async def test_a_failure_is_told_once_counted_and_tried_again_until_it_is_stored
         assert told == ["the offset is not stored", "the offset is stored again"]
 
 
+async def test_a_connection_that_the_broker_has_ended_is_followed_by_another_and_nothing_is_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """RabbitMQ 4.3 ends it with the token that it was opened with; at the end, too, what is due is stored."""
+    async with StreamBroker() as broker:
+        scene = Scene(broker)
+        async with scene.running():
+            for number, cut in ((1, broker.drop), (2, broker.end), (3, broker.drop)):
+                scene.forward(number)
+                scene.tick()
+                await eventually(lambda n=number: scene.status.stored == n, "it is stored")  # type: ignore[misc]
+                cut()
+            scene.forward(4)
+            await scene.tracking.finish(0)
+            assert broker.offsets[KEY] == 4
+        assert (scene.status.failures, scene.status.trouble, broker.connections) == (0, "", 4)
+        assert not [record for record in caplog.records if "not stored" in record.message]
+
+
 async def test_another_bridge_of_the_same_name_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     async with StreamBroker() as broker:
         scene = Scene(broker)
