@@ -53,13 +53,14 @@ GRAFANA |= {"$bridge": ".*", "$instance": ".*"}
 class Prometheus:
     """A server with the project's configuration, but for the bridge's address and the pace."""
 
-    def __init__(self, folder: Path, bridge_port: int) -> None:
+    def __init__(self, folder: Path, bridge: BridgeProcess) -> None:
         self.folder = folder
+        self.bridge = bridge
         self.port = free_port()
         config = yaml.safe_load((CONFIG / "prometheus.yml").read_text())
         config["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
         config["rule_files"] = [str(CONFIG / name) for name in config["rule_files"]]
-        config["scrape_configs"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{bridge_port}"]
+        config["scrape_configs"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{bridge.http_port}"]
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
 
     @contextmanager
@@ -114,7 +115,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         for side, node in (("SOURCE", source), ("DESTINATION", destination)):
             settings |= {f"BRIDGE_{side}_URL": node.url, f"BRIDGE_{side}_QUEUE": node.declare("orders")}
         with BridgeProcess(settings) as bridge:
-            server = Prometheus(folder, bridge.http_port)
+            server = Prometheus(folder, bridge)
             with server.running():
                 server.wait_forwarded(0)
                 publish(source, LOAD)
@@ -144,6 +145,14 @@ def test_each_query_of_the_dashboard_is_answered(prometheus: Prometheus, express
 @pytest.mark.parametrize("record", RECORDS)
 def test_each_recording_rule_records(prometheus: Prometheus, record: str) -> None:
     wait_until(lambda: bool(prometheus.history(record)), f"a value of {record}", 15, interval_s=0.2)
+
+
+def test_promtool_has_no_complaint_about_what_is_scraped(prometheus: Prometheus) -> None:
+    _, page = prometheus.bridge.get("/metrics")
+    checked = subprocess.run(
+        ("promtool", "check", "metrics"), input=page, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
 
 
 def test_the_restart_shows(prometheus: Prometheus) -> None:

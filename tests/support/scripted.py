@@ -37,14 +37,18 @@ PATIENCE_S = 10.0
 """How long a condition may take to come true before a test fails: far longer than it should."""
 
 
-async def eventually(condition: Callable[[], object], what: str = "") -> None:
-    """Wait until the condition holds. Raises `AssertionError` when it does not come true in time."""
+async def eventually(condition: Callable[[], object], what: str | Callable[[], str] = "") -> None:
+    """Wait until the condition holds. Raises `AssertionError` when it does not come true in time.
+
+    What was waited for may be told by a function, which is asked when it did not come.
+    """
     try:
         async with asyncio.timeout(PATIENCE_S):
             while not condition():  # noqa: ASYNC110 - the pure modules have no events to wait for
                 await asyncio.sleep(0.002)
     except TimeoutError:
-        raise AssertionError(f"never came true: {what or condition}") from None
+        told = what() if callable(what) else what
+        raise AssertionError(f"never came true: {told or condition}") from None
 
 
 def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Any:  # noqa: ANN401 - what pytest makes of it
@@ -106,6 +110,10 @@ class Peer:
         self.published: list[bytes] = []
         """The bodies of the contents that came in."""
         self.gone = False
+
+    def __repr__(self) -> str:
+        """Say what was heard last."""
+        return f"<peer {self._writer.get_extra_info('peername')}, {len(self.frames)} frames, last {self.frames[-3:]}>"
 
     def got(self, kind: type) -> list[Any]:
         """Return the frames of a kind that came in."""
@@ -281,6 +289,9 @@ async def bridge(
         async with asyncio.timeout(PATIENCE_S):
             await task
     assert supervisor.books.imbalance == 0
-    await eventually(lambda: not source.open and not destination.open, "every socket is closed")
+    await eventually(
+        lambda: not source.open and not destination.open,
+        lambda: f"every socket is closed: source {source.open}, destination {destination.open}, {supervisor.status}",
+    )
     await eventually(lambda: asyncio.all_tasks() <= before, f"no task is left of {asyncio.all_tasks() - before}")
     assert not unhandled

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -232,16 +229,6 @@ def test_openmetrics_is_well_formed() -> None:
     names = {family.name for family in families}
     assert "bridge_messages_received" in names
     assert "bridge_confirm_seconds" in names
-
-
-def test_promtool_has_no_complaint() -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        assert os.environ.get("CI") != "true", "promtool must be there in CI"
-        pytest.skip("NOT TESTED: promtool is not installed (Debian's package prometheus has it)")
-    page = generate_latest(registry(*busy()))
-    checked = subprocess.run([promtool, "check", "metrics"], input=page, capture_output=True, timeout=60, check=False)
-    assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
 
 
 # --- What is not always known --------------------------------------------------------------------------------
