@@ -135,6 +135,8 @@ class Consumption:
         """A consumer is asked for."""
         self.asked_prefetch = prefetch
         self.adds = self.consumer is Consumer.ON
+        if self._window.offsets is not None and not self.adds:
+            self._window.offsets.begin()
         self.received_before = self._window.books.received
 
     def found(self, ready: int) -> None:
@@ -149,8 +151,6 @@ class Consumption:
         """`basic.consume` is about to be sent."""
         if self.consumer is Consumer.OFF:
             self.consumer = self.consumer.after(ConsumerEvent.START)
-            if self._window.offsets is not None:
-                self._window.offsets.begin()
         self.prefetch = self.asked_prefetch
         self._tags.append(consumer_tag)
         self._starting = consumer_tag

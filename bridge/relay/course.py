@@ -257,9 +257,7 @@ class Course:
             # What is parked was seen through as far as it goes: as many again may be looked at.
             passed = window.parked + window.withheld
             prefetch = 1 if self._returned_often else min(prefetch - window.in_flight, max(1, passed))
-        offset = window.resume_offset
-        if window.offsets is not None and self.consumer is Consumer.OFF:
-            offset = window.offsets.read_at
+        offset = None if window.offsets is None else window.offsets.read_at
         return Consume(int(max(1, min(prefetch, room))), offset)
 
     @property

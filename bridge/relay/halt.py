@@ -107,7 +107,8 @@ class Halt(Course):
         draining = now_s < self._stop_at_s and (self._draining or self._waits_out(now_s))
         if consumer is not Consumer.LOST:
             self._release("pause" if self._stop_at_s < inf else "brake", draining=draining)
-        if self.stream and consumer is Consumer.OFF and window.books.held and not draining:
+        unheard = consumer is Consumer.CANCELLING and window.full  # the answer to the cancel is not read then
+        if self.stream and (consumer is Consumer.OFF or unheard) and window.books.held and not draining:
             self._source.end("paused", "the bridge rests, and what it holds of a stream cannot be requeued")
         if consumer is Consumer.OFF:
             left = window.in_flight

@@ -54,8 +54,10 @@ class QueueFacts:
         """Whether a consumer must be cancelled before the one that replaces it is started.
 
         A classic queue of 3.10.8 with a single active consumer delivers nothing to the one that a cancel has made the
-        active one, until a consumer is added or a message published.
+        active one, until a consumer is added or a message published. Two consumers of a stream deliver the same.
         """
+        if self.queue_type == "stream":
+            return True
         return self.queue_type == "classic" and bool(self.single_active) and not self.auto_delete
 
     @property

@@ -243,11 +243,6 @@ class Flight:
         return self._source.parked.everything_returned
 
     @property
-    def resume_offset(self) -> int | None:
-        """Where to read on in a stream; None for where the settings say."""
-        return None if self._offsets is None else self._offsets.resume_at
-
-    @property
     def offsets(self) -> Offsets | None:
         """What is known of the offsets of a stream; None where the source is none, as far as is known."""
         return self._offsets

@@ -30,6 +30,8 @@ class Offsets:
         self._ahead: list[tuple[int, int]] = []
         """Runs of those that were forwarded and are above the lowest that was not, or come again, rising: the first of
         each, and the one after its last. A message that waits for long lets millions pass, in one run."""
+        self._here: set[int] = set()
+        """Those of `_unforwarded` that the present generation has delivered."""
         self._last = -1
         """Received last: those above it that have been received before come again."""
         self._next: int | None = None if stored is None else stored + 1
@@ -70,8 +72,14 @@ class Offsets:
         return self._unforwarded[0] if self._unforwarded else self.settled
 
     def begin(self) -> None:
-        """A consumer begins at `read_at`, and no other delivers."""
+        """A consumer is to begin at `read_at`, and no other delivers: all from there on comes again."""
         self._awaited = self._landmark
+        if self.read_at is not None:
+            self._last = self.read_at - 1
+
+    def lost(self) -> None:
+        """The generation ended: what it has delivered and was not forwarded is to come again."""
+        self._here.clear()
 
     def restart(self) -> None:
         """The stream was deleted: the next of its name is another one, to be read from its first message on."""
@@ -80,17 +88,24 @@ class Offsets:
         self._next, self._awaited = 0, None
 
     def received(self, offset: int) -> bool:
-        """Note that it was delivered; return whether it has been forwarded before."""
+        """Note that it was delivered; return whether it has been forwarded before, or is here already.
+
+        It is where a consumer was cancelled and the next one began while it was held.
+        """
         if self._awaited is not None and self._passed(offset):
             return True
         self._last = offset
+        if offset in self._here:
+            return True
         if self._next is None or offset >= self._next:
             self._next = offset + 1
             self._unforwarded.append(offset)
+            self._here.add(offset)
             return False
         run = bisect_right(self._ahead, offset, key=itemgetter(0))
         if run and offset < self._ahead[run - 1][1]:
             return True
+        self._here.add(offset)
         at = bisect_left(self._unforwarded, offset)
         if self._unforwarded[at : at + 1] != [offset]:
             insort(self._unforwarded, offset)
@@ -108,12 +123,14 @@ class Offsets:
         if self._unforwarded[at : at + 1] != [offset]:
             return
         del self._unforwarded[at]
+        self._here.discard(offset)
         if at == 0:
             self._settle(offset)
+        if at > 0 or offset > self._last:
+            self._pass(offset)
+        if at == 0:
             known = min([self._last, *self._unforwarded[:1]])
             del self._ahead[: bisect_right(self._ahead, known + 1, key=itemgetter(1))]
-        else:
-            self._pass(offset)
 
     def _settle(self, offset: int) -> None:
         """It was the lowest: all is forwarded up to the last one before what is the lowest now."""

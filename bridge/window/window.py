@@ -199,6 +199,8 @@ class Window(Quarantining):
         books.duplicates_possible += len(self._source.quarantining)
         self.memory.acks_lost(self._source.unpublished)
         self._source = self._source_generation()
+        if self._offsets is not None:
+            self._offsets.lost()
 
     def consumer_lost(self) -> None:
         """The broker cancelled the consumer: it may have requeued what was delivered, acks on the way or not."""
@@ -399,9 +401,14 @@ class Window(Quarantining):
             self._source.hold_again(parked.take_probes(alone=not source.held))
             return
         self._give_up_unroutable(now_s)
-        if self._offsets is None:  # nothing of a stream can be requeued
-            for delivery, reason in parked.take_given_up(
-                now_s, self.limits.hold_timeout_s, returned=not self._quarantines_unroutable
-            ):
+        stream = self._offsets is not None
+        for delivery, reason in parked.take_given_up(
+            now_s, self.limits.hold_timeout_s, returned=not (stream or self._quarantines_unroutable)
+        ):
+            if not stream:
                 self._requeue(delivery, reason)
+            elif (verdict := self._unwanted(delivery, now_s)) is None:
+                source.hold_again([delivery])  # nothing of a stream can be requeued: it is tried again here
+            else:
+                self._condemn(delivery, verdict, now_s)
         source.condemn(*parked.take_offered(now_s))

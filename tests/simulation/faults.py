@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.simulation.messages import EXCHANGES, ROUTING_KEYS
+from tests.simulation.stream import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 SOURCE_FAULTS = (
     *("source-cut", "source-frozen", "source-crash", "source-channel-closed", "source-connection-closed"),
-    *("consumer-cancelled", "consumer-timeout"),
+    *("consumer-cancelled", "consumer-timeout", "retention"),
 )
 DESTINATION_FAULTS = (
     *("destination-cut", "destination-frozen", "destination-crash", "destination-connection-closed", "alarm", "full"),
@@ -49,6 +50,7 @@ class Faults:
             "source-connection-closed": lambda: self._source(lambda c: self._close_source(c, 0, 320, "forced")),
             "consumer-cancelled": lambda: self._source(self._cancel),
             "consumer-timeout": lambda: self._source(self._time_out),
+            "retention": self._delete_oldest,
             "destination-cut": lambda: self._destination(self._cut),
             "destination-frozen": lambda: self._destination(self._freeze),
             "destination-crash": self._crash_destination,
@@ -119,6 +121,10 @@ class Faults:
             return False
         source.time_out(connection)
         return True
+
+    def _delete_oldest(self) -> bool:
+        source = self._schedule.source
+        return isinstance(source, Stream) and source.delete_oldest(self._schedule.rng.randint(1, 5))
 
     def _crash_source(self) -> bool:
         self.returns_to_source += 1

@@ -32,6 +32,8 @@ class Ledger:
         """By header payload, body and route as the destination must see them."""
         self._alike: dict[tuple[bytes, bytes], list[Message]] = {}
         """By message id and body."""
+        self.stream = False
+        """Whether the source is a stream: what comes again is not marked as redelivered."""
         self.in_order = True
         """Whether first copies must arrive by number."""
         self._last_number = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from struct import unpack_from
+from struct import pack, unpack_from
 from typing import TYPE_CHECKING
 
 from bridge.amqp.preparer import HeaderPolicy
@@ -35,6 +35,7 @@ from bridge.window.terms import UNLIMITED
 from bridge.window.window import Window
 from tests.simulation.asking import Asking
 from tests.simulation.draining import Drainage
+from tests.simulation.stream import Stream
 from tests.simulation.witness import Witness
 from tests.support import frames
 
@@ -216,7 +217,9 @@ class Process:
         self.witness = Witness(self.window, ledger, setup.keeps, errand)
         self.relay = TracedRelay(self.window, plan, rng, self.witness)
         self.steering = self.relay.steering
-        queue_type: QueueType = "classic" if source.kind == "classic" else "quorum"
+        self._stream = source if isinstance(source, Stream) else None
+        self._told_where_to_read = False
+        queue_type: QueueType = "stream" if self._stream else "classic" if source.kind == "classic" else "quorum"
         self._facts = QueueFacts(
             queue_type,
             auto_delete=source.auto_delete,
@@ -225,7 +228,7 @@ class Process:
             requeues_counted=source.kind == "quorum-3.10",
         )
         """What the source's broker says of the queue; a bridge that may not ask is told nothing."""
-        if rng.random() < MAY_NOT_ASK:
+        if rng.random() < MAY_NOT_ASK and not (self._stream and self._stream.tracked):
             self._facts = QueueFacts(requeues_counted=source.kind != "quorum-4.3")
         self.source: Session | None = None
         self.destination: Session | None = None
@@ -243,6 +246,8 @@ class Process:
         self._count_at_s = 0.0
         self._asking = Asking(destination)
         self._consumers = 0
+        self._read_from: int | None = None
+        """Of a stream: where the consumer that is asked for is to begin."""
         self._paused = False
         self._told_to_pause = False
         self._happened = self._happened_before = 0
@@ -357,6 +362,9 @@ class Process:
                 self.relay.destination.opened(self.setup.destination_frame_max, now_s)
                 self.pump(now_s)
             else:
+                if self._stream is not None and self._stream.tracked and not self._told_where_to_read:
+                    self.window.read_stream(self._stream.stored)
+                    self._told_where_to_read = True
                 self.relay.source.opened(self.setup.source_frame_max, self._facts)
                 self.source_generations += 1
         elif session.step == "idle":
@@ -395,7 +403,8 @@ class Process:
                 assert session is not None
                 assert session.opened
                 self.end(session, now_s, polite=not drop)
-            case Consume(prefetch):
+            case Consume(prefetch, offset):
+                self._read_from = offset
                 self._ask("qos", 1, (60, 10), b"\0\0\0\0" + prefetch.to_bytes(2, "big") + b"\0", now_s)
             case AskDestination():
                 self._count_wanted = True
@@ -430,7 +439,8 @@ class Process:
                 self.steering.not_started()
                 session.step = "idle"
                 return
-            session.write_method(1, (60, 20), b"\0\0\2sq" + frames.short(consumer_tag) + b"\0\0\0\0\0")
+            begin = {} if self._read_from is None else {"x-stream-offset": b"l" + pack(">q", self._read_from)}
+            session.write_method(1, (60, 20), b"\0\0\2sq" + frames.short(consumer_tag) + b"\0" + frames.table(begin))
             session.step = "consuming"
         elif step == "consuming" and session.answered(CONSUME_OK) is not None:
             session.step = "idle"
@@ -563,9 +573,19 @@ class Process:
         """Whether an operator has paused it."""
         return self._told_to_pause
 
+    def store_offset(self) -> None:
+        """Have the broker keep how far a stream was forwarded, as `tracking` does."""
+        offsets, there = self.window.offsets, self.source
+        if self._stream is None or not self._stream.tracked or offsets is None or there is None or there.link.frozen:
+            return
+        if offsets.settled is not None and offsets.settled != self._stream.stored:
+            self._stream.store(offsets.settled)
+
     def _leave(self, now_s: float) -> None:
         """All is settled or time is up: write the last words, say goodbye and be gone."""
-        assert not self.window.in_flight, "invariant 6: requeued by closing"
+        # What is left of a stream is read again, whether it was published or not.
+        assert self._stream is not None or not self.window.in_flight, "invariant 6: requeued by closing"
+        self.store_offset()
         for session in (self.source, self.destination):
             if session is not None:
                 self.end(session, now_s, polite=True)

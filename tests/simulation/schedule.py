@@ -25,6 +25,7 @@ from tests.simulation.messages import NARROW_FRAME_MAX, Changes, make_message, m
 from tests.simulation.process import Process, Session, Setup
 from tests.simulation.report import Report, ScheduleError
 from tests.simulation.source import Source, SourceConnection
+from tests.simulation.stream import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +54,10 @@ DRAINS = 0.15
 """Share of schedules in which drains move the messages, one after the other, each of which ends by itself."""
 DRAINED_WITHIN = 3
 """So many drains at the most until one has moved all that was asked for, once all has healed."""
+TRACKED = 0.8
+"""Share of streams whose offset is stored."""
+NOT_OF_STREAMS = {"other-takes", "other-returns", "purge", "expiry", "consumer-timeout"}
+"""Faults that a stream does not know."""
 NOT_OF_DRAINS = {"bridge-paused", *QUARANTINE_FAULTS}
 """Faults that a drain does not know."""
 SETTLED_WITHIN = 60
@@ -69,16 +74,17 @@ class Schedule:
         self.now_s = 1000.0
         self.report = Report(schedules=1)
         self.ledger = Ledger()
-        kind = rng.choice(("classic", "quorum-3.10", "quorum-4.3"))
-        self.errand = Errand.draw(rng) if rng.random() < DRAINS else None
+        kind = rng.choice(("classic", "quorum-3.10", "quorum-4.3", "stream"))
+        self.ledger.stream = kind == "stream"
+        self.errand = Errand.draw(rng) if rng.random() < DRAINS and not self.ledger.stream else None
         """What each of the drains is asked for; None where there are bridges."""
         self.names = self.names_drawn = self._draw_faults()
         keeps = self._draw_target()
-        self.pair = self.errand is None and rng.random() < 0.08
+        self.pair = self.errand is None and not self.ledger.stream and rng.random() < 0.08
         """Two bridges on one queue."""
         self.ledger.in_order = not self.pair
         self.ids = rng.choice((1.0, 1.0, 0.5, 0.0))
-        delivery_limit = rng.choice((0, 6, 20))
+        delivery_limit = 0 if self.ledger.stream else rng.choice((0, 6, 20))
         limits, min_consumers = self._draw_limits(delivery_limit, own_routes=keeps != "nothing")
         self.setup = Setup(
             limits,
@@ -87,11 +93,16 @@ class Schedule:
             destination_min_consumers=min_consumers,
             deduplication=rng.random() < 0.8,
             source_frame_max=rng.choice((0, 4096, 512)),
-            destination_frame_max=rng.choice((0, 4096, NARROW_FRAME_MAX)),
+            # What a stream adds to each header table leaves no room for what only just fits.
+            destination_frame_max=rng.choice((0, 4096) if self.ledger.stream else (0, 4096, NARROW_FRAME_MAX)),
             socket_bytes=rng.choice((300, 1 << 20)),
         )
         auto_delete = kind == "classic" and rng.random() < 0.2
-        self.source = Source(rng, self.ledger, kind, delivery_limit, auto_delete=auto_delete)
+        self.source = (
+            Stream(rng, self.ledger, tracked=rng.random() < TRACKED)
+            if kind == "stream"
+            else Source(rng, self.ledger, kind, delivery_limit, auto_delete=auto_delete)
+        )
         newer = rng.random() < 0.5
         self.changes = Changes(
             sorts=newer, normalises=newer, stamps=newer and rng.random() < 0.5, mangles=rng.random() < 0.05
@@ -170,7 +181,9 @@ class Schedule:
         names = rng.sample(pool, rng.randint(1, min(6, len(pool))))
         if {*QUARANTINE_FAULTS} & {*names}:
             names += ["poison", "too-large"]
-        return tuple(name for name in names if self.errand is None or name not in NOT_OF_DRAINS)
+        if self.ledger.stream:
+            return tuple(name for name in names if name not in NOT_OF_STREAMS)
+        return tuple(name for name in names if name not in (NOT_OF_DRAINS if self.errand else {"retention"}))
 
     # --- Playing -----------------------------------------------------------------------------------------
 
@@ -360,6 +373,10 @@ class Schedule:
             if connection.pending and not connection.closed:
                 self.destination.confirm(connection)
 
+    def _offset_is_stored(self) -> None:
+        for process in self.processes:
+            process.store_offset()
+
     def _destination_counts(self) -> None:
         for process in self.processes:
             process.count(self.now_s, self.rng.random())
@@ -457,6 +474,12 @@ class Schedule:
         self.tell("all heals")
         self.names = ()
         self.source.heal()
+        if self.ledger.stream:
+            # Whose memory is full of what only a quarantine may take reads nothing, and nothing of it can be requeued:
+            # that the source is frozen the kernel tells then, which gives up what it cannot send.
+            for connection in self.source.connections:
+                if connection.link.frozen:
+                    connection.link.cut(self.rng)
         self._failing_answers = min(self._failing_answers, LATE_FAILURES)
         quarantine = self.setup.limits.quarantine
         before = self.destination.refusals
@@ -499,8 +522,8 @@ class Schedule:
             self.advance(0.05)
             self.settle()
         assert not any(process.stopping for process in self.processes), "a healthy bridge does not stop"
-        for connection in self.source.connections:
-            assert not connection.unsettled
+        if not self.ledger.stream:  # of which the next bridge may read again what has come before
+            assert not self.source.unsettled
 
     def _settle_until(self, done: Callable[[], bool]) -> None:
         deadline_s = self.now_s + HEALED_WITHIN_S
@@ -538,6 +561,7 @@ class Schedule:
                 limits.destination_max_ready + limits.prefetch + 1
             )  # a consumer that is replaced may be sent one more
             assert self.destination.most_ready <= most, f"{self.destination.most_ready} ready, at most {most} allowed"
+        self.counted += sum(process.books.duplicates_possible for process in self.processes)
         report = self.report
         report.arrived = ledger.arrived.total()
         report.duplicates = ledger.duplicates()
@@ -570,10 +594,11 @@ EVENTS: tuple[Callable[[Schedule], None], ...] = (
     Schedule._destination_confirms,
     Schedule._destination_counts,
     Schedule._destination_is_asked,
+    Schedule._offset_is_stored,
     Schedule._destination_consumes,
     Schedule._bridge_reads,
     Schedule._steer,
     Schedule._time_passes,
 )
-WEIGHTS = (2, 6, 6, 2, 6, 5, 4, 4, 2, 12, 8, 5)
+WEIGHTS = (2, 6, 6, 2, 6, 5, 4, 4, 1, 2, 12, 8, 5)
 CUMULATIVE_WEIGHTS = [sum(WEIGHTS[: n + 1]) for n in range(len(WEIGHTS))]

@@ -144,10 +144,8 @@ class Source:
         if connection.closed or connection.link.to_bridge.ended:
             return 0
         out: list[bytes] = []
-        while len(out) < at_most and (consumer := connection.room()) is not None:
-            message = self._next()
-            if message is None:
-                break
+        while len(out) < at_most and (found := self._next_for(connection)) is not None:
+            message, consumer = found
             tag = connection.next_tag
             connection.next_tag += 1
             connection.unsettled[tag] = message, consumer
@@ -163,6 +161,12 @@ class Source:
             )
         connection.link.to_bridge.write(b"".join(out))
         return len(out)
+
+    def _next_for(self, connection: SourceConnection) -> tuple[Message, bytes] | None:
+        """Take what comes next for one of its consumers; return it and the consumer's tag."""
+        consumer = connection.room()
+        message = None if consumer is None else self._next()
+        return None if message is None or consumer is None else (message, consumer)
 
     def _next(self) -> Message | None:
         while self.waiting:
@@ -286,12 +290,18 @@ class Source:
             self.purge()
 
     def _consume(self, connection: SourceConnection, arguments: bytes) -> None:
-        start = 3 + arguments[2]
-        consumer_tag = arguments[start + 1 : start + 1 + arguments[start]]
+        consumer_tag, _ = self._consumer_tag(arguments)
         connection.consumers[consumer_tag] = connection.prefetch
         connection.link.to_bridge.write(frames.method(1, 60, 21, frames.short(consumer_tag)))
         if any(c is not connection and c.unsettled for c in self.connections):
             self._ledger.in_order = False  # an older connection of the bridge is not yet known to be gone
+
+    @staticmethod
+    def _consumer_tag(arguments: bytes) -> tuple[bytes, bytes]:
+        """The tag that `basic.consume` names, and what comes after it: its flags and its arguments."""
+        start = 4 + arguments[2]
+        end = start + arguments[start - 1]
+        return arguments[start:end], arguments[end:]
 
     def _settle(self, connection: SourceConnection, arguments: bytes, *, acked: bool) -> None:
         tag, bits = unpack_from(">QB", arguments)
@@ -305,6 +315,10 @@ class Source:
         if not acked:
             self._give_back(connection, messages, nacked=True)
             return
+        self._remove(messages, connection)
+
+    def _remove(self, messages: list[Message], connection: SourceConnection) -> None:
+        """They were acked."""
         for message in messages:
             self._ledger.ack(message)
             self._acked.append((self.now_s, message, connection))

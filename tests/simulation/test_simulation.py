@@ -19,6 +19,7 @@ from bridge.relay.steering import Steering
 from bridge.window.exchanges import Exchanges
 from bridge.window.generations import SourceGeneration
 from bridge.window.memory import Memory
+from bridge.window.offsets import Offsets
 from bridge.window.publishes import Publishes
 from bridge.window.quota import Quota
 from bridge.window.settlement import Settlement
@@ -201,6 +202,14 @@ def ask_for_no_exchange(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Exchanges, "take_question", lambda *_: None)
 
 
+def read_on_behind_what_is_held(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Offsets, "read_at", property(lambda self: self._next))
+
+
+def store_what_was_received(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Offsets, "settled", property(lambda self: self._next and self._next - 1))
+
+
 SEEN_WHERE: dict[Callable[[pytest.MonkeyPatch], None], Callable[[Schedule], bool]] = {
     doubt_nothing: lambda schedule: schedule.changes.mangles,
     blame_nobody: lambda schedule: not {*QUARANTINE_FAULTS}.isdisjoint(schedule.names),
@@ -210,6 +219,8 @@ SEEN_WHERE: dict[Callable[[pytest.MonkeyPatch], None], Callable[[Schedule], bool
     wait_for_ever: lambda schedule: "confirms-swallowed" in schedule.names,
     let_in_what_comes: lambda schedule: schedule.errand is not None,
     publish_uncounted: lambda schedule: schedule.setup.limits.destination_counted,
+    read_on_behind_what_is_held: lambda schedule: schedule.ledger.stream,
+    store_what_was_received: lambda schedule: schedule.ledger.stream,
 }
 """Where a schedule must have something rare to show what is broken: the others are not played."""
 
@@ -243,6 +254,8 @@ SEEN_WHERE: dict[Callable[[pytest.MonkeyPatch], None], Callable[[Schedule], bool
         (end_while_some_is_under_way, "cut-off"),
         (never_end, "stuck"),
         (replace_every_consumer, "a cancel deletes the queue"),
+        (read_on_behind_what_is_held, "reads from offset"),
+        (store_what_was_received, "stores offset"),
     ),
 )
 def test_a_bridge_that_is_broken_is_caught(

@@ -140,7 +140,12 @@ class Witness:
                 self._quarantined[key] -= 1
             else:
                 # A redelivery may have been suppressed: the ledger knows whether there is a copy.
-                assert delivery.redelivered, f"invariant 1: acks {tag}, which nobody has confirmed"
+                again = delivery.redelivered or (self._ledger.stream and self._is_here_or_there(key))
+                assert again, f"invariant 1: acks {tag}, which nobody has confirmed"
+
+    def _is_here_or_there(self, key: Key) -> bool:
+        """Whether there is a copy of a stream's message, or another delivery of it that is not settled."""
+        return self._ledger.stored[key] > 0 or any(self._message(d).key == key for d in self.unsettled.values())
 
     def _unwanted(self, delivery: Delivery) -> bool:
         """Whether it is not to be moved."""

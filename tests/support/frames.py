@@ -135,9 +135,11 @@ def delivery(  # noqa: PLR0913 - the fields of a delivery
     return Delivery(delivery_tag, redelivered, delivery_count, route, content(raw, properties), len(raw), received_s)
 
 
-def with_offset(offset: int, properties: Properties = PERSISTENT) -> Properties:
-    """The properties of a message of a stream."""
-    return properties | {"headers": table({"x-stream-offset": b"l" + pack(">q", offset)})}
+def with_offset(
+    offset: int, properties: Properties = PERSISTENT, fields: Mapping[str, bytes] | None = None
+) -> Properties:
+    """The properties of a message of a stream, with some headers beside its offset."""
+    return properties | {"headers": table({"x-stream-offset": b"l" + pack(">q", offset), **(fields or {})})}
 
 
 def stream_delivery(delivery_tag: int, offset: int) -> Delivery:

@@ -40,6 +40,11 @@ class Scene:
         self.window.source_opened()
         self.window.destination_opened(self.now_s)
 
+    @property
+    def resume_at(self) -> int | None:
+        """Where a stream would be read on; None for where the settings say."""
+        return None if self.window.offsets is None else self.window.offsets.resume_at
+
     def receive(self, *delivery_tags: int) -> None:
         """Plain deliveries."""
         self.receive_each(*(delivery(tag, received_s=self.now_s) for tag in delivery_tags))

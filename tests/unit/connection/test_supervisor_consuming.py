@@ -172,10 +172,7 @@ async def test_a_stream_is_read_on_after_a_lost_connection() -> None:
         peer = await consuming(source, running)
         peer.deliver(b"one", headers={"x-stream-offset": 1 << 40})
         await eventually(lambda: len(peer.got(commands.Basic.Consume)) == 2)
-        assert [frame.arguments for frame in peer.got(commands.Basic.Consume)] == [
-            {},
-            {"x-stream-offset": (1 << 40) + 1},
-        ]
+        assert [frame.arguments for frame in peer.got(commands.Basic.Consume)] == [{}, {"x-stream-offset": 1 << 40}]
         await widened(source, peer)
         peer.abort()
         await eventually(lambda: len(source.peers) > 1 and source.peer.got(commands.Basic.Consume))

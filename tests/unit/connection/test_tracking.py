@@ -69,6 +69,11 @@ class Scene:
     def _may_store(self) -> bool:
         return self.may_store()
 
+    @property
+    def resume_at(self) -> int | None:
+        """Where the window would read on."""
+        return None if self.window.offsets is None else self.window.offsets.resume_at
+
     def forward(self, *numbers: int) -> None:
         """The destination has accepted these offsets."""
         offsets = self.window.offsets
@@ -99,11 +104,11 @@ async def test_where_to_read_on_is_asked_once_and_then_known() -> None:
         broker.offsets[KEY] = 41
         scene = Scene(broker)
         await scene.tracking.look_up(0)
-        assert scene.window.resume_offset == 42
+        assert scene.resume_at == 42
         assert scene.status.stored == 41
         broker.offsets[KEY] = 7
         await scene.tracking.look_up(0)
-        assert scene.window.resume_offset == 42
+        assert scene.resume_at == 42
         await scene.tracking.finish(0)
 
 
@@ -111,7 +116,7 @@ async def test_where_nothing_is_stored_that_is_reported(caplog: pytest.LogCaptur
     async with StreamBroker() as broker:
         scene = Scene(broker)
         await scene.tracking.look_up(0)
-        assert scene.window.resume_offset is None
+        assert scene.resume_at is None
         assert caplog.messages == ["no offset of stream log is stored as bridge: reading it from first on"]
         await scene.tracking.finish(0)
 

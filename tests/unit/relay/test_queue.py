@@ -36,6 +36,7 @@ def test_where_a_cancel_deletes_the_queue_no_consumer_is_cancelled_before_its_su
     assert not QueueFacts("classic", auto_delete=True, single_active=True).replaced_by_cancel_first
     assert not QueueFacts("classic", auto_delete=False, single_active=False).replaced_by_cancel_first
     assert not QueueFacts("quorum", auto_delete=False, single_active=True).replaced_by_cancel_first
+    assert QueueFacts("stream").replaced_by_cancel_first, "a cancel deletes none; two consumers deliver the same"
 
 
 @pytest.mark.parametrize("queue_type", ("classic", "quorum", "stream", None))

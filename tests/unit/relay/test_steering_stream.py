@@ -61,7 +61,8 @@ def test_a_queue_that_nobody_may_ask_is_known_as_a_stream_by_the_offset_of_a_del
         bridge.consume()
     bridge.source(deliver(1, message(7)))
     assert bridge.steering.stream
-    assert bridge.window.resume_offset == 7
+    assert bridge.window.offsets is not None
+    assert bridge.window.offsets.resume_at == 7
 
 
 def test_what_the_broker_says_of_a_queue_counts_more_than_what_its_messages_look_like() -> None:
@@ -186,9 +187,38 @@ def test_a_queue_that_shows_itself_as_a_stream_while_it_probes_is_read_on_with_t
     bridge.to_destination()
     bridge.destination(confirm(1))
     assert bridge.steering.state is State.WIDENING
-    assert bridge.relay.decide(bridge.now_s) == Consume(1000, 8)
+    assert bridge.relay.decide(bridge.now_s) is None
+    assert bridge.to_source() == CANCEL + ack(1, multiple=True), "two consumers of a stream deliver the same"
+    bridge.source(frames.CANCEL_OK)
+    assert bridge.relay.decide(bridge.now_s) == Consume(1000, 7)
     assert bridge.steering.starting("ct-2", bridge.now_s)
     bridge.relay.started(EMPTY_QUEUE, bridge.now_s)
+
+
+def test_a_pause_of_a_stream_ends_although_memory_is_too_full_to_hear_the_answer_to_its_cancel() -> None:
+    bridge = Bridge(WindowLimits(max_in_flight_bytes=1), facts=STREAM)
+    bridge.destination(frames.BLOCKED)
+    bridge.source(deliver(1, message(7)))
+    bridge.pause()
+    assert bridge.to_source() == CANCEL
+    assert bridge.relay.paused, "what would answer it is not read"
+    bridge.wait(30.0)
+    text = "the bridge rests, and what it holds of a stream cannot be requeued"
+    assert bridge.relay.decide(bridge.now_s) == EndGeneration("source", "paused", text, drop=False)
+
+
+def test_what_a_stream_delivers_again_to_the_next_consumer_of_a_generation_is_here_already() -> None:
+    """A message without a route stays in the window, where its stream is known as one only by then."""
+    bridge = Bridge(probing=True, facts=UNKNOWN)
+    bridge.source(deliver(1, message(7)))
+    bridge.to_destination()
+    bridge.destination(frames.returned(message(7)), confirm(1))
+    assert bridge.relay.decide(bridge.now_s) is None
     assert bridge.to_source() == CANCEL
     bridge.source(frames.CANCEL_OK)
-    assert bridge.to_source() == ack(1, multiple=True)
+    assert bridge.relay.decide(bridge.now_s) == Consume(1000, 7)
+    assert bridge.steering.starting("ct-2", bridge.now_s)
+    bridge.relay.started(EMPTY_QUEUE, bridge.now_s)
+    bridge.source(deliver(2, message(7), consumer_tag="ct-2"))
+    assert bridge.to_source() == ack(2, multiple=False)
+    assert (bridge.books.suppressed, bridge.window.in_flight) == (1, 1)

@@ -349,7 +349,7 @@ def test_a_message_of_a_stream_that_memory_had_no_room_for_is_read_again() -> No
     scene.take()
     scene.confirm(1)
     scene.confirm(2)
-    assert scene.window.resume_offset == 102
+    assert scene.resume_at == 102
     assert scene.window.offsets is not None
     assert scene.window.offsets.settled == 101
 
@@ -358,7 +358,7 @@ def test_what_an_earlier_process_stored_counts_only_for_the_first_consumer() -> 
     scene = Scene()
     scene.window.read_stream(41)
     scene.window.read_stream(7)
-    assert scene.window.resume_offset == 42
+    assert scene.resume_at == 42
 
 
 def test_an_orphan_of_a_stream_that_was_confirmed_is_not_read_again() -> None:
@@ -368,7 +368,7 @@ def test_an_orphan_of_a_stream_that_was_confirmed_is_not_read_again() -> None:
     scene.take()
     scene.window.source_lost()
     scene.confirm(1)
-    assert scene.window.resume_offset == 102
+    assert scene.resume_at == 102
 
 
 def test_what_of_a_stream_is_in_the_quarantine_is_not_read_again() -> None:
@@ -379,7 +379,7 @@ def test_what_of_a_stream_is_in_the_quarantine_is_not_read_again() -> None:
     scene.lose_destination(406, "poison")
     scene.window.quarantine_asked()
     scene.window.quarantined(1)
-    assert scene.window.resume_offset == 102
+    assert scene.resume_at == 102
 
 
 def test_a_delivery_of_a_stream_without_an_offset_is_forwarded_as_any_other() -> None:
@@ -389,7 +389,7 @@ def test_a_delivery_of_a_stream_without_an_offset_is_forwarded_as_any_other() ->
     assert scene.take() == [1]
     scene.confirm(1)
     assert scene.acks() == [(1, True)]
-    assert scene.window.resume_offset is None
+    assert scene.resume_at is None
 
 
 def test_what_a_stream_delivered_and_the_destination_refuses_for_long_is_not_requeued() -> None:
