@@ -148,10 +148,12 @@ class Offsets:
             self._last = landmark
             return True
         if first > landmark:
-            # What is between them was deleted, and comes no more.
-            del self._unforwarded[: bisect_left(self._unforwarded, first)]
+            # What is between them was deleted, and comes no more; what is here is none the worse for it.
+            gone = bisect_left(self._unforwarded, first)
+            held = [offset for offset in self._unforwarded[:gone] if offset in self._here]
+            self._unforwarded[:gone] = held
             forwarded = sum(min(after, first) - max(start, landmark) for start, after in self._ahead if start < first)
-            self.missed += first - landmark - forwarded - (landmark == self._settled)
+            self.missed += first - landmark - forwarded - len(held) - (landmark == self._settled)
         return False
 
     def _pass(self, offset: int) -> None:

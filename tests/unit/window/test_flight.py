@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from math import inf
-from struct import pack
 
 import pytest
 
-from tests.support.frames import delivery, stream_delivery, with_offset
+from tests.support.frames import delivery, stream_delivery
 from tests.support.targets import OWN_KEYS
 from tests.support.window_scene import TOO_LARGE, Scene
 
@@ -297,32 +296,6 @@ def test_without_a_quarantine_poison_is_held_shown_and_requeued() -> None:
     scene.wait(60.0)
     assert scene.window.settlement.requeues == [1]
     assert scene.books.requeued == {"poison": 1}
-
-
-def test_without_a_quarantine_poison_of_a_stream_is_tried_again_as_it_cannot_be_requeued() -> None:
-    scene = Scene(quarantine=False, hold_timeout_s=60.0)
-    scene.window.read_stream()
-    scene.receive_each(stream_delivery(1, 101))
-    for _ in range(2):
-        assert scene.take() == [1]
-        scene.lose_destination(406, "poison")
-        scene.reopen_destination()
-        assert scene.take() == []
-        scene.wait(60.0)
-    assert scene.take() == [1]
-    scene.confirm(1)
-    assert (scene.acks(), scene.books.requeued) == ([(1, True)], {})
-
-
-def test_without_a_quarantine_what_of_a_stream_has_come_round_too_often_stays_held() -> None:
-    scene = Scene(quarantine=False, hold_timeout_s=60.0, max_hops=1)
-    scene.window.read_stream()
-    properties = with_offset(101, fields={"x-bridge-hops": b"l" + pack(">q", 2)})
-    scene.receive_each(delivery(1, properties=properties))
-    for _ in range(3):
-        assert scene.take() == []
-        scene.wait(60.0)
-    assert scene.window.parked == 1
 
 
 def test_a_stream_is_read_on_at_the_lowest_offset_that_was_not_forwarded() -> None:

@@ -171,12 +171,27 @@ def test_within_a_process_what_waited_and_was_deleted_is_counted_and_no_longer_w
     for offset in (2, 3):
         offsets.forwarded(offset)
     assert offsets.read_at == 1
+    offsets.lost()
     offsets.begin()
     assert not offsets.received(7)
     assert offsets.missed == 4, "1, 4, 5 and 6; 2 and 3 were forwarded"
     assert offsets.resume_at == 7
     offsets.forwarded(1)
     assert offsets.resume_at == 7, "an orphan's confirm comes late"
+
+
+def test_what_was_deleted_while_it_was_held_is_not_missing() -> None:
+    offsets = Offsets()
+    for offset in (1, 2, 3):
+        offsets.received(offset)
+    offsets.forwarded(2)
+    offsets.begin()
+    assert not offsets.received(7)
+    assert offsets.missed == 3, "4, 5 and 6"
+    assert offsets.resume_at == 1
+    for offset in (1, 3, 7):
+        offsets.forwarded(offset)
+    assert (offsets.settled, offsets._here) == (7, set())
 
 
 def test_within_a_process_a_landmark_that_waits_comes_as_it_did_before() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from struct import pack
 
 import pytest
 from hypothesis import settings
@@ -407,6 +408,32 @@ def test_what_a_stream_delivered_and_the_destination_refuses_for_long_is_not_req
         scene.wait(0.5)
     assert scene.window.settlement.requeues == []
     assert scene.books.requeued == {}
+
+
+def test_without_a_quarantine_poison_of_a_stream_is_tried_again_as_it_cannot_be_requeued() -> None:
+    scene = Scene(quarantine=False, hold_timeout_s=60.0)
+    scene.window.read_stream()
+    scene.receive_each(stream_delivery(1, 101))
+    for _ in range(2):
+        assert scene.take() == [1]
+        scene.lose_destination(406, "poison")
+        scene.reopen_destination()
+        assert scene.take() == []
+        scene.wait(60.0)
+    assert scene.take() == [1]
+    scene.confirm(1)
+    assert (scene.acks(), scene.books.requeued) == ([(1, True)], {})
+
+
+def test_without_a_quarantine_what_of_a_stream_has_come_round_too_often_stays_held() -> None:
+    scene = Scene(quarantine=False, hold_timeout_s=60.0, max_hops=1)
+    scene.window.read_stream()
+    properties = with_offset(101, fields={"x-bridge-hops": b"l" + pack(">q", 2)})
+    scene.receive_each(delivery(1, properties=properties))
+    for _ in range(3):
+        assert scene.take() == []
+        scene.wait(60.0)
+    assert scene.window.parked == 1
 
 
 # --- Memory -----------------------------------------------------------------------------------------------------
