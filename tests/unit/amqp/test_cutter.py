@@ -509,6 +509,10 @@ MALFORMED = {
     "a delivery whose route has the size of the last one's and is none": deliver(2, content(b"x")).replace(
         short("ex") + short("key"), b"\x01ex" + short("key")
     ),
+    "the same, with more of the chunk after it": deliver(2, content(b"x")).replace(
+        short("ex") + short("key"), b"\x01ex" + short("key")
+    )
+    + deliver(3, content(b"x")),
     "a return without its fields": method(1, 60, 50) + content(b"x"),
     "a return without its route": method(1, 60, 50, pack(">H", 312) + short("text")) + content(b"x"),
     "a header too short for its flags": headless(13),
