@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from bridge.amqp.additions import Scalar
 
+BODY_FRAME_BYTES = 131_064
+"""Of a body in one frame, with RabbitMQ's default `frame_max`."""
 CHUNK_BYTES = 64 << 10
 """What a read from the socket brings at full load."""
 MESSAGES = 1000
@@ -88,7 +90,7 @@ class Sender:
         properties = PERSISTENT | {"message_id": mark}
         if kind.headers:
             properties["headers"] = table(kind.headers)
-        self._before, _, self._after = content(body, properties).partition(mark)
+        self._before, _, self._after = content(body, properties, step=BODY_FRAME_BYTES).partition(mark)
         self._sent = 0
         self.delivery_tag = 0
         """That of the last delivery in this generation."""

@@ -131,7 +131,7 @@ def fault(name: str, who: str, kind: str) -> Outcome:
 
 @cache
 def _results() -> list[Result]:
-    return [*report.load(MEASURED), *report.load(loads.LIMIT)]
+    return [result for path in (MEASURED, *loads.LIMITS) for result in report.load(path)]
 
 
 def measured(row: str, contestant: str, kind: str, quantity: str, **cell: object) -> float:

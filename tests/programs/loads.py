@@ -16,21 +16,28 @@ if TYPE_CHECKING:
     from tests.bench.report import Result
 
 MEASURED = Path(__file__).parents[1] / "measured"
-LIMIT, FLOW, MANY = (MEASURED / f"{name}.json" for name in ("limit", "flow", "many"))
+LIMIT, MANY = MEASURED / "limit.json", MEASURED / "many.json"
+LIMITS = (LIMIT, MEASURED / "limit-3.10.json", MEASURED / "tls.json")
+FLOWS = (MEASURED / "flow.json",)
 QUEUE_TYPES = ("classic", "quorum")
 ALL_IN = "CPU µs/msg"
 
 
 def limit_table() -> str:
-    """Return the bridge beside what the broker allows, in Markdown: medians on classic / on quorum queues."""
+    """Return the bridge beside what the broker allows, in Markdown: medians on classic / on quorum queues.
+
+    Over TLS only what was measured in one run is compared.
+    """
     found: dict[tuple[str, int], dict[tuple[str, str], Result]] = {}
-    for result in sorted(report.load(LIMIT), key=lambda result: result.row):
-        if result.row in {"limit", "tls"}:
-            same = found.setdefault((result.version, result.cell.size), {})
-            same.setdefault((result.contestant, result.cell.queue_type), result)
+    over_tls: dict[tuple[str, int], dict[tuple[str, str], Result]] = {}
+    for result in (result for path in LIMITS for result in report.load(path)):
+        rows = {"limit": found, "tls": over_tls}.get(result.row)
+        if rows is not None:
+            same = rows.setdefault((result.version, result.cell.size), {})
+            same[result.contestant, result.cell.queue_type] = result
     costs = ("CPU all in: bridge", "Shovel", "÷ Shovel")
     speeds = ("messages/s: bridge", "two bridges", "Shovel", "of the limit", "local shovel", "publisher", "consumer")
-    heads = (*costs, *speeds, "TLS: bridge", "two bridges")
+    heads = (*costs, *speeds, "TLS: of plain", "of the limit")
     lines = [f"| RabbitMQ, messages | {' | '.join(heads)} |", f"|{'---|' * (1 + len(heads))}"]
     for (version, size), results in sorted(found.items(), key=lambda item: (-float(item[0][0]), item[0][1])):
         names = ("bridge", "two bridges", "Shovel", "local Shovel")
@@ -38,11 +45,21 @@ def limit_table() -> str:
         costs_us = [_both(results, name, ALL_IN, " µs") for name in ("bridge", "Shovel")]
         ratio = " / ".join(f"{_cost_ratio(results, kind):.2f}" for kind in QUEUE_TYPES)
         share = " / ".join(f"{share_of_the_limit(results, kind):.2f}" for kind in QUEUE_TYPES)
-        over_tls = ("bridge, TLS", "two bridges, TLS")
-        rates = [_both(results, name, "msg/s") for name in (*names, *alone, *over_tls)]
-        cells = [f"{version}, {name_size(size)}", *costs_us, ratio, *rates[:3], share, *rates[3:]]
+        rates = [_both(results, name, "msg/s") for name in (*names, *alone)]
+        tls = over_tls.get((version, size), {})
+        shares = [_over_tls(tls, "bridge"), _over_tls(tls, "bridge, TLS", "two bridges, TLS")]
+        cells = [f"{version}, {name_size(size)}", *costs_us, ratio, *rates[:3], share, *rates[3:], *shares]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", _provenance(LIMIT), ""])
+    return "\n".join([*lines, "", *(_provenance(path) for path in LIMITS), ""])
+
+
+def _over_tls(results: dict[tuple[str, str], Result], *others: str) -> str:
+    """Return how fast the bridge is over TLS, of the fastest of some; empty where that was not measured."""
+    shares = []
+    for kind in QUEUE_TYPES if results else ():
+        bridge, *compared = (results[name, kind].median_of("msg/s") for name in ("bridge, TLS", *others))
+        shares.append(f"{bridge / max(compared):.2f}")
+    return " / ".join(shares)
 
 
 def share_of_the_limit(results: dict[tuple[str, str], Result], kind: str) -> float:
@@ -62,7 +79,8 @@ def _both(results: dict[tuple[str, str], Result], name: str, quantity: str, unit
 
 def flow_table() -> str:
     """Return the highest rate that is held live, and the latency at shares of it, in Markdown."""
-    results = {(result.contestant, result.cell.queue_type): result for result in report.load(FLOW)}
+    found = (result for path in FLOWS for result in report.load(path))
+    results = {(result.contestant, result.cell.queue_type): result for result in found}
     heads = [f"at {share} %: p50, p99, p99.9" for share in FLOW_SHARES]
     lines = [f"| RabbitMQ 4.3, 256 B | messages/s held | {' | '.join(heads)} |", f"|{'---|' * (2 + len(heads))}"]
     for (name, kind), result in sorted(results.items(), key=lambda item: item[0][1]):
@@ -72,7 +90,7 @@ def flow_table() -> str:
         ]
         cells = [f"{kind}, {name}", three_digits(result.median_of("msg/s")), *(f"{way} ms" for way in ways)]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", _provenance(FLOW), ""])
+    return "\n".join([*lines, "", *(_provenance(path) for path in FLOWS), ""])
 
 
 def many_table() -> str:
@@ -103,6 +121,11 @@ def _values(result: Result) -> Iterable[float]:
 
 def _provenance(path: Path) -> str:
     document = json.loads(path.read_text())
-    rounds = max(len(result["rounds"]) for result in document["results"])
-    often = f"medians of {rounds} interleaved rounds" if rounds > 1 else "one round"
-    return f"Measured on {document['date'][:10]}, {document['machine']['cores']} cores, {often}."
+    rounds = sorted({len(result["rounds"]) for result in document["results"]})
+    often = "one round" if rounds == [1] else f"medians of {' or '.join(map(str, rounds))} interleaved rounds"
+    what = sorted({f"{result['row']} {result['version']}" for result in document["results"]})
+    machine = document["machine"]
+    return (
+        f"- [{path.name}](measured/{path.name}) ({', '.join(what)}): measured on {document['date'][:10]}, "
+        f"{machine['cores']} cores ({machine['processor']}), {often}"
+    )
