@@ -122,10 +122,10 @@ def _values(result: Result) -> Iterable[float]:
 def _provenance(path: Path) -> str:
     document = json.loads(path.read_text())
     rounds = sorted({len(result["rounds"]) for result in document["results"]})
-    often = "one round" if rounds == [1] else f"medians of {' or '.join(map(str, rounds))} interleaved rounds"
+    often = "one round" if rounds == [1] else f"medians of {' or '.join(map(str, rounds))} rounds"
     what = sorted({f"{result['row']} {result['version']}" for result in document["results"]})
     machine = document["machine"]
     return (
-        f"- [{path.name}](measured/{path.name}) ({', '.join(what)}): measured on {document['date'][:10]}, "
+        f"- [{path.name}](measured/{path.name}) ({', '.join(what)}), {document['date'][:10]}, "
         f"{machine['cores']} cores ({machine['processor']}), {often}"
     )
