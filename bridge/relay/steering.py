@@ -79,13 +79,16 @@ class Steering(Halt):
         idle = not (window.in_flight or window.publishing or window.trouble.refusals or source.asking)
         if not idle or self.state not in {State.PROBING, State.RUNNING, State.PAUSED}:
             return -inf
+        question_due_s = self.brake.question_due_s
+        if window.destination_ready:
+            question_due_s = min(question_due_s, window.exchanges.question_due_s)
         if not source.opened or (self.state is State.PAUSED and self.consumer is Consumer.OFF):
-            return self.brake.question_due_s
+            return question_due_s
         settled = window.destination_ready and not window.trouble.lasts and not source.replaces
         if not settled or self.consumer is not Consumer.ON:
             return -inf
         due_s = self.watchdog.question_due_s if self.facts.answers else inf
-        return min(due_s, self.brake.question_due_s)
+        return min(due_s, question_due_s)
 
     def _ending(self, now_s: float, unsent_bytes: int) -> EndGeneration | None:
         """Return the generation that must end, if one must."""

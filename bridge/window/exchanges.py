@@ -83,6 +83,11 @@ class Exchanges:
                 accepted.append(delivery)
         return accepted, refused, []
 
+    @property
+    def question_due_s(self) -> float:
+        """When the next is to be asked for; -inf for now, inf for never."""
+        return self._ask_at_s if self._wanted and self._asking is None else inf
+
     def take_question(self, now_s: float) -> bytes | None:
         """Hand over the exchange to be asked for now; then call `answered` or `unanswered`. None for none."""
         if self._asking is not None or not self._wanted or now_s < self._ask_at_s:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 
 from bridge.amqp.events import Close
@@ -69,6 +71,19 @@ def test_after_no_answer_it_is_asked_for_again_when_a_message_needs_it_and_not_a
     assert exchanges.consult(A, 0.5) == "unknown"
     assert exchanges.take_question(0.5) is None
     assert exchanges.take_question(UNANSWERED_AGAIN_S) == A
+
+
+def test_it_is_known_when_the_next_is_to_be_asked_for() -> None:
+    """Also of an exchange whose message is gone by then: who rests until something is due must know."""
+    exchanges = Exchanges()
+    assert exchanges.question_due_s == inf
+    exchanges.consult(A, 0.0)
+    assert exchanges.question_due_s == -inf
+    exchanges.take_question(0.0)
+    assert exchanges.question_due_s == inf, "its answer is awaited"
+    exchanges.unanswered(0.0)
+    exchanges.consult(A, 0.0)
+    assert exchanges.question_due_s == UNANSWERED_AGAIN_S
 
 
 def test_exchanges_that_all_accept_are_not_looked_at_one_by_one() -> None:
