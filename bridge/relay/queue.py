@@ -56,9 +56,8 @@ class QueueFacts:
         A classic queue of 3.10.8 with a single active consumer delivers nothing to the one that a cancel has made the
         active one, until a consumer is added or a message published. Two consumers of a stream deliver the same.
         """
-        if self.queue_type == "stream":
-            return True
-        return self.queue_type == "classic" and bool(self.single_active) and not self.auto_delete
+        single_active = self.queue_type == "classic" and bool(self.single_active) and not self.auto_delete
+        return single_active or self.queue_type == "stream"
 
     @property
     def replaceable(self) -> bool:
