@@ -31,6 +31,8 @@ _DIFFERS = re.compile(
 
 _EXCHANGE_DIFFERS = re.compile(r"inequivalent arg '([^']+)' for exchange .* but current is (?:'([^']*)')?")
 
+MOST_CHARACTERS, MOST_REPEATED_BYTES = 127, 100
+
 DELAYED = "x-delayed-message"
 """The exchange type of RabbitMQ's plugin for delayed messages."""
 UNSERVED = (
@@ -83,6 +85,15 @@ async def kind_of(question: Callable[[], AbstractAsyncContextManager[AbstractCha
         single_active=arguments.get("x-single-active-consumer") is True,
         priorities="x-max-priority" in arguments,
     )
+
+
+def can_be_asked_for(exchange: str) -> bool:
+    """Whether a question about an exchange of this name can be put, and be answered.
+
+    pamqp 4.0 writes no longer name. A refusal repeats the name, and RabbitMQ (3.10.8, 4.3.6) cuts it to 255 characters,
+    where 255 bytes are allowed: it closes the connection (541) instead.
+    """
+    return len(exchange) <= MOST_CHARACTERS and (exchange.isascii() or len(exchange.encode()) <= MOST_REPEATED_BYTES)
 
 
 async def exchange_type_of(question: Callable[[], AbstractAsyncContextManager[AbstractChannel]], name: str) -> str:

@@ -18,7 +18,7 @@ from bridge.amqp.frames import QUARANTINE_CHANNEL
 from bridge.connection.channels import WITH_QUESTIONS, Channels
 from bridge.connection.counting import Counter
 from bridge.connection.diagnosis import CONTROL_PLANE_ERRORS, explain
-from bridge.connection.kind import DELAYED, UNSERVED, Queue, exchange_type_of, kind_of, try_publishing
+from bridge.connection.kind import DELAYED, UNSERVED, Queue, can_be_asked_for, exchange_type_of, kind_of, try_publishing
 from bridge.connection.limits import DEFAULT
 from bridge.connection.link import CONTROL_CHANNEL, Link
 from bridge.connection.tap import Pump, Tap
@@ -28,6 +28,7 @@ from bridge.window.blame import FORBIDDEN_KEY
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel, AbstractQueue
+    from aiormq.abc import DeliveredMessage
 
     from bridge.connection.dial import Dialer
     from bridge.connection.limits import TimeLimits
@@ -262,6 +263,27 @@ class SourceSession(Session):
             raise
         return _state(queue)
 
+    async def ask_first_offset(self) -> int:
+        """Return the offset of the source stream's first message. Raises `ConnectError`.
+
+        AMQP 0-9-1 has no question for it: a consumer begins there, and takes one message.
+        """
+        first: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        async def take(message: DeliveredMessage) -> None:
+            if not first.done():
+                headers = message.header.properties.headers or {}
+                first.set_result(int(str(headers["x-stream-offset"])))
+
+        async with self._question() as channel:
+            await channel.basic_qos(prefetch_count=1)
+            queue = self._settings.source_queue or ""
+            await channel.basic_consume(queue, take, arguments={"x-stream-offset": "first"})
+            await asyncio.wait((first, channel.closing), return_when=asyncio.FIRST_COMPLETED)
+            if not first.done():
+                raise ConnectError("connection-lost", "the channel was closed")
+        return first.result()
+
     async def open_quarantine(self) -> None:
         """Open the quarantine's channel, its queue declared where it is missing. Raises `BridgeError`."""
         name = self._settings.quarantine_queue_name
@@ -333,15 +355,15 @@ class DestinationSession(Session):
     async def ask_exchange(self, exchange: bytes) -> Close | None:
         """Return the close that a publish to the exchange would bring about; None where it accepts messages.
 
-        Nothing is published. Where there is no channel for questions, the publish itself will show it. Raises
-        `ConnectError` where there is no answer.
+        Nothing is published. Where it cannot be asked for, the publish itself will show it. Raises `ConnectError` where
+        there is no answer.
         """
-        if not self._channels.for_questions:
-            return None
         try:
             name = exchange.decode()
         except UnicodeDecodeError:
             return Close(CONTROL_CHANNEL, NOT_FOUND, f"no exchange has a name that is not UTF-8 ({exchange!r})")
+        if not (self._channels.for_questions and can_be_asked_for(name)):
+            return None
         try:
             if self._is_rabbitmq:
                 await try_publishing(self._question, name)

@@ -24,6 +24,7 @@ from bridge.relay.action import (
     Action,
     AskDestination,
     AskExchange,
+    AskFirstOffset,
     AskQueue,
     Consume,
     EndGeneration,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from bridge.connection.tap import Pump
     from bridge.connection.tracking import Tracking
     from bridge.observe.status import Status
+    from bridge.relay.action import AskSource
     from bridge.relay.relay import Relay
     from bridge.settings.settings import Settings
     from bridge.window.books import Books
@@ -260,7 +262,7 @@ class Supervisor:
         self._errands.add(errand)
         errand.add_done_callback(self._errands.discard)
 
-    async def _carry_out(self, session: SourceSession, action: Consume | OpenQuarantine | AskQueue) -> None:
+    async def _carry_out(self, session: SourceSession, action: AskSource) -> None:
         """Ask the source's broker, and tell the steering what it answered, unless the generation has ended."""
         match action:
             case Consume(prefetch, offset):
@@ -269,6 +271,8 @@ class Supervisor:
                 await self._open_quarantine(session)
             case AskQueue():
                 await self._ask_queue(session)
+            case AskFirstOffset():
+                await self._ask_first_offset(session)
 
     async def _see_through(self, session: Session, asking: Coroutine[Any, Any, None]) -> None:
         """Ask a side's broker; what goes wrong with that in the bridge ends the generation."""
@@ -321,6 +325,17 @@ class Supervisor:
         now_s = asyncio.get_running_loop().time()
         if session.end is None:
             self.relay.steering.queue_answered(found, now_s)
+
+    async def _ask_first_offset(self, session: SourceSession) -> None:
+        """Ask a stream that has left something out where it begins."""
+        first = None
+        try:
+            first = await session.ask_first_offset()
+        except ConnectError as error:
+            if session.end is None:
+                log.warning("stream %s did not report its first message: %s", self.settings.source_queue, error)
+        if session.end is None:
+            self.relay.steering.first_offset_answered(first)
 
     # --- What others see ---------------------------------------------------------------------------------
 

@@ -29,6 +29,11 @@ class AskQueue:
 
 
 @dataclass(frozen=True, slots=True)
+class AskFirstOffset:
+    """Ask which offset the source stream's first message has; then call `first_offset_answered`."""
+
+
+@dataclass(frozen=True, slots=True)
 class AskDestination:
     """Have the destination's queue counted; its answers go to the `brake`."""
 
@@ -57,4 +62,6 @@ class Stop:
     """All is settled, or time is up: write what is to be written, close both sides and end."""
 
 
-Action = Consume | OpenQuarantine | AskQueue | AskDestination | AskExchange | EndGeneration | Stop
+AskSource = Consume | OpenQuarantine | AskQueue | AskFirstOffset
+"""What the source's broker is asked, one at a time."""
+Action = AskSource | AskDestination | AskExchange | EndGeneration | Stop

@@ -18,7 +18,16 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from bridge.amqp.content import stream_offset
-from bridge.relay.action import Action, AskDestination, AskExchange, AskQueue, EndGeneration, OpenQuarantine, Stop
+from bridge.relay.action import (
+    Action,
+    AskDestination,
+    AskExchange,
+    AskFirstOffset,
+    AskQueue,
+    EndGeneration,
+    OpenQuarantine,
+    Stop,
+)
 from bridge.relay.consumer import Consumer
 from bridge.relay.consumption import Consumption
 from bridge.relay.halt import Halt
@@ -87,8 +96,14 @@ class Steering(Halt):
         settled = window.destination_ready and not window.trouble.lasts and not source.replaces
         if not settled or self.consumer is not Consumer.ON:
             return -inf
-        due_s = self.watchdog.question_due_s if self.facts.answers else inf
+        due_s = min(self.watchdog.question_due_s, self._gaps_due_s) if self.facts.answers else inf
         return min(due_s, question_due_s)
+
+    @property
+    def _gaps_due_s(self) -> float:
+        """When it is to be asked what of a stream was left out; -inf for now, inf for never."""
+        offsets = self.window.offsets
+        return inf if offsets is None else offsets.gaps.question_due_s
 
     def _ending(self, now_s: float, unsent_bytes: int) -> EndGeneration | None:
         """Return the generation that must end, if one must."""
@@ -128,6 +143,10 @@ class Steering(Halt):
         elif self._quarantine.wanted(now_s):
             self._quarantine.open()
             action = OpenQuarantine()
+        elif self.facts.answers and self._gaps_due_s <= now_s:
+            assert self.window.offsets is not None  # noqa: S101 - it has gaps
+            self.window.offsets.gaps.ask(now_s)
+            action = AskFirstOffset()
         elif self.facts.answers and self.watchdog.question_due(now_s):
             action = AskQueue()
         if action is not None:
@@ -265,6 +284,11 @@ class Steering(Halt):
                 self._source.end(*ending)
         elif found is not None and not found.ready and not self.window.in_flight and self.consumer is Consumer.ON:
             self._source.cancel()
+
+    def first_offset_answered(self, first: int | None) -> None:
+        """The broker answered which offset the stream's first message has, or (None) did not."""
+        self._source.answered()
+        self.window.stream_begins_at(first)
 
     # --- Before what is settled is written ---------------------------------------------------------------
 

@@ -7,13 +7,16 @@ written something of its own (stored offsets; 3.10.8, 4.3.6).
 
 Because of the gaps nobody can tell from the first offset that comes whether something before it is missing. So a
 consumer begins at a *landmark*: a message that was delivered before, the lowest that was not forwarded or else the last
-that was. It comes first, unless retention has deleted it, or the stream is another one.
+that was. It comes first, unless retention has deleted it, or the stream is another one. What a consumer leaves out
+later on is in `gaps`, unless it has been delivered before: that was deleted.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from operator import itemgetter
+
+from bridge.window.gaps import Gaps
 
 
 class Offsets:
@@ -40,6 +43,9 @@ class Offsets:
         """The highest message of which is known that it and all before it were forwarded; -1 for none."""
         self._awaited: int | None = None
         """The landmark that the consumer was begun at, until something has come."""
+        self._goes_on = False
+        """Whether the next message that comes is the one after the last."""
+        self.gaps = Gaps()
         self.missed = 0
         """Offsets that were not forwarded and do not exist any more: messages, and what the broker wrote itself."""
 
@@ -74,26 +80,32 @@ class Offsets:
     def begin(self) -> None:
         """A consumer is to begin at `read_at`, and no other delivers: all from there on comes again."""
         self._awaited = self._landmark
+        self._goes_on = False
         if self.read_at is not None:
             self._last = self.read_at - 1
 
     def lost(self) -> None:
         """The generation ended: what it has delivered and was not forwarded is to come again."""
         self._here.clear()
+        self.gaps.unanswered()
 
     def restart(self) -> None:
         """The stream was deleted: the next of its name is another one, to be read from its first message on."""
         self._unforwarded, self._ahead = [], []
         self._last = self._settled = -1
         self._next, self._awaited = 0, None
+        self._goes_on, self.gaps = False, Gaps()
 
     def received(self, offset: int) -> bool:
         """Note that it was delivered; return whether it has been forwarded before, or is here already.
 
         It is where a consumer was cancelled and the next one began while it was held.
         """
+        goes_on, self._goes_on = self._goes_on, True
         if self._awaited is not None and self._passed(offset):
             return True
+        if goes_on and offset > self._last + 1:
+            self._left_out(offset)
         self._last = offset
         if offset in self._here:
             return True
@@ -113,9 +125,14 @@ class Offsets:
 
     def unknown(self) -> None:
         """A message was delivered whose offset is lost, and which was not forwarded: above the last one's."""
+        self._goes_on = False
         offset = max(self._last, self._settled) + 1
         if offset not in self._unforwarded:
             insort(self._unforwarded, offset)
+
+    def begins_at(self, first: int) -> None:
+        """The broker has answered the question about `gaps`: the stream's first message is at this offset."""
+        self.missed += self.gaps.answered(first)
 
     def forwarded(self, offset: int) -> None:
         """Note that the destination or the quarantine has it."""
@@ -155,6 +172,18 @@ class Offsets:
             forwarded = sum(min(after, first) - max(start, landmark) for start, after in self._ahead if start < first)
             self.missed += first - landmark - forwarded - len(held) - (landmark == self._settled)
         return False
+
+    def _left_out(self, until: int) -> None:
+        """A consumer that goes on has left out what is between the last one and this."""
+        first = self._last + 1
+        start, stop = bisect_left(self._unforwarded, first), bisect_left(self._unforwarded, until)
+        held = [offset for offset in self._unforwarded[start:stop] if offset in self._here]
+        self.missed += stop - start - len(held)
+        self._unforwarded[start:stop] = held
+        assert self._next is not None  # noqa: S101 - something was received
+        new = max(first, self._next)
+        if until > new and not self._filtered:
+            self.gaps.add(new - 1, until - new)
 
     def _pass(self, offset: int) -> None:
         """Add it to the runs, and join those that it lies between."""

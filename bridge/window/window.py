@@ -190,6 +190,15 @@ class Window(Quarantining):
         self.books.bytes_in_flight -= len(delivery.content)
         self.memory.requeued(delivery)
 
+    def stream_begins_at(self, first: int | None) -> None:
+        """The broker has answered which offset the stream's first message has; None where it has not."""
+        assert self._offsets is not None  # noqa: S101 - only a stream is asked
+        if first is None:
+            self._offsets.gaps.unanswered()
+        else:
+            self._offsets.begins_at(first)
+            self.books.offsets_missed = self._offsets.missed
+
     def source_lost(self) -> None:
         """The source's generation ended: all of the window is stale (invariant 2)."""
         books = self.books

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -84,8 +84,17 @@ class Dead:
         self.wait_dead(sum(map(len, self.sent.values())))
 
     def wait_dead(self, count: int) -> None:
-        """Wait until so many messages are in the dead-letter queue."""
-        wait_until(lambda: self.node.queue_ready(self.queue) == count, "messages to be dead-lettered", 60)
+        """Wait until so many messages are in the dead-letter queue; fail with the numbers of those that are not."""
+        try:
+            wait_until(lambda: self.node.queue_ready(self.queue) == count, "messages to be dead-lettered", 60)
+        except TimeoutError:
+            held = self.node.queue_depth(self.queue)
+            arrived = numbers(drain(self.node.url, self.queue))
+            missing = sorted(set(chain.from_iterable(self.sent.values())).difference(arrived))
+            raise AssertionError(
+                f"of {count} the queue holds {held}, {len(arrived)} of them ready; "
+                f"missing: {missing}, twice: {len(arrived) - len(set(arrived))}"
+            ) from None
 
     def drain(self, *arguments: str, to: str = "--to-original", **more: object) -> Draining:
         """A drain back to where they came from, not started yet."""
@@ -210,18 +219,21 @@ def test_consumers_that_reject_what_comes_back_trip_the_breaker(dead: Dead) -> N
     dead.declare(1)
     count = 3000
     dead.reject(0, count, 0)
+    drained = dead.drain("--rate", "200")
     with RawClient(dead.node.url, timeout_s=120) as rejecting:
         rejecting.consume(dead.work(0))
         consumer = Thread(target=reject_all, args=(rejecting,))
         consumer.start()
-        drained = dead.drain("--rate", "200")
-        assert drained.run(60) == 1, drained.logs
-        wait_until(lambda: dead.node.queue_ready(dead.queue) == count, "all of them to come back")
-        rejecting.cancel()
-        consumer.join()
+        try:
+            assert drained.run(60) == 1, drained.logs
+            wait_until(lambda: dead.node.queue_depth(dead.work(0)) == 0, "all that was moved to be rejected")
+        finally:
+            rejecting.cancel()
+            consumer.join()
     receipt = drained.receipt()
     assert receipt["ending"] == "returns"
     assert 0 < receipt["moved"] < count
+    dead.wait_dead(count)
 
 
 def reject_all(client: RawClient) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.broker.scene import in_flight, scene
 from tests.broker.test_refusals import declare_exchange, quarantined
 from tests.rig.client import decode_properties, drain, number_of, publish_numbered
@@ -73,3 +75,28 @@ def test_original_routes(source: Node, destination: Node, queue_name: str) -> No
         assert metrics.total("bridge_generation", side="destination") == 1, "no channel was closed for it"
         assert metrics.total("bridge_duplicates_possible_total") == 0
         assert this.bridge.logs.count(f"exchange '{gone}' accepts no messages") == 1
+
+
+@pytest.mark.parametrize("exists", (False, True), ids=("missing", "exists"))
+@pytest.mark.parametrize("letter", ("x", "ä"))
+def test_original_routes_of_long_names(
+    source: Node, destination: Node, queue_name: str, letter: str, *, exists: bool
+) -> None:
+    """Exchanges that the broker cannot be asked about: a publish shows what is missing, and the others pass."""
+    long = f"{queue_name}.{letter * (120 // len(letter.encode()) + 60)}"
+    shop = f"{queue_name}.shop"
+    extra = {"BRIDGE_DESTINATION_QUEUE": "", "BRIDGE_DESTINATION_ROUTE": "original", "BRIDGE_UNROUTABLE_TIMEOUT": "1"}
+    this = scene(source, destination, name=queue_name, extra=extra)
+    for exchange in (shop, long):
+        declare_exchange(source, exchange, (this.queue_in, "#"))
+    for exchange in (shop, long) if exists else (shop,):
+        declare_exchange(destination, exchange, (this.queue_out, "#"))
+    for number in range(COUNT):
+        publish_numbered(source.url, "key", 1, first=number, exchange=shop if number % 8 else long)
+    this.sent = COUNT
+    with this.bridge:
+        outcome = this.outcome(60)
+        metrics = this.metrics()
+    assert (outcome.lost, outcome.left, outcome.quarantined) == (0, 0, 0 if exists else COUNT // 8), outcome
+    assert outcome.doubled <= outcome.doubled_at_most
+    assert metrics.total("bridge_generation", side="destination") == 1 or not exists

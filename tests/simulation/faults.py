@@ -123,8 +123,8 @@ class Faults:
         return True
 
     def _delete_oldest(self) -> bool:
-        source = self._schedule.source
-        return isinstance(source, Stream) and source.delete_oldest(self._schedule.rng.randint(1, 5))
+        source, rng = self._schedule.source, self._schedule.rng
+        return isinstance(source, Stream) and source.delete_oldest(rng.choice((rng.randint(1, 5), 1000)))
 
     def _crash_source(self) -> bool:
         self.returns_to_source += 1

@@ -16,6 +16,7 @@ from bridge.relay.action import (
     Action,
     AskDestination,
     AskExchange,
+    AskFirstOffset,
     AskQueue,
     Consume,
     EndGeneration,
@@ -35,7 +36,7 @@ from bridge.window.terms import UNLIMITED
 from bridge.window.window import Window
 from tests.simulation.asking import Asking
 from tests.simulation.draining import Drainage
-from tests.simulation.stream import Stream
+from tests.simulation.stream import FIRST_OFFSET, Stream
 from tests.simulation.witness import Witness
 from tests.support import frames
 
@@ -66,6 +67,7 @@ ROOMY_BYTES = 64 << 20
 UNIX_S = 1_700_000_000.0
 
 QUEUE_OF_SOURCE = b"\0\0" + frames.short("sq") + b"\1\0\0\0\0"
+FIRST_OF_SOURCE = b"\0\0" + frames.short(FIRST_OFFSET) + b"\1\0\0\0\0"
 OPEN_OK, QOS_OK, CONSUME_OK, DECLARE_OK, CHANNEL_CLOSE = (20, 11), (60, 11), (60, 21), (50, 11), (20, 40)
 
 
@@ -415,6 +417,8 @@ class Process:
                 self._ask("declaring", 3, (50, 10), b"", now_s)
             case AskQueue():
                 self._ask("looking", 3, (50, 10), QUEUE_OF_SOURCE, now_s)
+            case AskFirstOffset():
+                self._ask("beginning", 3, (50, 10), FIRST_OF_SOURCE, now_s)
 
     def _ask(self, step: str, channel: int, called: tuple[int, int], arguments: bytes, now_s: float) -> None:
         session = self.source
@@ -449,6 +453,9 @@ class Process:
         elif step == "looking" and (arguments := session.answered(DECLARE_OK)) is not None:
             session.step = "idle"
             self.steering.queue_answered(QueueState(*unpack_from(">II", arguments, 1 + arguments[0])), now_s)
+        elif step == "beginning" and (arguments := session.answered(DECLARE_OK)) is not None:
+            session.step = "idle"
+            self.steering.first_offset_answered(unpack_from(">I", arguments, 1 + arguments[0])[0])
         elif step in {"declaring", "quarantine"}:
             self._open_quarantine(session, now_s)
         if session.step == "idle":
@@ -501,6 +508,9 @@ class Process:
         elif step == "looking":
             source.step = "idle"
             self.steering.queue_answered(None, now_s)
+        elif step == "beginning":
+            source.step = "idle"
+            self.steering.first_offset_answered(None)
         else:
             self.end(source, now_s, polite=False)
 

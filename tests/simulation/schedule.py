@@ -515,6 +515,9 @@ class Schedule:
             self._settle_until(lambda: self.source.only_spoilt_left)
         self.source.quarantine_spoils = False
         self._settle_until(lambda: self._drained)
+        if isinstance(self.source, Stream):
+            stream = self.source
+            self._settle_until(lambda: sum(p.books.offsets_missed for p in self.processes) >= stream.missed)
         for process in self.processes:
             assert not process.runs_narrow, "runs with a prefetch of 1"
             process.stop(self.now_s)

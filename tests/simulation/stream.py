@@ -9,12 +9,18 @@ from pamqp import decode
 
 from bridge.relay.queue import QueueState
 from tests.simulation.source import Source, SourceConnection
+from tests.support import frames
 
 if TYPE_CHECKING:
     from random import Random
 
     from tests.simulation.ledger import Ledger
+    from tests.simulation.link import Frame
     from tests.simulation.messages import Message
+
+
+FIRST_OFFSET = "first"
+"""Who asks for a queue of this name is told the offset of the stream's first message, in place of a count."""
 
 
 class Stream(Source):
@@ -31,6 +37,10 @@ class Stream(Source):
         """By offset; None for what is no message, and for what retention has deleted."""
         self._reads_at: dict[tuple[SourceConnection, bytes], int] = {}
         """By connection and consumer tag: the next offset."""
+        self._deleted: dict[int, Message] = {}
+        """By offset, what retention has deleted."""
+        self._missed: set[int] = set()
+        """Offsets of messages that consumers of the present bridge would have come to, had they not been deleted."""
 
     @property
     def waiting(self) -> int:
@@ -71,24 +81,39 @@ class Stream(Source):
         self._log.append(None)
 
     def delete_oldest(self, number: int) -> bool:
-        """Retention deletes so many messages; return whether there were any."""
-        kept = [offset for offset, message in enumerate(self._log) if message]
+        """Retention deletes so many messages, of which the last always stays; return whether there were any."""
+        kept = [offset for offset, message in enumerate(self._log) if message][:-1]
         for offset in kept[:number]:
             message, self._log[offset] = self._log[offset], None
             assert message is not None
             self._ledger.gone[message.key] += 1
+            self._deleted[offset] = message
         return bool(kept)
+
+    @property
+    def missed(self) -> int:
+        """How many messages retention has deleted before the present bridge came to them."""
+        return sum(not self._ledger.stored[self._deleted[offset].key] for offset in self._missed)
 
     def _next_for(self, connection: SourceConnection) -> tuple[Message, bytes] | None:
         consumer = connection.room()
         if consumer is None:
             return None
         at = self._reads_at[connection, consumer]
+        goes_on = at > 0
         while at < len(self._log) and self._log[at] is None:
+            if goes_on and at in self._deleted:
+                self._missed.add(at)
             at += 1
         message = self._log[at] if at < len(self._log) else None
         self._reads_at[connection, consumer] = at + (message is not None)
         return None if message is None else (message, consumer)
+
+    def _declare(self, frame: Frame) -> bytes:
+        if frames.short(FIRST_OFFSET) not in frame.payload:
+            return super()._declare(frame)
+        first = next(offset for offset, message in enumerate(self._log) if message)
+        return frames.method(frame.channel, 50, 11, b"\0" + pack(">II", first, 0))
 
     def _consume(self, connection: SourceConnection, arguments: bytes) -> None:
         super()._consume(connection, arguments)
@@ -127,6 +152,7 @@ class Stream(Source):
 
     def forget_bridge(self) -> None:
         """A bridge's process has ended: the next one reads on after the stored offset."""
+        self._missed.clear()
         begin = self.stored + 1 if self.tracked and self.stored is not None else 0
         for message in self._log[begin:]:
             if message:

@@ -210,6 +210,10 @@ def store_what_was_received(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Offsets, "settled", property(lambda self: self._next and self._next - 1))
 
 
+def miss_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Offsets, "begins_at", lambda self, _: self.gaps.answered(0))
+
+
 SEEN_WHERE: dict[Callable[[pytest.MonkeyPatch], None], Callable[[Schedule], bool]] = {
     doubt_nothing: lambda schedule: schedule.changes.mangles,
     blame_nobody: lambda schedule: not {*QUARANTINE_FAULTS}.isdisjoint(schedule.names),
@@ -221,6 +225,7 @@ SEEN_WHERE: dict[Callable[[pytest.MonkeyPatch], None], Callable[[Schedule], bool
     publish_uncounted: lambda schedule: schedule.setup.limits.destination_counted,
     read_on_behind_what_is_held: lambda schedule: schedule.ledger.stream,
     store_what_was_received: lambda schedule: schedule.ledger.stream,
+    miss_nothing: lambda schedule: schedule.ledger.stream and "retention" in schedule.names,
 }
 """Where a schedule must have something rare to show what is broken: the others are not played."""
 
@@ -256,6 +261,7 @@ SEEN_WHERE: dict[Callable[[pytest.MonkeyPatch], None], Callable[[Schedule], bool
         (replace_every_consumer, "a cancel deletes the queue"),
         (read_on_behind_what_is_held, "reads from offset"),
         (store_what_was_received, "stores offset"),
+        (miss_nothing, "stuck"),
     ),
 )
 def test_a_bridge_that_is_broken_is_caught(

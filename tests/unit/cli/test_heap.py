@@ -19,7 +19,7 @@ def is_on_the_heap():
             return "[heap]" in line
 def churn():
     for _ in range(50):
-        blocks = [b"x" * 100_000 for _ in range(40)]
+        blocks = [b"x" * 100_000 for _ in range(500)]
         del blocks
 before = is_on_the_heap()
 heap.prepare()
@@ -29,7 +29,7 @@ churn()
 faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
 print(before, is_on_the_heap(), faults < 2000)
 """
-"""What glibc maps by itself it gives back at once. 2000 blocks of 25 pages each are churned."""
+"""What glibc maps by itself it gives back at once. 500 blocks of 25 pages, 50 MB, are churned 50 times."""
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="NOT TESTED: the C library is not glibc")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pamqp import commands
-from pamqp.header import ProtocolHeader
+from pamqp.body import ContentBody
+from pamqp.header import ContentHeader, ProtocolHeader
 
 from bridge.assembly import assemble
 from bridge.connection.link import CONTROL_CHANNEL
@@ -18,7 +19,7 @@ from bridge.settings.environment import load_settings
 from tests.support.scripted import ScriptedBroker, on_both_loops, refuse, reply, start
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from bridge.connection.supervisor import Supervisor
     from tests.support.scripted import Peer
@@ -206,6 +207,53 @@ async def test_a_queue_that_refuses_to_answer_says_nothing_of_itself(code: int, 
         with pytest.raises(ConnectError, match=text):
             await session.ask_queue()
         assert session.end is None
+
+
+def first_at(offset: int) -> Callable[[Peer, int, Any], None]:
+    """A stream whose first message has this offset, as the consumer learns that asks for it."""
+
+    def answer(peer: Peer, channel: int, consume: Any) -> None:  # noqa: ANN401 - pamqp's
+        peer.send(commands.Basic.ConsumeOk(consume.consumer_tag), channel=channel)
+        for number in range(2):
+            properties = commands.Basic.Properties(headers={"x-stream-offset": offset + number})
+            deliver = commands.Basic.Deliver(consume.consumer_tag, 1 + number, False, "", "in")  # noqa: FBT003
+            peer.send(deliver, ContentHeader(0, 1, properties), ContentBody(b"x"), channel=channel)
+        assert consume.arguments == {"x-stream-offset": "first"}
+
+    return answer
+
+
+@on_both_loops
+async def test_a_stream_is_asked_for_its_first_message_beside_what_it_delivers() -> None:
+    async with ScriptedBroker() as broker, source_of(broker) as (session, _):
+        await session.open(0)
+        broker.answers[commands.Basic.Consume] = first_at(70)
+        assert await session.ask_first_offset() == 70
+        assert session.end is None
+
+
+@on_both_loops
+async def test_a_stream_that_refuses_to_be_asked_ends_nothing() -> None:
+    async with ScriptedBroker() as broker, source_of(broker) as (session, _):
+        await session.open(0)
+        broker.answers[commands.Basic.Consume] = refuse(403, "ACCESS_REFUSED")
+        with pytest.raises(ConnectError, match="ACCESS_REFUSED"):
+            await session.ask_first_offset()
+        assert session.end is None
+
+
+@on_both_loops
+async def test_a_connection_that_ends_while_a_stream_is_asked_ends_the_question() -> None:
+    async with ScriptedBroker() as broker, source_of(broker) as (session, _):
+        await session.open(0)
+
+        def hang_up_later(peer: Peer, channel: int, _: object) -> None:
+            peer.send(commands.Basic.ConsumeOk("first"), channel=channel)
+            peer.abort()
+
+        broker.answers[commands.Basic.Consume] = hang_up_later
+        with pytest.raises(ConnectError):
+            await session.ask_first_offset()
 
 
 @on_both_loops

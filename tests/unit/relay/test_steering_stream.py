@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.relay.action import Consume, EndGeneration
+from bridge.relay.action import AskFirstOffset, Consume, EndGeneration
 from bridge.relay.consumption import LANDMARK_WITHIN_S
 from bridge.relay.plan import Plan
 from bridge.relay.queue import QueueFacts
 from bridge.relay.relay import Relay
 from bridge.relay.state import State
+from bridge.window.gaps import ASK_AGAIN_S
 from bridge.window.limits import WindowLimits
 from tests.support import frames
 from tests.support.frames import confirm, content, deliver, with_offset
@@ -137,6 +138,38 @@ def test_what_retention_has_deleted_of_a_stream_is_counted() -> None:
     bridge.consume()
     bridge.source(deliver(1, message(10)))
     assert bridge.books.offsets_missed == 3
+
+
+def test_a_stream_that_has_left_something_out_is_asked_where_it_begins() -> None:
+    bridge = Bridge(facts=STREAM)
+    bridge.source(deliver(1, message(7)), deliver(2, message(10)))
+    for _ in range(2):
+        assert bridge.relay.decide(bridge.now_s) == AskFirstOffset()
+        assert bridge.relay.decide(bridge.now_s) is None
+        bridge.steering.first_offset_answered(None)
+        assert bridge.relay.decide(bridge.now_s) is None, "without an answer it is asked again, after a pause"
+        bridge.wait(ASK_AGAIN_S)
+    assert bridge.relay.decide(bridge.now_s) == AskFirstOffset()
+    bridge.steering.first_offset_answered(8)
+    assert bridge.books.offsets_missed == 2
+    assert bridge.relay.decide(bridge.now_s) is None
+
+
+def test_a_bridge_rests_no_longer_than_until_it_may_ask_where_its_stream_begins() -> None:
+    bridge = Bridge(facts=STREAM)
+    bridge.source(deliver(1, message(7)), deliver(2, message(10)))
+    bridge.to_destination()
+    bridge.destination(confirm(2, multiple=True))
+    bridge.to_source()
+    assert bridge.relay.decide(bridge.now_s) == AskFirstOffset()
+    bridge.steering.first_offset_answered(None)
+    assert bridge.steering.quiet_until_s == bridge.now_s + ASK_AGAIN_S
+
+
+def test_where_no_question_may_be_asked_it_stays_unknown_what_a_stream_has_left_out() -> None:
+    bridge = Bridge(facts=QueueFacts("stream", answers=False))
+    bridge.source(deliver(1, message(7)), deliver(2, message(10)))
+    assert bridge.relay.decide(bridge.now_s) is None
 
 
 def test_what_an_earlier_process_has_stored_is_where_the_first_consumer_begins() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 import pytest
@@ -246,6 +247,75 @@ def test_a_message_whose_offset_is_lost_is_read_again() -> None:
     assert not offsets.received(5)
     offsets.forwarded(5)
     assert (offsets.settled, offsets.resume_at) == (2, 3)
+
+
+def test_what_a_consumer_leaves_out_was_lost_where_the_stream_begins_behind_it() -> None:
+    offsets = reading(1, 2)
+    assert offsets.gaps.question_due_s == inf
+    assert not offsets.received(8)
+    assert not offsets.received(10)
+    assert offsets.missed == 0, "the broker may have written all of it"
+    offsets.gaps.ask(0.0)
+    offsets.begins_at(5)
+    assert offsets.missed == 5, "3 to 7; 8 is still there, and so was what came behind it"
+    assert (offsets.settled, offsets.resume_at) == (2, 8)
+
+
+def test_what_had_been_delivered_before_and_is_left_out_was_deleted() -> None:
+    """No question is needed: it was a message. It is no longer waited for, or nothing could be stored any more."""
+    offsets = Offsets()
+    for offset in (1, 2, 3, 4, 5, 9):
+        offsets.received(offset)
+    offsets.forwarded(3)
+    offsets.lost()
+    offsets.begin()
+    assert not offsets.received(1)
+    assert not offsets.received(12)
+    assert offsets.missed == 4, "2, 4, 5 and 9"
+    offsets.gaps.ask(0.0)
+    offsets.begins_at(12)
+    assert offsets.missed == 9, "10 and 11; and 6 to 8, since nobody had asked in time"
+    for offset in (1, 12):
+        offsets.forwarded(offset)
+    assert offsets.settled == 12
+
+
+def test_what_is_held_while_it_is_left_out_is_not_missing() -> None:
+    offsets = Offsets()
+    for offset in (1, 2, 3):
+        offsets.received(offset)
+    offsets.begin()
+    assert [offsets.received(offset) for offset in (1, 5)] == [True, False]
+    assert offsets.missed == 0
+    for offset in (1, 2, 3):
+        offsets.forwarded(offset)
+    assert offsets.settled == 3
+
+
+def test_with_a_filter_a_consumer_leaves_out_what_it_likes() -> None:
+    offsets = Offsets(filtered=True)
+    for offset in (1, 2, 50):
+        offsets.received(offset)
+    assert offsets.gaps.question_due_s == inf
+
+
+def test_a_new_consumer_has_left_nothing_out() -> None:
+    offsets = Offsets()
+    offsets.received(5)
+    offsets.unknown()
+    assert not offsets.received(7)
+    assert offsets.gaps.question_due_s == inf, "what lies before it may be the one whose offset is lost"
+    offsets.restart()
+    offsets.received(50)
+    assert offsets.gaps.question_due_s == inf
+
+
+def test_a_question_that_ends_with_its_generation_is_asked_again() -> None:
+    offsets = reading(1, 2)
+    offsets.received(8)
+    offsets.gaps.ask(0.0)
+    offsets.lost()
+    assert offsets.gaps.question_due_s < inf
 
 
 class StreamMachine(RuleBasedStateMachine):
