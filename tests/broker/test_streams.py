@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,6 +20,11 @@ COUNT = 2000
 PREFETCH = 200
 RETAINED = {"x-max-length-bytes": 20_000, "x-stream-max-segment-size-bytes": 5_000}
 OFFSET_FIELD = b"\x0fx-stream-offset"
+
+
+def stored_by(node: Node) -> dict[str, Any]:
+    """The settings that have the broker keep the offset."""
+    return {"BRIDGE_SOURCE_OFFSET_NAME": "b", "BRIDGE_SOURCE_STREAM_URL": node.stream_url}
 
 
 def stream(
@@ -50,9 +55,7 @@ def test_a_hold_timeout_costs_no_message_of_a_stream(
     source: Node, destination: Node, queue_name: str, offset: str
 ) -> None:
     """What was held is dropped, which is no requeue, and read again from the lowest offset that was not forwarded."""
-    kept = (
-        {"BRIDGE_SOURCE_OFFSET_NAME": "b", "BRIDGE_SOURCE_STREAM_URL": source.stream_url} if offset == "first" else {}
-    )
+    kept = stored_by(source) if offset == "first" else {}
     this = stream(source, destination, queue_name, offset, BRIDGE_HOLD_TIMEOUT="1s", **kept)
     destination.accept_all(this.queue_out)
     with this.bridge:
@@ -111,7 +114,9 @@ def test_what_retention_deletes_ahead_of_a_connected_consumer_is_counted(
     source: Node, destination: Node, queue_name: str, *, kept: bool
 ) -> None:
     """The consumer goes on behind it, in the same generation; no offset that comes tells that something was there."""
-    own = {"BRIDGE_SOURCE_OFFSET_NAME": "b", "BRIDGE_SOURCE_STREAM_URL": source.stream_url} if kept else {}
+    own: dict[str, Any] = (
+        {"BRIDGE_SOURCE_OFFSET_NAME": "b", "BRIDGE_SOURCE_STREAM_URL": source.stream_url} if kept else {}
+    )
     this = stream(source, destination, queue_name, "first", arguments=RETAINED, BRIDGE_SOURCE_PREFETCH=20, **own)
     with this.bridge:
         this.publish(10)
