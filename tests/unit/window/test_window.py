@@ -355,6 +355,17 @@ def test_a_message_of_a_stream_that_memory_had_no_room_for_is_read_again() -> No
     assert scene.window.offsets.settled == 101
 
 
+def test_what_a_stream_has_left_out_is_missed_where_it_begins_behind_it() -> None:
+    scene = Scene()
+    scene.window.read_stream()
+    scene.receive_each(stream_delivery(1, 101), stream_delivery(2, 105))
+    assert scene.window.offsets is not None
+    for first, missed in ((None, 0), (104, 3)):
+        scene.window.offsets.gaps.ask(0.0)
+        scene.window.stream_begins_at(first)
+        assert scene.books.offsets_missed == missed
+
+
 def test_what_an_earlier_process_stored_counts_only_for_the_first_consumer() -> None:
     scene = Scene()
     scene.window.read_stream(41)
