@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+from math import isinf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from urllib.parse import urlsplit
@@ -240,9 +241,25 @@ def _refuse_constant(number: str) -> NoReturn:
 
 def parse_json(text: str, example: str) -> object:
     """Return a value from JSON that AMQP can carry. Raises ValueError with what is expected, such as the `example`."""
+    faults = []
+
+    def from_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            faults.append("a name twice in one object; expected each once")
+        return found
+
+    def from_digits(digits: str) -> float:
+        number = float(digits)
+        if isinf(number):
+            faults.append("a number of more than 64 bits, which would be infinite; expected a smaller one")
+        return number
+
     try:
-        value: object = json.loads(text, parse_constant=_refuse_constant)
-        misfit = _misfit(value)
+        value: object = json.loads(
+            text, parse_constant=_refuse_constant, parse_float=from_digits, object_pairs_hook=from_pairs
+        )
+        misfit = _misfit(value) or next(iter(faults), "")
     except (ValueError, RecursionError):
         raise ValueError(f"{quoted(text)} is not JSON; expected {example}") from None
     if misfit:
