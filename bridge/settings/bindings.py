@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from bridge.settings import parsers
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 FIELDS = {"exchange": str, "routing_key": str, "arguments": dict}
+FAULTS: dict[str, Callable[[str], str]] = {
+    "exchange": parsers.exchange_fault,
+    "routing_key": partial(parsers.short_string_fault, what="a key"),
+}
 EXAMPLE = '[{"exchange": "orders", "routing_key": "order.#"}]'
 
 
@@ -44,6 +52,7 @@ def _binding(number: int, value: Any) -> Binding:  # noqa: ANN401 - from JSON
         if not isinstance(given, FIELDS[name]):
             kind = "an object" if FIELDS[name] is dict else "a text"
             raise ValueError(f'{which} has a "{name}" that is not {kind}; expected {kind}')  # noqa: TRY004 - likewise
-        if isinstance(given, str) and len(given.encode()) > parsers.MAX_SHORTSTR_BYTES:
-            raise ValueError(f'{which} has a "{name}" of {len(given.encode())} bytes; expected at most 255')
+    for name, fault_of in FAULTS.items():
+        if fault := fault_of(value.get(name, "")):
+            raise ValueError(f'{which} has a "{name}" that {fault}')
     return Binding(**value)

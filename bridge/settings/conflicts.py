@@ -303,7 +303,6 @@ def _loops(settings: Settings, *, targeted: bool) -> list[str]:
             f'{PREFIX}QUARANTINE_QUEUE: "{quarantine}" begins or ends with white space, and would be created with it; '
             "expected it without"
         )
-    length = len(quarantine.encode())
-    if length > parsers.MAX_SHORTSTR_BYTES:
-        lines.append(f"{PREFIX}QUARANTINE_QUEUE would by default be a name of {length} bytes; expected it to be set")
+    if fault := parsers.queue_fault(quarantine):
+        lines.append(f"{PREFIX}QUARANTINE_QUEUE has to be set: the name that it has by default {fault}")
     return lines

@@ -74,6 +74,8 @@ def _token() -> PlainValidator:
 
 
 Name = Annotated[str | None, parsers.short_string("a name")]
+QueueName = Annotated[str | None, parsers.queue_name()]
+ExchangeName = Annotated[str | None, parsers.exchange_name()]
 Urls = Annotated[Secret[tuple[URL, ...]] | None, NoDecode, _urls()]
 StreamUrls = Annotated[Secret[tuple[URL, ...]] | None, NoDecode, _stream_urls()]
 Password = Annotated[SecretStr | None, _secret()]

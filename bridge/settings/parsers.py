@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 MAX_SHORTSTR_BYTES = 255
 """AMQP 0-9-1, 4.2.5.3: names and keys are short strings."""
 
+MAX_NON_ASCII_NAME_BYTES = 120
+"""Of a queue or an exchange; see `queue_fault`."""
+MAX_CODEC_CHARACTERS = 127
+"""pamqp 4.0 encodes no longer name of an exchange or a virtual host."""
+
 HOST_NAME = r"(?:[0-9A-Za-z_-]+(?:\.[0-9A-Za-z_-]+)*|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*)"
 """A name (in its ASCII form) or an address."""
 
@@ -158,14 +163,54 @@ def choice(*words: str) -> PlainValidator:
 
 def short_string(what: str) -> PlainValidator:
     """A name or key as AMQP limits it."""
+    return _short(lambda text: short_string_fault(text, what))
 
+
+def queue_name() -> PlainValidator:
+    """The name of a queue."""
+    return _short(queue_fault)
+
+
+def exchange_name() -> PlainValidator:
+    """The name of an exchange."""
+    return _short(exchange_fault)
+
+
+def _short(fault_of: Callable[[str], str]) -> PlainValidator:
     def parse(text: str) -> str:
-        length = len(text.encode())
-        if length > MAX_SHORTSTR_BYTES:
-            raise ValueError(f"{quoted(text)} is {length} bytes long; expected {what} of at most 255 bytes")
+        if fault := fault_of(text):
+            raise ValueError(f"{quoted(text)} {fault}")
         return text
 
     return validator(parse, type="string", maxLength=MAX_SHORTSTR_BYTES)
+
+
+def short_string_fault(text: str, what: str) -> str:
+    """Return why a text is no short string, with `what` is expected; empty where it is one."""
+    length = len(text.encode())
+    return "" if length <= MAX_SHORTSTR_BYTES else f"is {length} bytes long; expected {what} of at most 255 bytes"
+
+
+def queue_fault(name: str) -> str:
+    """Return why a queue or an exchange may not have this name; empty where it may.
+
+    A refusal of RabbitMQ repeats the name. It cuts its text at 255 characters, where AMQP allows 255 bytes, and cannot
+    write what has more bytes (seen with 3.10 and 4.3: 124 bytes of name work, 132 do not).
+    """
+    length = len(name.encode())
+    if name.isascii() or length <= MAX_NON_ASCII_NAME_BYTES:
+        return short_string_fault(name, "a name")
+    return (
+        f"is {length} bytes long and not in ASCII alone; expected at most {MAX_NON_ASCII_NAME_BYTES} bytes then, as "
+        "RabbitMQ ends the connection with an error of its own where it refuses a longer one"
+    )
+
+
+def exchange_fault(name: str) -> str:
+    """As `queue_fault`, for an exchange."""
+    if len(name) <= MAX_CODEC_CHARACTERS:
+        return queue_fault(name)
+    return f"has {len(name)} characters; expected at most {MAX_CODEC_CHARACTERS}, as the client library sends no more"
 
 
 def host_name() -> PlainValidator:

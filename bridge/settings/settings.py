@@ -19,12 +19,14 @@ from bridge.settings.fields import (
     Bindings,
     CaFile,
     CertificateFile,
+    ExchangeName,
     File,
     Flag,
     HostNames,
     KeyFile,
     Name,
     Password,
+    QueueName,
     QueueTypeWord,
     Scope,
     StreamUrls,
@@ -69,7 +71,7 @@ class Settings(BaseSettings):
         description=f"The source's broker: {EXAMPLE}. Several, comma-separated, are tried in turn.",
         json_schema_extra={"shown": "required", "secret": True},
     )
-    source_queue: Name = Field(
+    source_queue: QueueName = Field(
         None, description="The queue to take messages from.", json_schema_extra={"shown": "required"}
     )
     source_username: Name = Field(
@@ -167,12 +169,12 @@ class Settings(BaseSettings):
         description="The destination's broker, in the same form.",
         json_schema_extra={"shown": "the source's, with its login", "secret": True},
     )
-    destination_queue: Name = Field(
+    destination_queue: QueueName = Field(
         None,
         description="The queue to publish to.",
         json_schema_extra={"shown": "this, an exchange or a route is required"},
     )
-    destination_exchange: Name = Field(None, description="The exchange to publish to, in place of a queue.")
+    destination_exchange: ExchangeName = Field(None, description="The exchange to publish to, in place of a queue.")
     destination_routing_key: Annotated[str | None, parsers.short_string("a routing key")] = Field(
         None, description="The routing key for the exchange.", json_schema_extra={"shown": "each message's own"}
     )
@@ -307,7 +309,7 @@ class Settings(BaseSettings):
         30.0, description="The longest delay before reconnecting.", json_schema_extra={"shown": "30s"}
     )
 
-    quarantine_queue: Annotated[str | None, parsers.short_string("a name")] = Field(
+    quarantine_queue: QueueName = Field(
         None,
         description="Where messages go that the destination can never take, on the source's broker. "
         "Empty: hold them instead.",

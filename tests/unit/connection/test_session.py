@@ -78,10 +78,10 @@ async def test_a_queue_is_verified_and_not_declared(kind: type[Any], queue: str)
         assert len(broker.peer.got(commands.Confirm.Select)) == (kind is DestinationSession)
 
 
-@pytest.mark.parametrize("name", ('Aufträge (100%) "neu"', "ü" * 127 + "x", "two\nlines"))
+@pytest.mark.parametrize("name", ('Aufträge (100%) "neu"', "ü" * 60, "x" * 255, "two\nlines"))
 @on_both_loops
 async def test_a_name_may_be_whatever_rabbitmq_takes(name: str) -> None:
-    """RabbitMQ's names are any UTF-8 of at most 255 bytes; pamqp's are some ASCII, and an exchange's 127 characters."""
+    """RabbitMQ's names are any UTF-8 (how long, the settings say); pamqp's are some ASCII, an exchange's 127 of it."""
     exchange = name[:127]
     names = {"source_queue": name, "destination_queue": None, "destination_exchange": exchange, "quarantine_queue": "q"}
     async with session_of(SourceSession, **names) as (session, broker):

@@ -220,8 +220,13 @@ def test_booleans(text: str, value: bool) -> None:  # noqa: FBT001 - a test's pa
         ("SOURCE_CONSUMER_ARGUMENTS", r'{"\ud800": 1}', "has half a surrogate pair, which is no text"),
         ("SOURCE_CONSUMER_ARGUMENTS", r'{"x": ["y", "\udfff"]}', "has half a surrogate pair, which is no text"),
         ("SOURCE_CONSUMER_ARGUMENTS", '{"x": ' * 900 + "1" + "}" * 900, "expected an object"),
-        ("SOURCE_QUEUE", "é" * 128, "is 256 bytes long; expected a name of at most 255 bytes"),
-        ("DESTINATION_QUEUE", "x" * 256, "is 256 bytes long"),
+        ("DESTINATION_QUEUE", "x" * 256, "is 256 bytes long; expected a name of at most 255 bytes"),
+        ("SOURCE_USERNAME", "é" * 128, "is 256 bytes long; expected a name of at most 255 bytes"),
+        *(
+            (name, "x" + "é" * 60, "is 121 bytes long and not in ASCII alone; expected at most 120 bytes then, as Rab")
+            for name in ("SOURCE_QUEUE", "DESTINATION_QUEUE", "DESTINATION_EXCHANGE", "QUARANTINE_QUEUE")
+        ),
+        ("DESTINATION_EXCHANGE", "x" * 128, "has 128 characters; expected at most 127, as the client library sends no"),
         ("HTTP_PORT", "tcp://10.0.0.1:80", '"tcp://10.0.0.1:80" is not a whole number; expected 0 to 65535'),
         ("LOG_LEVEL", "loud", '"loud" is not known; expected one of debug, info, warning, error'),
         ("LOG_FORMAT", "xml", '"xml" is not known; expected one of json, console'),
@@ -234,6 +239,13 @@ def test_a_wrong_value_is_named_with_what_is_expected(name: str, text: str, comp
     found = problem(**{name: text})
     assert found.startswith(f"BRIDGE_{name}: ")
     assert complaint in found
+
+
+def test_a_name_of_ascii_may_be_longer_than_another() -> None:
+    settings = load(SOURCE_QUEUE="é" * 60, DESTINATION_QUEUE="x" * 255, QUARANTINE_QUEUE="x" * 255)
+    assert settings.source_queue == "é" * 60
+    to_exchange = load(DESTINATION_QUEUE=None, DESTINATION_EXCHANGE="x" * 127)
+    assert to_exchange.destination_exchange == "x" * 127
 
 
 def test_a_long_value_is_cut_and_stays_on_one_line() -> None:
@@ -673,7 +685,14 @@ def test_tls_files_have_no_effect_without_tls(certificates: Certificates) -> Non
         ({"SOURCE_URL": None}, "BRIDGE_SOURCE_URL is not set"),
         ({"RECONNECT_MIN": "31"}, "BRIDGE_RECONNECT_MIN (31 s) is above BRIDGE_RECONNECT_MAX (30 s)"),
         ({"QUARANTINE_QUEUE": "from"}, "BRIDGE_QUARANTINE_QUEUE is the source queue itself"),
-        ({"SOURCE_QUEUE": "x" * 250}, "BRIDGE_QUARANTINE_QUEUE would by default be a name of 261 bytes"),
+        (
+            {"SOURCE_QUEUE": "x" * 250},
+            "BRIDGE_QUARANTINE_QUEUE has to be set: the name that it has by default is 261 bytes long; expected",
+        ),
+        (
+            {"SOURCE_QUEUE": "é" * 60},
+            "BRIDGE_QUARANTINE_QUEUE has to be set: the name that it has by default is 131 bytes long and not in ASCII",
+        ),
         (
             {"SOURCE_CONSUMER_PRIORITY": "1", "SOURCE_CONSUMER_ARGUMENTS": '{"x-priority": 2}'},
             "BRIDGE_SOURCE_CONSUMER_PRIORITY and x-priority",
@@ -754,7 +773,15 @@ BOUND = {"SOURCE_DECLARE": "true"}
         ('[{"exchange": "a", "key": "k"}]', 'binding 1 has "key"; expected exchange, routing_key and arguments alone'),
         ('[{"exchange": "a", "routing_key": 1}]', 'has a "routing_key" that is not a text'),
         ('[{"exchange": "a", "arguments": []}]', 'has a "arguments" that is not an object'),
-        (f'[{{"exchange": "{"e" * 256}"}}]', 'has a "exchange" of 256 bytes'),
+        (
+            f'[{{"exchange": "{"e" * 256}"}}]',
+            'has a "exchange" that has 256 characters; expected at most 127, as the cl',
+        ),
+        (f'[{{"exchange": "{"é" * 61}"}}]', 'has a "exchange" that is 122 bytes long and not in ASCII alone'),
+        (
+            f'[{{"exchange": "é", "routing_key": "{"é" * 128}"}}]',
+            'binding 1 has a "routing_key" that is 256 bytes long; expected a key of at most 255 bytes',
+        ),
     ),
 )
 def test_a_binding_names_an_exchange_and_perhaps_a_key_and_arguments(text: str, complaint: str) -> None:
