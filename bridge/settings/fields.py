@@ -88,6 +88,7 @@ TokenUrl = Annotated[str | None, parsers.http_url()]
 Scope = Annotated[str | None, parsers.scope()]
 HostNames = Annotated[tuple[str, ...], NoDecode, parsers.host_names()]
 Table = Annotated[dict[str, object], NoDecode, parsers.table()]
+ConsumerArguments = Annotated[dict[str, object], NoDecode, parsers.consumer_arguments()]
 Bindings = Annotated[
     tuple[bindings.Binding, ...],
     NoDecode,

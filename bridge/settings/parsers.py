@@ -61,9 +61,9 @@ def validator(parse: Callable[[str], Any], **schema: object) -> PlainValidator:
     return PlainValidator(parse, json_schema_input_type=Annotated[Any, WithJsonSchema(schema)])
 
 
-def quoted(text: str) -> str:
-    """Return the text as an error message shows it: on one line, and not without end."""
-    shown = json.dumps(text, ensure_ascii=False)
+def quoted(value: object) -> str:
+    """Return a text, or another value of JSON, as an error message shows it: on one line, and not without end."""
+    shown = json.dumps(value, ensure_ascii=False)
     return shown if len(shown) <= 80 else f'{shown[:76]}..."'  # noqa: PLR2004 - a line on a terminal
 
 
@@ -280,6 +280,26 @@ def table() -> PlainValidator:
     return validator(_parse_table, type=["object", "string"], pattern=r"^\s*\{")
 
 
+STREAM_OFFSET = '[0-9]+|"(first|last|next|0*[1-9][0-9]*[YMDhms])"'
+"""A consumer's `x-stream-offset` in JSON, which has no AMQP timestamp. The units are those of `x-max-age`."""
+
+
+def consumer_arguments() -> PlainValidator:
+    """Arguments for a consumer, of which a stream's offset is known here: RabbitMQ may fail on a wrong one."""
+
+    def parse(text: str) -> dict[str, object]:
+        value = _parse_table(text)
+        offset = value.get("x-stream-offset", 0)
+        if not re.fullmatch(STREAM_OFFSET, json.dumps(offset)):
+            raise ValueError(
+                f'x-stream-offset is {quoted(offset)}; expected "first", "last", "next", a whole number from 0 on, or '
+                'an interval, such as "7D" or "1h", in Y, M, D, h, m or s'
+            )
+        return value
+
+    return validator(parse, type=["object", "string"], pattern=r"^\s*\{")
+
+
 def _refuse_constant(number: str) -> NoReturn:
     raise ValueError(f"{number} has no place in JSON")
 
@@ -346,7 +366,7 @@ def headers() -> PlainValidator:
             if not isinstance(each, str | int | bool | None):
                 # A ValueError, since pydantic takes no other for an answer.
                 expected = "expected a text, a whole number, true, false or null"
-                raise ValueError(f"{quoted(name)} is {json.dumps(each)}; {expected}")  # noqa: TRY004
+                raise ValueError(f"{quoted(name)} is {quoted(each)}; {expected}")  # noqa: TRY004
         if (size := len(json.dumps(value, ensure_ascii=False).encode())) > MOST_ADDED_BYTES:
             raise ValueError(f"it has {size} bytes; expected at most {MOST_ADDED_BYTES}, to fit into any frame")
         return value

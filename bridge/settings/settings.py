@@ -19,6 +19,7 @@ from bridge.settings.fields import (
     Bindings,
     CaFile,
     CertificateFile,
+    ConsumerArguments,
     ExchangeName,
     File,
     Flag,
@@ -125,7 +126,7 @@ class Settings(BaseSettings):
     source_consumer_priority: Annotated[int | None, parsers.whole(-(2**31), 2**31 - 1)] = Field(
         None, description="The consumer's priority: a second bridge with a lower one is a standby."
     )
-    source_consumer_arguments: Table = Field(
+    source_consumer_arguments: ConsumerArguments = Field(
         {}, description='Arguments for the consumer as JSON; for a stream, `{"x-stream-offset": "first"}`.'
     )
     source_offset_name: Name = Field(

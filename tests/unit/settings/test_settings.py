@@ -248,6 +248,23 @@ def test_a_name_of_ascii_may_be_longer_than_another() -> None:
     assert to_exchange.destination_exchange == "x" * 127
 
 
+@pytest.mark.parametrize("offset", ("first", "last", "next", 0, 1 << 62, "7D", "1h", "2Y", "3M", "30m", "90s"))
+def test_a_stream_may_be_read_from_a_word_an_offset_or_an_interval_on(offset: object) -> None:
+    arguments = {"x-stream-offset": offset}
+    assert load(SOURCE_CONSUMER_ARGUMENTS=json.dumps(arguments)).source_consumer_arguments == arguments
+
+
+@pytest.mark.parametrize(
+    "offset", (1.5, -1, 5.0, True, None, [], {}, "", "foo", "First", "5", "h", "0s", "1.5h", "-1h", "1 h", "1d", "1h\n")
+)
+def test_another_offset_of_a_stream_is_refused(offset: object) -> None:
+    text = json.dumps(offset)
+    assert problem(SOURCE_CONSUMER_ARGUMENTS=json.dumps({"x-stream-offset": offset})) == (
+        f'BRIDGE_SOURCE_CONSUMER_ARGUMENTS: x-stream-offset is {text}; expected "first", "last", "next", a whole '
+        'number from 0 on, or an interval, such as "7D" or "1h", in Y, M, D, h, m or s'
+    )
+
+
 def test_a_long_value_is_cut_and_stays_on_one_line() -> None:
     found = problem(SOURCE_PREFETCH="x\n" * 1000)
     assert "\n" not in found
