@@ -35,6 +35,9 @@ MAX_CODEC_CHARACTERS = 127
 HOST_NAME = r"(?:[0-9A-Za-z_-]+(?:\.[0-9A-Za-z_-]+)*|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*)"
 """A name (in its ASCII form) or an address."""
 
+MAX_HOST_CHARACTERS = 253
+"""RFC 1035, 2.3.4, without the octets of length and the root's dot."""
+
 DURATION_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 SIZE_UNITS = {"": 1, "B": 1} | {
     f"{prefix}{binary}B": (1024 if binary else 1000) ** power
@@ -220,9 +223,36 @@ def host_name() -> PlainValidator:
         name = text.strip().removesuffix(".")
         if not re.fullmatch(HOST_NAME, name):
             raise ValueError(f"{quoted(text)} is not a host name; expected one as in the certificate, without a port")
+        if fault := host_fault(name):
+            raise ValueError(f"{quoted(text)} is {fault}")
         return name
 
     return validator(parse, type="string", pattern=rf"^\s*{HOST_NAME}\.?\s*$")
+
+
+def host_fault(host: str) -> str:
+    """Return why a host can be neither looked up nor asked for by TLS; empty where it can.
+
+    Python encodes it by its codec `idna` for both, and fails each time with a `UnicodeError`.
+    """
+    try:
+        length = len(host.encode("idna").removesuffix(b"."))
+    except UnicodeError:
+        length = MAX_HOST_CHARACTERS + 1
+    if length <= MAX_HOST_CHARACTERS:
+        return ""
+    return f"a host name that cannot exist; expected 1 to 63 characters from dot to dot, {MAX_HOST_CHARACTERS} in all"
+
+
+def listening_address() -> PlainValidator:
+    """An address, or a name that stands for one."""
+
+    def parse(text: str) -> str:
+        if fault := host_fault(text):
+            raise ValueError(f"{quoted(text)} is {fault}")
+        return text
+
+    return validator(parse, type="string", maxLength=MAX_HOST_CHARACTERS + 1)
 
 
 def host_names() -> PlainValidator:
@@ -256,6 +286,8 @@ def http_url() -> PlainValidator:
             raise ValueError(f"is not a URL of a server; {expected}")
         if parts.username is not None or parts.password is not None or "#" in url:
             raise ValueError(f'holds a login or a "#"; {expected}, and the login in variables of its own')
+        if fault := host_fault(parts.hostname):
+            raise ValueError(f"has {fault}")
         return url
 
     return validator(parse, type="string", pattern=r"^\s*https?://[^\s/@#]+(/[^\s#]*)?\s*$")

@@ -357,7 +357,7 @@ class Settings(BaseSettings):
         "message-id", description="Recognise redeliveries of what was forwarded: by `message-id`, or `off`."
     )
 
-    http_host: Annotated[str | None, parsers.short_string("an address")] = Field(
+    http_host: Annotated[str | None, parsers.listening_address()] = Field(
         None,
         description="The address that `/status`, `/metrics`, `/healthz` and `/readyz` are served on.",
         json_schema_extra={"shown": "every one, of IPv4 and IPv6"},

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from yarl import URL
 
 from bridge.settings.files import read_secret
-from bridge.settings.parsers import quoted
+from bridge.settings.parsers import MAX_CODEC_CHARACTERS, MAX_SHORTSTR_BYTES, host_fault, quoted
 
 if TYPE_CHECKING:
     import ssl
@@ -270,8 +270,10 @@ def parse_url(text: str) -> URL:
         ) from None
     if url.scheme not in PORTS:
         raise ValueError("has an unknown scheme; expected amqp:// or amqps://")
-    if not url.host or " " in url.host:
+    if not url.raw_host or " " in url.raw_host:
         raise ValueError(f"names no host; expected {EXAMPLE}")
+    if fault := host_fault(url.raw_host):
+        raise ValueError(f"has {fault}")
     if port == 0:
         raise ValueError("has port 0; expected 1 to 65535")
     if url.fragment or text.endswith("#"):
@@ -283,7 +285,7 @@ def parse_url(text: str) -> URL:
 
 
 def _check_vhost(text: str, url: URL) -> None:
-    """Refuse a virtual host that would arrive as another one.
+    """Refuse a virtual host that would arrive as another one, or not at all.
 
     aiormq 7.2.4 takes the path as yarl decodes it and decodes `%2F` once more; yarl resolves dots and
     keeps what is not UTF-8 encoded. `amqp://host` and `amqp://host/` both mean the virtual host `/`.
@@ -296,6 +298,11 @@ def _check_vhost(text: str, url: URL) -> None:
     if meant != (url.path[1:].replace("%2F", "/") or "/"):
         raise ValueError(
             'has a virtual host that cannot be reached; expected one without "%2F", "." and ".." in its name'
+        )
+    if len(meant) > MAX_CODEC_CHARACTERS or len(meant.encode()) > MAX_SHORTSTR_BYTES:
+        raise ValueError(
+            f"has a virtual host of {len(meant)} characters, {len(meant.encode())} bytes; expected at most "
+            f"{MAX_CODEC_CHARACTERS} characters and {MAX_SHORTSTR_BYTES} bytes, as the client library sends no more"
         )
 
 

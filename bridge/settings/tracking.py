@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from yarl import URL
 
+from bridge.settings.parsers import host_fault
 from bridge.settings.sides import Credentials
 
 if TYPE_CHECKING:
@@ -106,8 +107,10 @@ def _parsed(text: str) -> URL:
         raise ValueError("is not a valid URL") from None
     if url.scheme not in STREAM_PORTS:
         raise ValueError("has an unknown scheme")
-    if not url.host or " " in url.host:
+    if not url.raw_host or " " in url.raw_host:
         raise ValueError("names no host")
+    if fault := host_fault(url.raw_host):
+        raise ValueError(f"has {fault}")
     if port == 0:
         raise ValueError("has port 0")
     if url.raw_path not in {"", "/"} or url.query or url.fragment:

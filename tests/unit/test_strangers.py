@@ -260,8 +260,8 @@ def test_settings_on_a_terminal(name: str) -> None:
     text = CORPUS[name].replace("\0", "")[:200]
     if "\ud800" in text:
         return  # refused: no UTF-8
-    least = {"BRIDGE_SOURCE_URL": "amqp://u:p@h", "BRIDGE_DESTINATION_QUEUE": "to"}
-    settings = load_settings(least | {"BRIDGE_SOURCE_QUEUE": text, "BRIDGE_HTTP_HOST": text})
+    least = {"BRIDGE_SOURCE_URL": "amqp://u:p@h", "BRIDGE_DESTINATION_EXCHANGE": "to"}
+    settings = load_settings(least | {"BRIDGE_SOURCE_QUEUE": text, "BRIDGE_DESTINATION_ROUTING_KEY": text})
     table = shown.as_table(settings, ())
     assert obeyed(table) == set()
     assert all(line.startswith("BRIDGE_") for line in table.splitlines())

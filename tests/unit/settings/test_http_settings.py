@@ -87,6 +87,11 @@ def test_a_good_token_has_no_fault() -> None:
     assert token_fault("x" * MIN_TOKEN_CHARACTERS) == ""
 
 
+@pytest.mark.parametrize("host", ("127.0.0.1", "::1", "[::]", "bridge.example"))
+def test_what_is_listened_on_is_an_address_or_a_name(host: str) -> None:
+    assert load(HTTP_HOST=host).http.host == host
+
+
 def test_names_are_listed_in_any_case_and_without_ports() -> None:
     settings = load(HTTP_ALLOWED_HOSTS=" Bridge.example., 10.0.0.1 ,::1,")
     assert settings.http.allowed_hosts == ("bridge.example", "10.0.0.1", "::1")

@@ -227,6 +227,7 @@ def test_booleans(text: str, value: bool) -> None:  # noqa: FBT001 - a test's pa
             for name in ("SOURCE_QUEUE", "DESTINATION_QUEUE", "DESTINATION_EXCHANGE", "QUARANTINE_QUEUE")
         ),
         ("DESTINATION_EXCHANGE", "x" * 128, "has 128 characters; expected at most 127, as the client library sends no"),
+        ("HTTP_HOST", "a" * 64, "is a host name that cannot exist; expected 1 to 63 characters from dot to dot, 253"),
         ("HTTP_PORT", "tcp://10.0.0.1:80", '"tcp://10.0.0.1:80" is not a whole number; expected 0 to 65535'),
         ("LOG_LEVEL", "loud", '"loud" is not known; expected one of debug, info, warning, error'),
         ("LOG_FORMAT", "xml", '"xml" is not known; expected one of json, console'),
@@ -324,6 +325,12 @@ async def test_the_virtual_host_arrives_as_it_was_meant(text: str, vhost: str) -
         ("amqp://h/..", "has a virtual host that cannot be reached"),
         ("amqp://h/%FF", "has a virtual host that is not UTF-8"),
         ("amqp://h/v#x", "expected it written as %23"),
+        ("amqp://h/" + "v" * 128, "has a virtual host of 128 characters, 128 bytes; expected at most 127 characters"),
+        ("amqp://h/" + "€" * 86, "has a virtual host of 86 characters, 258 bytes; expected at most 127"),
+        *(
+            (f"amqp://{host}/", "has a host name that cannot exist; expected 1 to 63 characters from dot to dot")
+            for host in ("a" * 64, "a." * 126 + "aa", "a..b", ".a", "a..")
+        ),
         ("amqp://h?heartbeat=0", "has a bad heartbeat"),
         ("amqp://h?heartbeat=x", "has a bad heartbeat"),
         ("amqp://h?no_verify_ssl=1", "has an unknown query parameter"),
@@ -527,7 +534,18 @@ def test_the_certificate_must_have_the_hosts_name_or_the_one_that_is_set(
     assert load(SOURCE_URL=f"amqps://u:p@{host}", **changes).source.server_name(host) == name
 
 
-@pytest.mark.parametrize("name", ("rabbit.internal:5671", "amqps://rabbit", "a b", "", "rabbit..internal", "*.x"))
+@pytest.mark.parametrize("host", ("a" * 63 + ".b", "a." * 125 + "aaa", "a." * 125 + "aaa.", "é" * 50))
+def test_the_longest_host_name_is_taken(host: str) -> None:
+    assert load(SOURCE_URL=f"amqp://{host}").source.urls[0].host == host
+
+
+@pytest.mark.parametrize(
+    "name",
+    (
+        *("rabbit.internal:5671", "amqps://rabbit", "a b", "", "rabbit..internal", "*.x"),
+        *("a" * 64, "a." * 126 + "aa"),
+    ),
+)
 def test_a_server_name_is_a_host_name_or_an_address(name: str) -> None:
     found = problem(SOURCE_URL="amqps://u:p@h", SOURCE_TLS_SERVER_NAME=name or " ")
     assert found.startswith("BRIDGE_SOURCE_TLS_SERVER_NAME")
