@@ -26,7 +26,7 @@ def _urls() -> PlainValidator:
             raise ValueError("; ".join(problems))
         return Secret(urls)
 
-    url = r"amqps?://[^\s,/]+(/[^\s,]*)?"
+    url = r"amqps?://[^\s,/]+(/[^\s,@]*)?"
     return parsers.validator(parse, type="string", pattern=rf"^\s*{url}\s*(,\s*{url}\s*)*$")
 
 

@@ -284,13 +284,16 @@ def http_url() -> PlainValidator:
             raise ValueError(f"is not a valid URL; {expected}") from None
         if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
             raise ValueError(f"is not a URL of a server; {expected}")
-        if parts.username is not None or parts.password is not None or "#" in url:
-            raise ValueError(f'holds a login or a "#"; {expected}, and the login in variables of its own')
+        if "@" in url or "#" in url:  # in a path, too: a password with a "/" would go there, and the user be the host
+            raise ValueError(
+                f'holds a login, an "@" or a "#"; {expected}, the login in variables of its own, and an "@" of the '
+                "path written as %40"
+            )
         if fault := host_fault(parts.hostname):
             raise ValueError(f"has {fault}")
         return url
 
-    return validator(parse, type="string", pattern=r"^\s*https?://[^\s/@#]+(/[^\s#]*)?\s*$")
+    return validator(parse, type="string", pattern=r"^\s*https?://[^\s/@#]+(/[^\s@#]*)?\s*$")
 
 
 def scope() -> PlainValidator:

@@ -36,6 +36,8 @@ MOST_SEEN = 8
 """So many passwords of each file are hidden: tokens come without end, and those before have expired."""
 PORTS = {"amqp": 5672, "amqps": 5671}
 EXAMPLE = "amqp://user:password@host:5672/vhost, or amqps://"
+ENCODED = "special characters of user and password percent-encoded"
+LATE_AT = f'has an "@" behind a "/", "?" or "#"; expected {ENCODED}, and any other "@" written as %40'
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +251,8 @@ def parse_urls(text: str) -> tuple[tuple[URL, ...], list[str]]:
         try:
             addresses.append(parse_url(entry))
         except ValueError as error:
-            shown = quoted(mask(entry)) if entry else f"entry {number} of the list"
+            # Of a late "@" nobody knows what is password before it.
+            shown = f"entry {number} of the list" if not entry or has_late_at(entry) else quoted(mask(entry))
             problems.append(f"{shown} {error}")
     if len({address.scheme for address in addresses}) > 1:
         problems.append("mixes amqp:// and amqps://; expected one scheme, or passwords would cross in the clear")
@@ -264,12 +267,11 @@ def parse_url(text: str) -> URL:
         url = URL(text)
         port = url.port
     except ValueError:
-        raise ValueError(
-            "is not a valid URL; expected a port from 1 to 65535, "
-            "and special characters of user and password percent-encoded"
-        ) from None
+        raise ValueError(f"is not a valid URL; expected a port from 1 to 65535, and {ENCODED}") from None
     if url.scheme not in PORTS:
         raise ValueError("has an unknown scheme; expected amqp:// or amqps://")
+    if has_late_at(text):
+        raise ValueError(LATE_AT)
     if not url.raw_host or " " in url.raw_host:
         raise ValueError(f"names no host; expected {EXAMPLE}")
     if fault := host_fault(url.raw_host):
@@ -282,6 +284,15 @@ def parse_url(text: str) -> URL:
     _check_query(url)
     heartbeat = url.query.get("heartbeat", str(DEFAULT_HEARTBEAT_S))
     return url.with_port(port or PORTS[url.scheme]).update_query(heartbeat=heartbeat)
+
+
+def has_late_at(text: str) -> bool:
+    """Whether a URL has an "@" behind its host: what is before it may be the rest of a password.
+
+    Of `amqp://user:1/secret@host` the host is `user`, the port 1, and the password would be shown as a virtual host.
+    """
+    _, *rest = re.split("[/?#]", text.partition("://")[2], maxsplit=1)
+    return "@" in "".join(rest)
 
 
 def _check_vhost(text: str, url: URL) -> None:

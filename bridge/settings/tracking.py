@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from yarl import URL
 
 from bridge.settings.parsers import host_fault
-from bridge.settings.sides import Credentials
+from bridge.settings.sides import LATE_AT, Credentials, has_late_at
 
 if TYPE_CHECKING:
     import ssl
@@ -107,6 +107,8 @@ def _parsed(text: str) -> URL:
         raise ValueError("is not a valid URL") from None
     if url.scheme not in STREAM_PORTS:
         raise ValueError("has an unknown scheme")
+    if has_late_at(text):
+        raise ValueError(LATE_AT)
     if not url.raw_host or " " in url.raw_host:
         raise ValueError("names no host")
     if fault := host_fault(url.raw_host):

@@ -9,8 +9,9 @@ from bridge.settings.options import Option, options
 
 HEADER = """\
 # The settings of amqp-bridge, each with its default: for `docker run --env-file` or as a systemd EnvironmentFile.
-# Durations: 30, 30s, 5m, 500ms. Sizes: 67108864, 64MiB, 64MB. Several URLs: comma-separated; a comma in a password
-# is written %2C. What is not set, or set to nothing, has its default; only QUARANTINE_QUEUE may be set to nothing.
+# Durations: 30, 30s, 5m, 500ms. Sizes: 67108864, 64MiB, 64MB. Several URLs: comma-separated. In a URL, special
+# characters of user and password are percent-encoded: a comma is %2C, a slash %2F, an @ %40. What is not set, or set
+# to nothing, has its default; only QUARANTINE_QUEUE may be set to nothing.
 """
 SECTIONS = {
     "BRIDGE_SOURCE_URL": "The source",

@@ -302,6 +302,12 @@ def test_no_wrong_configuration_tells_a_secret(
 HALF_WRITTEN = (
     *("SECRET", "SECRET@h", "amqp://reader:SECRET", "amqp://reader:SECRET@", "amqp:/reader:SECRET@h", "amqp://SECRET"),
     *("http://reader:SECRET@h", "amqp://reader:SECRET@h:x", "amqp://reader:SECRET@h:99999", "amqp://reader@h:SECRET"),
+    *(
+        "amqp://reader:1/SECRET@h",
+        "amqp://reader/SECRET@h/",
+        "amqp://reader:1?name=SECRET@h",
+        "amqp://reader:#SECRET@h",
+    ),
     *("amqp://h/#SECRET", "amqp://h?password=SECRET", "amqp://[reader:SECRET", "amqp://one,reader:SECRET@two"),
 )
 

@@ -208,7 +208,15 @@ def test_another_destination_has_a_login_of_its_own(tmp_path: Path) -> None:
         ({"SOURCE_OAUTH_TOKEN_URL": "tokens.example"}, "BRIDGE_SOURCE_OAUTH_TOKEN_URL: is not a URL of a server; exp"),
         (
             {"SOURCE_OAUTH_TOKEN_URL": "https://a:b@tokens"},
-            'BRIDGE_SOURCE_OAUTH_TOKEN_URL: holds a login or a "#"; exp',
+            'BRIDGE_SOURCE_OAUTH_TOKEN_URL: holds a login, an "@" or a "#"; exp',
+        ),
+        (
+            {"SOURCE_OAUTH_TOKEN_URL": "https://a:1/s3cret@tokens"},
+            'BRIDGE_SOURCE_OAUTH_TOKEN_URL: holds a login, an "@" or a "#"; exp',
+        ),
+        (
+            {"SOURCE_OAUTH_TOKEN_URL": "https://tokens..example/"},
+            "BRIDGE_SOURCE_OAUTH_TOKEN_URL: has a host name that cannot exist",
         ),
         ({"SOURCE_OAUTH_TOKEN_URL": "https://[x/"}, "BRIDGE_SOURCE_OAUTH_TOKEN_URL: is not a valid URL; expected"),
         ({"SOURCE_OAUTH_TOKEN_URL": "https://a b/"}, "BRIDGE_SOURCE_OAUTH_TOKEN_URL: has spaces, or characters that"),

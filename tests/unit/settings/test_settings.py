@@ -307,6 +307,8 @@ def test_every_mistake_is_found_at_once() -> None:
         ("amqp://h/a%3Fb", "a?b"),
         ("amqp://h/a+b", "a+b"),
         ("amqp://h/%C3%A9", "é"),
+        ("amqp://h/a%40b", "a@b"),
+        ("amqp://h/" + "%C3%A9" * 127, "é" * 127),
     ),
 )
 async def test_the_virtual_host_arrives_as_it_was_meant(text: str, vhost: str) -> None:
@@ -340,9 +342,30 @@ async def test_the_virtual_host_arrives_as_it_was_meant(text: str, vhost: str) -
         ("broker.example", "entry 1 of the list is not a URL"),
         ("amqp://h,amqps://h", "mixes amqp:// and amqps://"),
         (f"amqp://u:{SECRET}@h:x", '"amqp://u:***@h:x" is not a valid URL'),
-        (f"amqp://u:{SECRET}/1@h", '"amqp://u:***@h" is not a valid URL'),
-        (f"amqp://u:{SECRET}#1@h", '"amqp://u:***@h" is not a valid URL'),
-        (f"amqp://u:1?{SECRET}@h", '"amqp://u:***@h"'),
+        (f"amqp://u:{SECRET}/1@h", "entry 1 of the list is not a valid URL"),
+        (f"amqp://u:{SECRET}#1@h", "entry 1 of the list is not a valid URL"),
+        (f"amqp://u:1?{SECRET}@h", "special characters of user and password percent-encoded"),
+        (f"amqp://{SECRET}:/@1+&", "special characters of user and password percent-encoded"),
+        (
+            f"amqp://u:1/{SECRET}@h:5672/",
+            'entry 1 of the list has an "@" behind a "/", "?" or "#"; expected special ch',
+        ),
+        (f"amqp://u:/{SECRET}@h/", 'and any other "@" written as %40'),
+        (
+            f"amqps://u:42/{SECRET[:9]}/{SECRET[9:]}+et==@h/vhost",
+            'entry 1 of the list has an "@" behind a "/", "?" or "#"; expected special ch',
+        ),
+        (f"amqp://u/{SECRET}@h/", 'entry 1 of the list has an "@" behind a "/", "?" or "#"; expected special ch'),
+        (
+            f"amqp://u:1?name={SECRET}@h/",
+            'entry 1 of the list has an "@" behind a "/", "?" or "#"; expected special ch',
+        ),
+        (f"amqp://u:1#{SECRET}@h/", 'entry 1 of the list has an "@" behind a "/", "?" or "#"; expected special ch'),
+        (f"amqp:///{SECRET}@h/", 'entry 1 of the list has an "@" behind a "/", "?" or "#"; expected special ch'),
+        (
+            f"amqp://h,amqp://u:1/{SECRET}@h",
+            'entry 2 of the list has an "@" behind a "/", "?" or "#"; expected special ch',
+        ),
         (f"amqp://u:{SECRET[:9]},{SECRET[9:]}@h", "write a comma in a password as %2C"),
         (f"amqp://u:{SECRET}", '"amqp://u:***" is not a valid URL'),
     ),

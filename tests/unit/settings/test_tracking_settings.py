@@ -112,6 +112,8 @@ def test_a_certificate_says_who_it_is(certificates: Certificates) -> None:
         ("rabbitmq-stream://h/vhost", "has a path or a query"),
         ("rabbitmq-stream://h?x=1", "has a path or a query"),
         ("rabbitmq-stream://user@h", "names a user without a password"),
+        ("rabbitmq-stream://user:1/secret@h", 'has an "@" behind a "/", "?" or "#"'),
+        ("rabbitmq-stream://" + "a" * 64, "has a host name that cannot exist"),
         ("rabbitmq-stream://h,rabbitmq-stream+tls://h", "mixes rabbitmq-stream:// and rabbitmq-stream+tls://"),
     ),
 )
