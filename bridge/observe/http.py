@@ -46,6 +46,8 @@ MAX_CLIENTS = 16
 """Connections at a time. One more ends the oldest: who only occupies connections cannot keep the probes out."""
 PASSING_ERRNOS = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, socket.EAI_AGAIN}
 """Another process may be about to end, an interface to get its address, a name server to answer."""
+FOREIGN_ERRNOS = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EINVAL}
+"""The address is of another machine, of a family that this one has not, or lacks its interface."""
 OWN_DESCRIPTORS = 24
 """What the process has open besides its clients, with some to spare for a connection that begins."""
 SCARCE_ERRNOS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -81,8 +83,12 @@ class HttpServer:
         except OSError as error:
             reason = error.strerror or str(error)
             where = f"BRIDGE_HTTP_HOST={settings.host} " if settings.host is not None else ""
-            where += f"BRIDGE_HTTP_PORT={settings.port}"
-            problem = f"{where} cannot be listened on ({reason}); expected a free port here"
+            if where and (isinstance(error, socket.gaierror) or error.errno in FOREIGN_ERRNOS):
+                expected = "an address of this machine"
+            else:
+                where += f"BRIDGE_HTTP_PORT={settings.port} "
+                expected = "a free port here"
+            problem = f"{where}cannot be listened on ({reason}); expected {expected}"
             if error.errno in PASSING_ERRNOS:
                 raise NotYetError([problem]) from None
             raise ConfigurationError([problem]) from None

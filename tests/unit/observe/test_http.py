@@ -411,6 +411,15 @@ def test_a_port_in_use_is_named_alone_where_no_address_is_set(
         HttpServer(HttpSettings(None, service.server.port), service.answers, has_both=lambda: both)
 
 
+@pytest.mark.parametrize("host", ("999.1.1.1", "::zz", "192.0.2.1", "[ff02::1]"))
+def test_an_address_that_cannot_be_had_is_told_from_a_port_that_is_taken(service: Service, host: str) -> None:
+    named = rf"^BRIDGE_HTTP_HOST={re.escape(host)} cannot be listened on \(.+\); expected an address of this machine$"
+    with pytest.raises((ConfigurationError, NotYetError), match=named):
+        HttpServer(HttpSettings(host), service.answers)
+    with pytest.raises(NotYetError, match=r"\(Address already in use\); expected a free port here$"):
+        HttpServer(HttpSettings(port=service.server.port), service.answers)
+
+
 def test_a_port_in_use_names_the_setting(service: Service) -> None:
     port = service.server.port
     with pytest.raises(NotYetError, match=rf"BRIDGE_HTTP_PORT={port} cannot be listened on \(Address already"):
