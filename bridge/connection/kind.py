@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bridge.errors import ConnectError
+from bridge.settings.parsers import MAX_CODEC_CHARACTERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +32,8 @@ _DIFFERS = re.compile(
 
 _EXCHANGE_DIFFERS = re.compile(r"inequivalent arg '([^']+)' for exchange .* but current is (?:'([^']*)')?")
 
-MOST_CHARACTERS, MOST_REPEATED_BYTES = 127, 100
+MOST_REPEATED_BYTES = 100
+"""Of names that are not all ASCII, so many fit into any refusal beside what it says."""
 
 DELAYED = "x-delayed-message"
 """The exchange type of RabbitMQ's plugin for delayed messages."""
@@ -87,13 +89,14 @@ async def kind_of(question: Callable[[], AbstractAsyncContextManager[AbstractCha
     )
 
 
-def can_be_asked_for(exchange: str) -> bool:
-    """Whether a question about an exchange of this name can be put, and be answered.
+def can_be_asked_for(exchange: str, vhost: str) -> bool:
+    """Whether a question about an exchange can be put, and answered.
 
-    pamqp 4.0 writes no longer name. A refusal repeats the name, and RabbitMQ (3.10.8, 4.3.6) cuts it to 255 characters,
-    where 255 bytes are allowed: it closes the connection (541) instead.
+    A refusal repeats both names, see `queue_fault`; here neither is known before a message comes.
     """
-    return len(exchange) <= MOST_CHARACTERS and (exchange.isascii() or len(exchange.encode()) <= MOST_REPEATED_BYTES)
+    names = vhost + exchange
+    answered = names.isascii() or len(names.encode()) <= MOST_REPEATED_BYTES
+    return answered and len(exchange) <= MAX_CODEC_CHARACTERS
 
 
 async def exchange_type_of(question: Callable[[], AbstractAsyncContextManager[AbstractChannel]], name: str) -> str:

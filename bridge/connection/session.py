@@ -362,7 +362,7 @@ class DestinationSession(Session):
             name = exchange.decode()
         except UnicodeDecodeError:
             return Close(CONTROL_CHANNEL, NOT_FOUND, f"no exchange has a name that is not UTF-8 ({exchange!r})")
-        if not (self._channels.for_questions and can_be_asked_for(name)):
+        if not (self._channels.for_questions and can_be_asked_for(name, self._side.addresses[self.index].path)):
             return None
         try:
             if self._is_rabbitmq:
