@@ -3,7 +3,8 @@
 A validator takes the variable's text and raises ValueError with everything but the variable's name: what was
 given and what is expected. Secrets have validators of their own, in `settings`, that do not quote. Each validator also
 carries a JSON schema of what it accepts, for programs that write such variables (`Settings.model_json_schema()`): the
-chart's schema is made from it. `x-unit` marks a quantity that may be written with units, `seconds` or `bytes`.
+chart's schema is made from it. `x-unit` marks a quantity that may be written with units, `seconds` or `bytes`, and
+`x-non-ascii-bytes` a name that may have no more than so many where it is not all ASCII.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ MAX_SHORTSTR_BYTES = 255
 
 MAX_NON_ASCII_NAME_BYTES = 120
 """Of a queue or an exchange; see `queue_fault`."""
+NON_ASCII = {"x-non-ascii-bytes": MAX_NON_ASCII_NAME_BYTES}
 MAX_CODEC_CHARACTERS = 127
 """pamqp 4.0 encodes no longer name of an exchange or a virtual host."""
 
@@ -166,26 +168,26 @@ def choice(*words: str) -> PlainValidator:
 
 def short_string(what: str) -> PlainValidator:
     """A name or key as AMQP limits it."""
-    return _short(lambda text: short_string_fault(text, what))
+    return _short(lambda text: short_string_fault(text, what), maxLength=MAX_SHORTSTR_BYTES)
 
 
 def queue_name() -> PlainValidator:
     """The name of a queue."""
-    return _short(queue_fault)
+    return _short(queue_fault, maxLength=MAX_SHORTSTR_BYTES, **NON_ASCII)
 
 
 def exchange_name() -> PlainValidator:
     """The name of an exchange."""
-    return _short(exchange_fault)
+    return _short(exchange_fault, maxLength=MAX_CODEC_CHARACTERS, **NON_ASCII)
 
 
-def _short(fault_of: Callable[[str], str]) -> PlainValidator:
+def _short(fault_of: Callable[[str], str], **schema: int) -> PlainValidator:
     def parse(text: str) -> str:
         if fault := fault_of(text):
             raise ValueError(f"{quoted(text)} {fault}")
         return text
 
-    return validator(parse, type="string", maxLength=MAX_SHORTSTR_BYTES)
+    return validator(parse, type="string", **schema)
 
 
 def short_string_fault(text: str, what: str) -> str:

@@ -117,7 +117,7 @@ def ranges() -> str:
         elif "array" in accepted.get("type", ""):
             found[name] = {"unit": "bindings"}
         elif "maxLength" in accepted:
-            found[name] = {"unit": "name"}
+            found[name] = {"unit": "name", "nonAsciiBytes": accepted.get("x-non-ascii-bytes", accepted["maxLength"])}
         elif variable_name in BROKER_URLS:
             found[name] = {"unit": "urls"}
         elif "pattern" in accepted and variable_name.endswith(tuple(OAUTH_UNITS)):

@@ -654,6 +654,7 @@ TEXTS: dict[str, list[object]] = {
     "Scope": ["rabbitmq.read:*/* rabbitmq.write:*/*", "größer", 'a"b'],
     "Url": ["amqp://a", "amqps://u@a:5671/v,amqps://b", "http://a", "a", "amqp://a,b", "amqp://"],
     "AllowedHosts": ["bridge.example", "a.example., B.example", "10.0.0.7,::1", "a b", "a.example:80", "a.example,*.b"],
+    "HttpHost": ["127.0.0.1", "::1", "bridge.internal", "x" * 255],
     "TlsServerName": ["rabbit.internal", "rabbit.internal.", "10.0.0.7", "2001:db8::7", "a b", "rabbit:5671", "*.x"],
     "Bindings": [BINDINGS, json.dumps(BINDINGS), "[]", [1], "[1]", [{"routing_key": "k"}], "{}", "[broken", "words"],
 }
@@ -669,10 +670,10 @@ def candidates(name: str, accepted: Manifest) -> list[object]:
     if "object" in accepted["type"]:
         return [{"x": 1}, "{}", "[1]", "{broken", "words"]
     for ending, texts in TEXTS.items():
-        if name.endswith(ending):
+        if name.lower().endswith(ending.lower()):
             return texts
     if "maxLength" in accepted:
-        return ["x" * 255, "x" * 256, "é" * 127, "é" * 128]
+        return ["x" * 127, "x" * 128, "x" * 255, "x" * 256, "é" * 60, "é" * 61, "é" * 127, "é" * 128]
     bounds = (accepted["minimum"], accepted["maximum"])
     numbers: list[object] = [bound + step for bound in bounds for step in (-1, 0, 1)]
     if "number" in accepted["type"]:

@@ -155,6 +155,8 @@ together. All of it is reported at once. The ranges are the service's own, out o
 {{- end }}
 {{- else if and (eq $range.unit "name") (gt (len $value) 255) }}
 {{- $wrong = append $wrong (printf "settings.%s is %d bytes long; expected at most 255" $name (len $value)) }}
+{{- else if and (eq $range.unit "name") (gt (len $value) (int $range.nonAsciiBytes)) (regexMatch "[^\\x00-\\x7F]" $value) }}
+{{- $wrong = append $wrong (printf "settings.%s is %d bytes long and not in ASCII alone; expected at most %d bytes then" $name (len $value) (int $range.nonAsciiBytes)) }}
 {{- else if and (eq $range.unit "table") $value (hasKey (fromJson $value) "Error") }}
 {{- $wrong = append $wrong (printf "settings.%s: %q is not a JSON object; expected a mapping" $name $value) }}
 {{- end }}
