@@ -562,6 +562,7 @@ MISTAKES = (
     (bridge({"destinationQueue": None}), "settings.destinationQueue or settings.destinationExchange is missing"),
     (bridge({"sourceUrl": None}), "the source's URL is missing: set settings.sourceUrl"),
     (bridge({"sourceUrl": "amqp://u:p@h"}), "settings.sourceUrl holds a password"),
+    (bridge({"sourceUrl": "amqp://u:1/p@h"}), 'settings.sourceUrl has an "@" behind a "/"'),
     (bridge({"sourceUrl": ["amqp://a", "amqps://b"]}), "settings.sourceUrl mixes amqp:// and amqps://"),
     (bridge(source={"existingSecret": "s", "password": "p"}), "source: existingSecret and url, username or password"),
     (bridge(source={"url": "amqp://u:p@h"}), "source.url and settings.sourceUrl are both set"),
@@ -652,7 +653,7 @@ BINDINGS = [{"exchange": "e", "routing_key": "k"}]
 TEXTS: dict[str, list[object]] = {
     "TokenUrl": ["https://a/token", "http://a:8080", "https://u:p@a/", "ftp://a", "a", "https://a/#x", "https://a b/"],
     "Scope": ["rabbitmq.read:*/* rabbitmq.write:*/*", "größer", 'a"b'],
-    "Url": ["amqp://a", "amqps://u@a:5671/v,amqps://b", "http://a", "a", "amqp://a,b", "amqp://"],
+    "Url": ["amqp://a", "amqps://u@a:5671/v,amqps://b", "http://a", "a", "amqp://a,b", "amqp://", "amqp://a/s@b"],
     "AllowedHosts": ["bridge.example", "a.example., B.example", "10.0.0.7,::1", "a b", "a.example:80", "a.example,*.b"],
     "HttpHost": ["127.0.0.1", "::1", "bridge.internal", "x" * 255],
     "TlsServerName": ["rabbit.internal", "rabbit.internal.", "10.0.0.7", "2001:db8::7", "a b", "rabbit:5671", "*.x"],
@@ -708,7 +709,8 @@ def test_the_chart_rejects_what_the_settings_reject_and_accepts_what_they_accept
                     by_settings.add((name, str(value)))
     bridges = {bridge_name: {"settings": {name: value}} for bridge_name, (name, value) in left.items()}
     result = tools.attempt(helm, "template", "release", tools.CHART, "--values", values_file({"bridges": bridges}))
-    for bridge_name, name in re.findall(r"bridges\.(c\d+): settings\.(\w+)(?:: | is \d+ bytes)", result.stderr):
+    said = r"bridges\.(c\d+): settings\.(\w+)(?:: | is \d+ bytes| has an )"
+    for bridge_name, name in re.findall(said, result.stderr):
         assert left[bridge_name][0] == name
         rejected.add((name, str(left[bridge_name][1])))
     assert by_settings == rejected - {("httpPort", "0")}

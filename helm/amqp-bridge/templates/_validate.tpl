@@ -112,7 +112,9 @@ together. All of it is reported at once. The ranges are the service's own, out o
 {{- $value := index $.bridge.settings $name }}
 {{- if and $value (eq $range.unit "urls") }}
 {{- range splitList "," (include "amqp-bridge.text" $value) }}
-{{- if not (regexMatch "^amqps?://[^\\s/]+(/\\S*)?$" (trim .)) }}
+{{- if regexMatch "//[^/?#]*[/?#].*@" . }}
+{{- $wrong = append $wrong (printf "settings.%s has an \"@\" behind a \"/\", \"?\" or \"#\"; expected special characters of user and password percent-encoded, and any other \"@\" written as %%40" $name) }}
+{{- else if not (regexMatch "^amqps?://[^\\s/]+(/\\S*)?$" (trim .)) }}
 {{- $wrong = append $wrong (printf "settings.%s: %q is not a broker's URL; expected amqp://user@host:5672/vhost, or amqps://" $name .) }}
 {{- end }}
 {{- end }}
@@ -178,7 +180,7 @@ together. All of it is reported at once. The ranges are the service's own, out o
 {{- $wrong = append $wrong "settings.sourceStreamUrl is set without settings.sourceOffsetName; expected both" }}
 {{- end }}
 {{- range splitList "," (.sourceStreamUrl | default "") }}
-{{- if regexMatch "//[^/]*:[^/]*@" . }}
+{{- if regexMatch "//[^/]*:.*@" . }}
 {{- $wrong = append $wrong "settings.sourceStreamUrl holds a password and would be readable in a ConfigMap: without a login it has the source's" }}
 {{- else if and . (not (regexMatch "^rabbitmq-stream(\\+tls)?://[^\\s/@]+/?$" (trim .))) }}
 {{- $wrong = append $wrong (printf "settings.sourceStreamUrl: %q is no URL of the stream protocol; expected rabbitmq-stream://host:5552, or rabbitmq-stream+tls://" .) }}
