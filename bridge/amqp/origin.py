@@ -151,6 +151,10 @@ class Origins(Target):
         names = () if found is None else (found.queue, found.exchange, found.routing_key, found.expiration)
         return None if any(len(raw(name)) > LONGEST for name in names) else found
 
+    def named(self, origin: Origin) -> str:
+        """Return the queue or the exchange that a message of this origin goes back to."""
+        return origin.queue if self.by == "queue" else origin.exchange
+
     def exchanges(self, batch: list[Delivery]) -> list[bytes]:
         """Return the exchange that each message goes back to."""
         return [delivery.route[: 1 + delivery.route[0]] for delivery in self.addressed(batch)]

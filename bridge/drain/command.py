@@ -1,7 +1,8 @@
 """The command `amqp-bridge drain`: its settings, its questions and its exit codes; its options are in `options`.
 
 Exit 0 when all that was asked for is moved, 1 when not (the receipt says why), 64 for wrong use, 69 where a side cannot
-be reached, 75 where a file of the settings is missing, 78 for wrong settings, 130 or 143 after a signal.
+be reached, 74 where the output or the receipt cannot be written, 75 where a file of the settings is missing, 78 for
+wrong settings, 130 or 143 after a signal.
 """
 
 from __future__ import annotations
@@ -151,7 +152,7 @@ def drain(settings: Settings, wanted: Request, assemble: Assemble, *, on_termina
         except OSError as error:
             why = f"the receipt cannot be written to {printable(str(wanted.receipt))} ({error.strerror}); it is above"
     _say(receipt.text)
-    return _complain(why, receipt.status or NOT_ALL) if why else receipt.status
+    return _complain(why, receipt.status or os.EX_IOERR) if why else receipt.status
 
 
 def peek(settings: Settings, *, limit: int, yes: bool, in_json: bool) -> int:

@@ -7,6 +7,7 @@ change from hop to hop.
 
 from __future__ import annotations
 
+from collections import Counter
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from bridge.amqp.events import Delivery
+    from bridge.amqp.origin import Origins
 
 DIGEST_BYTES = 16
 _MODULUS = 1 << 128
+MOST_TARGETS = 1000
+"""Of more targets than these the numbers are not kept: a publisher may forge any number of them."""
 
 
 def message_digest(message_id: bytes, payloads: Iterable[bytes | memoryview]) -> int:
@@ -33,7 +37,11 @@ def message_digest(message_id: bytes, payloads: Iterable[bytes | memoryview]) ->
 class Tally:
     """What the destination has confirmed: how many copies, how large their bodies are, and their digest."""
 
-    def __init__(self) -> None:
+    def __init__(self, origins: Origins | None = None) -> None:
+        """`origins` is where each goes back to, None where all have one target."""
+        self._origins = origins
+        self.targets: Counter[str] = Counter()
+        """By the queue or the exchange that they went back to."""
         self.messages = 0
         self.size_bytes = 0
         """Of the bodies."""
@@ -50,6 +58,10 @@ class Tally:
             self.messages += 1
             self.size_bytes += delivery.body_size
             self._sum = (self._sum + message_digest(_id(delivery.content), body_payloads(delivery.content))) % _MODULUS
+            if self._origins is not None and (origin := self._origins.origin(delivery.content)) is not None:
+                target = self._origins.named(origin)
+                if target in self.targets or len(self.targets) < MOST_TARGETS:
+                    self.targets[target] += 1
 
 
 def _id(content: bytes) -> bytes:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 import signal
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,6 @@ class Drain:
         self._settings = settings
         self._plan = plan
         self._show = show
-        self._tally = Tally()
         wanted = plan.request
         self._moved: Moved | None = None
         origins = None
@@ -68,6 +68,7 @@ class Drain:
             origins = Origins.back(wanted.to_original, plan.source.name, secrets.token_hex(8))
         if origins is not None or wanted.wanted:
             self._moved = Moved(wanted.wanted, origins, wanted.allowed, plan.most_moved)
+        self._tally = Tally(origins)
         terms = Terms(
             most=plan.most,
             metered=wanted.exact,
@@ -110,13 +111,15 @@ class Drain:
         loop = asyncio.get_running_loop()
         self._started_s = loop.time()
         watching = loop.create_task(self._keep_looking())
+        watching.add_done_callback(self._looked)
         try:
             await self._supervisor.run()
         except ExhaustedError:
             self._ending = Conclusion.FAILED  # it was logged when it was seen
         finally:
             watching.cancel()
-            self._show.close()
+            with suppress(OSError):
+                self._show.close()
         return await self._receipt(loop.time() - self._started_s)
 
     async def _keep_looking(self) -> None:
@@ -124,7 +127,8 @@ class Drain:
         loop = asyncio.get_running_loop()
         while True:
             now_s = loop.time()
-            self._show.show(self._state(), now_s)
+            with suppress(OSError):  # that nobody sees it any more ends no drain
+                self._show.show(self._state(), now_s)
             if ramp_s := self._plan.request.ramp_s:
                 share = (now_s - self._started_s) / ramp_s
                 self._supervisor.window.pace(min(1.0, max(LEAST_SHARE, share)))
@@ -133,6 +137,12 @@ class Drain:
                 if ending is not None:
                     self._end(ending)
             await asyncio.sleep(LOOK_EVERY_S)
+
+    def _looked(self, watching: asyncio.Task[None]) -> None:
+        """Nobody looks any more: where a bug is the reason, nobody else would end the drain."""
+        if not watching.cancelled() and (error := watching.exception()) is not None:
+            log.error("a bug in the bridge ended the drain", exc_info=error)
+            self._end(Conclusion.FAILED)
 
     def _end(self, ending: Conclusion) -> None:
         window = self._supervisor.window
@@ -206,7 +216,7 @@ class Drain:
             doubts=tuple(plan.doubts),
             reasons=tuple(hide(reason, self._settings.secrets()) for reason in held.reasons),
             kept={} if self._moved is None else dict(self._moved.kept),
-            targets={} if self._moved is None else dict(self._moved.targets),
+            targets=dict(self._tally.targets),
         )
 
     @property

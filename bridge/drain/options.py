@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from argparse import ArgumentTypeError
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ PEEKED = 100
 """So many messages are looked at by default."""
 PEEKED_MOST = 2000
 """And so many at most."""
+BACK_BY = ("queue", "exchange")
 UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -27,9 +29,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     where = parser.add_argument_group("where to (default: the destination of the settings)")
     where.add_argument(
         "--to-original",
-        choices=("queue", "exchange"),
-        help="on the source's broker, back to the queue that the first x-death or the quarantine's headers name; "
-        "=exchange: to the exchange and key, where every queue that is bound gets a copy",
+        choices=BACK_BY,
+        help="on the source's broker, back to the queue that the first x-death or the quarantine's headers name, also "
+        "without a value; or to the exchange and key, where every queue that is bound gets a copy",
     )
     where.add_argument(
         "--allow-target", action="append", default=[], metavar="PATTERN", help="only to these, such as 'orders-*'"
@@ -53,7 +55,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def spelt_out(argv: list[str]) -> list[str]:
     """Return the arguments with the value that `--to-original` has without one: the next one may be the queue."""
-    return ["--to-original=queue" if argument == "--to-original" else argument for argument in argv]
+    return [
+        "--to-original=queue" if argument == "--to-original" and after not in BACK_BY else argument
+        for argument, after in pairwise([*argv, ""])
+    ]
 
 
 def add_peek_options(parser: argparse.ArgumentParser) -> None:

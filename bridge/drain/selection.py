@@ -32,8 +32,6 @@ UNMATCHED, UNDATED, NAMELESS, FORBIDDEN, RETURNED, BEYOND = (
     "match, and are beyond the limit",
 )
 """What is said of those that are not moved."""
-MOST_TARGETS = 1000
-"""Of more queues than these the numbers are not kept: a publisher may forge any number of them."""
 
 
 class Moved:
@@ -58,8 +56,6 @@ class Moved:
         """How many are moved already, or are under way."""
         self.kept: Counter[Why] = Counter()
         """What is not moved, by why."""
-        self.targets: Counter[str] = Counter()
-        """What is moved, by the queue or the exchange that it goes back to."""
         self.came_back = 0
         """Deliveries with this drain's own mark."""
 
@@ -87,7 +83,6 @@ class Moved:
         return self.kept[NAMELESS] > 0
 
     def _why_not(self, delivery: Delivery) -> Why | None:
-        target = None
         if self._origins is not None and self._marked(delivery):
             return RETURNED
         match = self._wanted.match(delivery) if self._wanted else "yes"
@@ -97,14 +92,10 @@ class Moved:
             origin = self._origins.origin(delivery.content)
             if origin is None:
                 return NAMELESS
-            target = origin.queue if self._origins.by == "queue" else origin.exchange
+            target = self._origins.named(origin)
             if self._allowed and not any(fnmatchcase(target, pattern) for pattern in self._allowed):
                 return FORBIDDEN
-        if self._admitted >= self._most:
-            return BEYOND
-        if target is not None and (target in self.targets or len(self.targets) < MOST_TARGETS):
-            self.targets[target] += 1
-        return None
+        return BEYOND if self._admitted >= self._most else None
 
     def _marked(self, delivery: Delivery) -> bool:
         """Whether this drain itself has moved it before."""

@@ -29,9 +29,11 @@ PREFETCH = 100
 class Draining(BridgeProcess):
     """`amqp-bridge drain` as a process, and its receipt."""
 
-    def __init__(self, settings: Mapping[str, object], receipt: Path, *arguments: str) -> None:
+    def __init__(
+        self, settings: Mapping[str, object], receipt: Path, *arguments: str, wrapper: tuple[str, ...] = ()
+    ) -> None:
         self._receipt = receipt
-        super().__init__(settings, "drain", "--receipt", str(receipt), *arguments)
+        super().__init__(settings, "drain", "--receipt", str(receipt), *arguments, wrapper=wrapper)
 
     def receipt(self) -> dict[str, Any]:
         """The receipt that it has written."""
@@ -77,11 +79,11 @@ class Queues:
         """Publish numbered messages to the first."""
         publish_numbered(self.source.url, self.queue_in, count, **more)
 
-    def drain(self, *arguments: str, **more: object) -> Draining:
+    def drain(self, *arguments: str, wrapper: tuple[str, ...] = (), **more: object) -> Draining:
         """A drain, not started yet."""
         variables = settings(self.source, self.destination, self.queue_in, self.queue_out)
         variables |= {"BRIDGE_SOURCE_PREFETCH": PREFETCH, **more}
-        return Draining(variables, self.folder / "receipt.json", *arguments)
+        return Draining(variables, self.folder / "receipt.json", *arguments, wrapper=wrapper)
 
     def arrived(self) -> list[RawMessage]:
         """Take everything from the destination."""
@@ -119,6 +121,26 @@ def test_what_is_there_is_moved_and_what_arrives_meanwhile_stays(queues: Queues,
     stayed = queues.stayed()
     assert numbers(stayed) == list(range(count, count + later))
     assert not any(message.redelivered for message in stayed), "none was ever taken"
+
+
+def test_that_nobody_sees_how_far_it_is_ends_no_drain(queues: Queues) -> None:
+    """Standard error is full: a line is lost every ten seconds."""
+    queues.fill("classic", 130)
+    drained = queues.drain("--rate", "10", wrapper=("sh", "-c", 'exec "$@" 2>/dev/full', "sh"))
+    assert drained.run() == 0, drained.logs
+    assert drained.receipt()["moved"] == 130
+
+
+def test_a_receipt_that_cannot_be_written_any_more_is_printed(queues: Queues) -> None:
+    queues.fill("classic", 30)
+    queues.folder /= "receipts"
+    queues.folder.mkdir()
+    with queues.drain("--rate", "10") as drained:
+        drained.wait_planned()
+        queues.folder.rmdir()
+        assert drained.wait() == 74, drained.logs
+    assert "moved      30 messages" in drained.logs
+    assert "the receipt cannot be written to" in drained.logs
 
 
 def test_a_limit_and_an_empty_queue_end_it(queues: Queues, queue_type: str) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-from bridge.drain.digest import Tally, message_digest
+from bridge.amqp.origin import Origins
+from bridge.drain.digest import MOST_TARGETS, Tally, message_digest
 from tests.support.frames import content, delivery
+from tests.unit.amqp.test_origin import dead, died
 
 ID = {"delivery_mode": b"\x02", "message_id": b"one"}
 
@@ -49,3 +51,31 @@ def test_messages_and_bytes_are_counted() -> None:
     tally.confirmed([delivery(1, b"abc"), delivery(2, b"de")])
     tally.confirmed([delivery(3, b"")])
     assert (tally.messages, tally.size_bytes) == (3, 5)
+
+
+def test_what_is_counted_by_target_is_what_was_confirmed() -> None:
+    tally = Tally(Origins.back("exchange", "dead", "mine"))
+    tally.confirmed([delivery(1, b"m", dead(died("work", "shop", "key"))), delivery(2, b"m", dead(died("work", "x")))])
+    tally.confirmed([delivery(3, b"m", dead(died("other", "shop", "key")))])
+    assert tally.targets == {"shop": 2, "x": 1}
+    plain = Tally()
+    plain.confirmed([delivery(1, b"m", dead(died("work")))])
+    assert not plain.targets
+
+
+def test_a_publisher_that_forges_names_fills_no_memory() -> None:
+    tally = Tally(Origins.back("queue", "dead", "mine"))
+    tally.confirmed(
+        delivery(number + 1, b"m", dead(died(f"work-{number % (MOST_TARGETS + 5)}")))
+        for number in range(MOST_TARGETS + 7)
+    )
+    assert len(tally.targets) == MOST_TARGETS
+    assert tally.targets["work-1"] == 2
+    assert tally.messages == MOST_TARGETS + 7
+
+
+def test_what_names_no_origin_has_no_target() -> None:
+    """A broken bridge's: the selection admits none."""
+    tally = Tally(Origins.back("queue", "dead", "mine"))
+    tally.confirmed([delivery(1)])
+    assert (tally.messages, tally.targets) == (1, {})

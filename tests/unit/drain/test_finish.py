@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.drain.finish import HELD_MOST_S, SETTLES_S, Conclusion, Finish, Look
+from bridge.drain.finish import SETTLES_S, Conclusion, Finish, Look
+from bridge.window.limits import HELD_MOST_S
 
 PATIENCE_S = 300.0
 BUSY = Look(

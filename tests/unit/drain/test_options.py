@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bridge.drain.options import PEEKED_MOST, add_options, add_peek_options
+from bridge.drain.options import PEEKED_MOST, add_options, add_peek_options, spelt_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,3 +55,22 @@ def test_the_most_that_is_looked_at_is_allowed() -> None:
     parser = ArgumentParser()
     add_peek_options(parser)
     assert parser.parse_args(["--limit", str(PEEKED_MOST)]).limit == PEEKED_MOST
+
+
+@pytest.mark.parametrize(
+    ("written", "queue", "back_by"),
+    (
+        ("--to-original", None, "queue"),
+        ("--to-original dead", "dead", "queue"),
+        ("dead --to-original", "dead", "queue"),
+        ("dead --to-original exchange", "dead", "exchange"),
+        ("--to-original=exchange dead", "dead", "exchange"),
+        ("--to-original queue dead", "dead", "queue"),
+        ("dead", "dead", None),
+    ),
+)
+def test_where_to_go_back_to_may_be_said_or_not(written: str, queue: str | None, back_by: str | None) -> None:
+    parser = ArgumentParser()
+    add_options(parser)
+    found = parser.parse_args(spelt_out(written.split()))
+    assert (found.queue, found.to_original) == (queue, back_by)

@@ -7,7 +7,6 @@ from bridge.drain.filter import Filter
 from bridge.drain.selection import (
     BEYOND,
     FORBIDDEN,
-    MOST_TARGETS,
     NAMELESS,
     RETURNED,
     UNDATED,
@@ -49,7 +48,7 @@ def test_what_names_no_origin_is_kept() -> None:
     assert not moved.admits(delivery(1))
     assert not moved.admits(delivery(2, b"m", PERSISTENT | {"headers": b"\0\0\0\2ab"}))
     assert moved.admits(delivery(3, b"m", dead(died("work"))))
-    assert (moved.kept, moved.targets) == ({NAMELESS: 2}, {"work": 1})
+    assert moved.kept == {NAMELESS: 2}
     assert moved.nowhere_to_go
 
 
@@ -72,7 +71,7 @@ def test_exchanges_are_bounded_by_the_same_patterns() -> None:
     moved = Moved(Filter(), Origins.back("exchange", "dead", "mine"), ("shop",))
     assert moved.admits(delivery(1, b"m", dead(died("work", "shop", "key"))))
     assert not moved.admits(delivery(2, b"m", dead(died("shop", "other", "key"))))
-    assert moved.targets == {"shop": 1}
+    assert moved.kept == {FORBIDDEN: 1}
 
 
 def test_a_message_with_the_drains_own_mark_has_come_back() -> None:
@@ -80,15 +79,6 @@ def test_a_message_with_the_drains_own_mark_has_come_back() -> None:
     assert not moved.admits(delivery(1, b"m", dead(died("work"), **{MARK: text("mine")})))
     assert moved.admits(delivery(2, b"m", dead(died("work"), **{MARK: text("another's")})))
     assert (moved.came_back, moved.kept) == (1, {RETURNED: 1})
-
-
-def test_a_publisher_that_forges_names_fills_no_memory() -> None:
-    moved = Moved(Filter(), BACK)
-    for number in range(MOST_TARGETS + 5):
-        assert moved.admits(delivery(number + 1, b"m", dead(died(f"work-{number}"))))
-    assert len(moved.targets) == MOST_TARGETS
-    assert moved.admits(delivery(9999, b"m", dead(died("work-1"))))
-    assert moved.targets["work-1"] == 2
 
 
 def test_headers_are_not_needed_where_all_have_one_target() -> None:
