@@ -83,7 +83,9 @@ class Tracking:
         self._connect = connect
         self._connection: StreamConnection | None = None
         self._turn = 0
-        """Of the URLs for the stream protocol, where they are set."""
+        """Of the URLs for the stream protocol, where they are set: the next one's with each failure."""
+        self._over = False
+        """Whether it was stored for the last time."""
         self._begun = False
         self._known: int | None = None
         """What the broker had when it was asked last."""
@@ -110,7 +112,7 @@ class Tracking:
             self._known = await connection.stored()
             self._ours = set() if self._known is None else {self._known}
         except BridgeError as error:
-            self._drop()
+            self._next_url()
             result = error.result if isinstance(error, ConnectError) else "credentials"
             raise ConnectError(result, f"the offset stored as {name} cannot be asked for: {error}") from error
         self._begun = True
@@ -153,10 +155,11 @@ class Tracking:
 
     async def finish(self, index: int) -> None:
         """Store it once more, at the end; takes `close_s` at most."""
+        self._over = True
         try:
-            async with asyncio.timeout(self._limits.close_s):
+            async with asyncio.timeout(self._limits.close_s), self._one_at_a_time:
                 if self._settled not in {None, self._known}:
-                    await self._keep(index)
+                    await self._try(index)
                 if self._connection is not None:
                     await self._connection.close()
         except TimeoutError:
@@ -173,13 +176,16 @@ class Tracking:
     async def _keep(self, index: int) -> bool:
         """See who else stores it, and store it where it has changed; return whether that went well."""
         async with self._one_at_a_time:
-            try:
-                await self._ask_and_store(index)
-            except BridgeError as error:
-                self._drop()
-                self._failed(str(error))
-                return False
-            self._kept()
+            return self._over or await self._try(index)
+
+    async def _try(self, index: int) -> bool:
+        try:
+            await self._ask_and_store(index)
+        except BridgeError as error:
+            self._next_url()
+            self._failed(str(error))
+            return False
+        self._kept()
         return True
 
     async def _ask_and_store(self, index: int) -> None:
@@ -246,16 +252,19 @@ class Tracking:
     # --- The connection ----------------------------------------------------------------------------------
 
     async def _opened(self, index: int) -> StreamConnection:
-        """Connect; where that fails, the next URL for the stream protocol is tried next. Raises `BridgeError`."""
+        """Connect. Raises `BridgeError`."""
         settings = self._settings
         if settings.addresses:
             index = self._turn % settings.number
-            self._turn += 1
         connection = self._connect(settings, index, self._limits.connect_s)
         await connection.open(self._dialer)
         self._connection = connection
-        self._turn -= bool(settings.addresses)
         return connection
+
+    def _next_url(self) -> None:
+        """It failed, or what it led to did not answer as it should."""
+        self._turn += 1
+        self._drop()
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rstream import schema
 
 from bridge.connection.dial import Dialer
 from bridge.connection.limits import TimeLimits
-from bridge.connection.stream import MAX_FRAME_BYTES, StreamConnection, stored_offset
+from bridge.connection.stream import MAX_FRAME_BYTES, StreamConnection, decoded, stored_offset
 from bridge.errors import ConnectError
 from bridge.settings.environment import load_settings
 from tests.support.stream_broker import (
     ANSWER,
     AUTHENTICATE,
     CLOSE,
+    HANDSHAKE,
     HEARTBEAT,
+    METADATA,
     NO_OFFSET,
     OPEN,
+    PEER_PROPERTIES,
     QUERY,
     StreamBroker,
     frame,
@@ -76,6 +83,25 @@ async def test_what_nobody_asked_for_is_read_over() -> None:
         broker.offsets[STREAM, NAME] = 7
         assert await connection.stored() == 7
         connection.abort()
+
+
+@pytest.mark.parametrize("key", (PEER_PROPERTIES | ANSWER, HANDSHAKE | ANSWER, METADATA | ANSWER))
+async def test_a_list_that_says_it_is_endless_is_not_read(key: int) -> None:
+    """Of an answer that comes too late, and of one to what was never asked: either would be decoded for minutes."""
+    async with StreamBroker() as broker:
+        broker.before.append(frame(key, struct.pack(">IHI", 999, 1, 2**32 - 1)))
+        connection = await opened(broker)
+        assert await connection.stored() is None
+        connection.abort()
+
+
+@given(key=st.sampled_from((PEER_PROPERTIES, HANDSHAKE, OPEN, QUERY, CLOSE)), data=st.binary(max_size=40))
+def test_any_bytes_are_a_frame_or_are_refused(key: int, data: bytes) -> None:
+    kinds = (schema.PeerPropertiesResponse, schema.SaslHandshakeResponse, schema.OpenResponse, schema.Close)
+    for mark in (0, ANSWER):
+        with suppress(ValueError, LookupError):
+            found = decoded(frame(key | mark, data)[4:], (*kinds, schema.QueryOffsetResponse))
+            assert found is None or found.key.value == key
 
 
 async def test_a_broker_that_keeps_another_offset_is_believed() -> None:

@@ -233,6 +233,36 @@ async def test_several_urls_are_tried_in_turn() -> None:
         await scene.tracking.finish(0)
 
 
+async def test_a_node_that_lets_the_bridge_in_and_does_not_answer_has_had_its_turn() -> None:
+    async with StreamBroker({QUERY: 6}) as leaderless, StreamBroker() as broker:
+        broker.offsets[KEY] = 41
+        scene = Scene(broker, f"{leaderless.url},{broker.url}")
+        with pytest.raises(ConnectError, match="has no leader"):
+            await scene.tracking.look_up(0)
+        await scene.tracking.look_up(0)
+        assert scene.status.stored == 41
+        await scene.tracking.finish(0)
+
+
+async def test_the_end_waits_for_the_question_that_is_under_way_and_none_is_asked_after_it() -> None:
+    """Two at a time would read from one connection; and a new connection would be one that nobody closes."""
+    async with StreamBroker() as broker:
+        scene = Scene(broker)
+        async with scene.running():
+            scene.forward(1)
+            scene.tracking._due.set()
+            await eventually(lambda: broker.offsets.get(KEY) == 1, "it is stored")
+            asking = asyncio.ensure_future(scene.tracking._keep(0))
+            await asyncio.sleep(0)
+            await scene.tracking.finish(0)
+            assert await asking
+            scene.forward(2)
+            assert await scene.tracking._keep(0)
+        assert broker.offsets[KEY] == 1
+        assert broker.connections == 1
+        assert not scene.status.trouble
+
+
 async def test_a_broker_that_is_silent_at_the_end_holds_nothing_up() -> None:
     async with StreamBroker() as broker:
         scene = Scene(broker)
