@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MEASURED = Path(__file__).parents[1] / "measured"
 LIMIT, MANY = MEASURED / "limit.json", MEASURED / "many.json"
 LIMITS = (LIMIT, MEASURED / "limit-3.10.json", MEASURED / "tls.json")
-FLOWS = (MEASURED / "flow.json",)
+FLOWS = (MEASURED / "flow.json", MEASURED / "flow-quorum.json")
 QUEUE_TYPES = ("classic", "quorum")
 ALL_IN = "CPU µs/msg"
 
