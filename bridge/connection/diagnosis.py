@@ -171,6 +171,12 @@ _ANSWERS: tuple[tuple[type[Exception], str, ConnectResult, str], ...] = (
         "forbidden",
         "{said}; give the user the topic permission (rabbitmqctl set_topic_permissions)",
     ),
+    (
+        amqp.ChannelAccessRefused,
+        "internal exchange",
+        "forbidden",
+        "{said}; nobody can publish to it: name another exchange, or declare it again without `internal`",
+    ),
     (amqp.ChannelAccessRefused, "", "forbidden", "{said}; give the user the permission (rabbitmqctl set_permissions)"),
     (amqp.ChannelLockedResource, "", "locked", "{said}; another connection uses it exclusively"),
     (amqp.ChannelPreconditionFailed, "", "mismatch", "{said}; change the settings, or the queue"),

@@ -100,7 +100,8 @@ class Reporter:
             self._consumer = steering.consumer
             if self._consumer is Consumer.LOST:
                 log.warning(
-                    "the source cancelled the consumer (queue %s was deleted or has moved); forwarding what is held",
+                    "the source cancelled the consumer (queue %s was deleted or has moved, or the consumer timeout is "
+                    "over); forwarding what is held",
                     self._source_queue,
                 )
         if self._status.source.up and steering.facts != self._facts:

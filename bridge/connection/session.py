@@ -349,7 +349,7 @@ class DestinationSession(Session):
             raise
         await self._inspect_exchange()
         now_s = asyncio.get_running_loop().time()
-        self._port.opened(self._begin(), now_s)
+        self._port.opened(self._begin())
         self._pump.run(now_s)
 
     async def ask_exchange(self, exchange: bytes) -> Close | None:

@@ -213,7 +213,7 @@ class Supervisor:
             self._count_source()
 
     def _pause_s(self, now_s: float) -> float:
-        """Return for how long nothing is due, unless something comes: `wake` ends it, and so does the pump."""
+        """Return for how long nothing is due, unless something comes: `_changed` ends it, which the pump sets, too."""
         taps = [tap for tap in (self._pump.source, self._pump.destination) if tap is not None]
         due_s = min(self.relay.steering.quiet_until_s, *(tap.due_s for tap in taps), now_s + REST_S)
         by_rate_s = max(STEP_S, self.window.rate_due_s - now_s)

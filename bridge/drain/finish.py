@@ -10,12 +10,12 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
+from bridge.window.limits import HELD_MOST_S
+
 EMPTY_APART_S = 0.9
 """So long after the first answer of none ready the second counts: they are asked for every second."""
 SETTLES_S = 5.0
 """What is refused is tried again for so long after all else is done."""
-HELD_MOST_S = 1500.0
-"""How long a delivery may be held: well below RabbitMQ's consumer timeout of 30 minutes."""
 
 
 class Conclusion(Enum):

@@ -9,7 +9,6 @@ Every pair that is not in the table is a bug and raises:
 | cancel             |          |           | CANCELLING |            |      |
 | cancel-ok          |          |           |            | OFF        | LOST |
 | cancelled by broker|          | LOST      | LOST       | LOST       | LOST |
-| source lost        | OFF      | OFF       | OFF        | OFF        | OFF  |
 
 A lost consumer (its queue was deleted, or moved) is not started again on the same channel: what is in the
 window is forwarded while its acks still count, and then the generation ends.
@@ -50,7 +49,6 @@ class ConsumerEvent(Enum):
     CANCEL = "cancel"
     CANCEL_OK = "cancel-ok"
     CANCELLED_BY_BROKER = "cancelled by broker"
-    SOURCE_LOST = "source lost"
 
 
 TRANSITIONS: dict[ConsumerEvent, dict[Consumer, Consumer]] = {
@@ -68,5 +66,4 @@ TRANSITIONS: dict[ConsumerEvent, dict[Consumer, Consumer]] = {
         Consumer.CANCELLING: Consumer.LOST,
         Consumer.LOST: Consumer.LOST,
     },
-    ConsumerEvent.SOURCE_LOST: dict.fromkeys(Consumer, Consumer.OFF),
 }

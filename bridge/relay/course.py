@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 UNREADABLE_AFTER = 3
 """Closes with an internal error in a row, nothing delivered, after which the head of the queue is called unreadable."""
 UNREADABLE = (
-    "the broker closes the channel or the connection (541) at the message at the head of the queue, which it cannot "
-    "read: take it out of the queue at the broker"
+    "the broker closes the channel or the connection (541) before it delivers anything: it cannot read the message at "
+    "the head of the queue, which is to be taken out there, or it fails at BRIDGE_SOURCE_CONSUMER_ARGUMENTS"
 )
 BRAKED = {State.PAUSING: "braking", State.PAUSED: "braked"}
 """What these are called where it is the brake that asks for them."""

@@ -48,10 +48,10 @@ class Destination(Port):
         """How much is to come of a large content that has been begun."""
         return 0 if self._unwritten is None else self._unwritten.left_bytes
 
-    def opened(self, frame_max: int, now_s: float) -> None:
+    def opened(self, frame_max: int) -> None:
         """The channel is open and confirms: a generation begins."""
         self._begin(frame_max)
-        self._window.destination_opened(now_s, frame_max)
+        self._window.destination_opened(frame_max)
 
     def missing(self) -> None:
         """There is no such queue or exchange: what was published to it could not be confirmed (3.10 says nothing)."""

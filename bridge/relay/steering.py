@@ -32,6 +32,7 @@ from bridge.relay.consumer import Consumer
 from bridge.relay.consumption import Consumption
 from bridge.relay.halt import Halt
 from bridge.relay.state import ACTIVE, State, StateEvent
+from bridge.window.limits import HELD_MOST_S
 
 if TYPE_CHECKING:
     from bridge.amqp.events import Close, Delivery
@@ -42,9 +43,6 @@ RETURNED_OFTEN = 3
 """From this delivery count on a message may be the one that ends generations or processes."""
 PROBE_AGAIN_S, PROBE_AGAIN_MAX_S = 0.2, 30.0
 """Pause after a refused probe: doubles from the one up to the other."""
-PROBE_HOLD_S = 1500.0
-"""How long a refused probe is held where requeueing counts towards a delivery limit: well below the consumer timeout of
-30 minutes."""
 INTERNAL_ERROR = 541
 ASK_AGAIN_S = 1.0
 """How often a queue that our exit deletes is asked, during a shutdown, whether it is empty."""
@@ -389,5 +387,5 @@ class Steering(Halt):
             return False
         hold_s = self.window.limits.hold_timeout_s
         if self.state is State.PROBING and self.facts.requeues_counted and not self.stream:
-            hold_s = max(hold_s, PROBE_HOLD_S)
+            hold_s = max(hold_s, HELD_MOST_S)  # each return counts towards its limit
         return self.window.trouble.seconds(now_s) >= hold_s

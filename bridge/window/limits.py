@@ -8,6 +8,8 @@ from bridge.window.pace import RETRY_MAX_S
 
 LIMIT_MARGIN = 3
 """A delivery that has come back within so many of the delivery limit is quarantined."""
+HELD_MOST_S = 1500.0
+"""How long a delivery may be held: well below RabbitMQ's consumer timeout of 30 minutes."""
 
 
 @dataclass(frozen=True, slots=True)

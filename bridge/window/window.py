@@ -259,7 +259,7 @@ class Window(Quarantining):
         """A connection to the destination begins: the broker may block it before a generation begins on it."""
         self._destination = self._destination_generation()
 
-    def destination_opened(self, now_s: float, frame_max: int = 0) -> None:  # noqa: ARG002 - told when it happened
+    def destination_opened(self, frame_max: int = 0) -> None:
         """A destination generation begins: publish sequence numbers start at 1; `frame_max` is 0 for no limit."""
         self._destination.opened(frame_max, careful=bool(self._source.blame.suspects or self.trouble.refusals))
 

@@ -59,7 +59,7 @@ class Planes:
             lambda: 0.5,
         )
         self.relay.steering.state = State.RUNNING  # a message has been seen through
-        self.relay.connect_destination(_closed).opened(FRAME_MAX_BYTES, 0.0)
+        self.relay.connect_destination(_closed).opened(FRAME_MAX_BYTES)
 
     @property
     def remembered(self) -> int:

@@ -21,7 +21,6 @@ from bridge.drain import receipt, sample
 from bridge.drain.digest import DIGEST_BYTES
 from bridge.drain.options import PEEKED, PEEKED_MOST
 from bridge.observe import document, events, history, http
-from bridge.relay.steering import PROBE_HOLD_S
 from bridge.relay.watchdog import ASK_EVERY_S
 from bridge.settings import oauth
 from bridge.settings.http import MIN_TOKEN_CHARACTERS
@@ -31,7 +30,7 @@ from bridge.settings.tracking import PLAIN, SECURE, STREAM_PORTS
 from bridge.window import gaps
 from bridge.window.age import SAMPLE_S
 from bridge.window.exchanges import OPEN_AGAIN_S, REFUSED_AGAIN_S
-from bridge.window.limits import LIMIT_MARGIN
+from bridge.window.limits import HELD_MOST_S, LIMIT_MARGIN
 from bridge.window.rate import BURST_S
 from tests.broker import test_memory as memory
 from tests.documents.markdown import DOCUMENTS, ROOT, prose
@@ -65,7 +64,7 @@ GAPS = 1.5
 LARGEST_MIB = int(CONTAINER_MIB - PROCESS_MIB - GAPS * default("max_in_flight_bytes") / MI)
 """What is left of the container is a message's."""
 SIZE_MB = memory.SIZE_BYTES // 1_000_000
-PROBE_HOLD_MIN = f"{PROBE_HOLD_S / 60:.0f} minutes"
+HELD_MOST_MIN = f"{HELD_MOST_S / 60:.0f} minutes"
 SPANS = [int(seconds) for seconds in document.SPANS.values()]
 
 OWN: dict[str, tuple[str, ...]] = {
@@ -74,7 +73,7 @@ OWN: dict[str, tuple[str, ...]] = {
         f"exits with {EX_CONFIG} before anything",
         f"answers on port {default('http_port')} with a page",
         f"becomes {PERSISTENT};",
-        f"reconnects within {max(default('confirm_timeout'), int(2 * ASK_EVERY_S))} s;",
+        f"reconnects within {max(default('confirm_timeout'), int(2 * ASK_EVERY_S))} s (a queue with",
         "requeues what it has, exits 0 |",
         f"delivered too often, {default('delivery_limit')} times by default since RabbitMQ 4.0",
     ),
@@ -92,11 +91,11 @@ OWN: dict[str, tuple[str, ...]] = {
         f"compares the file every {limits.DEFAULT.renew_s:.0f} s",
         f"that is port {STREAM_PORTS[PLAIN]} of the source's hosts, or {STREAM_PORTS[SECURE]} with TLS",
         f"more than {default('delivery_limit')} times by default since RabbitMQ 4.0",
-        f"holds for up to {PROBE_HOLD_MIN}.",
-        f"one count every {PROBE_HOLD_MIN}.",
+        f"holds for up to {HELD_MOST_MIN}.",
+        f"one count every {HELD_MOST_MIN}.",
         f"within {LIMIT_MARGIN} of _",
         f"{CONSUMER_TIMEOUT_S // 60} minutes by default; _ of a queue",
-        f"above {PROBE_HOLD_MIN} for a quorum",
+        f"above {HELD_MOST_MIN} for a quorum",
         f"They exit with 0 once it is so, with {UNAVAILABLE} where they may signal nobody, with {EX_TEMPFAIL} when",
         f"At most {BURST_S * 1000:.0f} ms of a rate",
         f"largest message divided by {CONSUMER_TIMEOUT_S // 60} minutes",

@@ -361,7 +361,7 @@ class Process:
         if session.step == "opening" and session.answered(OPEN_OK) is not None:
             session.opened, session.step = True, "idle"
             if session is self.destination:
-                self.relay.destination.opened(self.setup.destination_frame_max, now_s)
+                self.relay.destination.opened(self.setup.destination_frame_max)
                 self.pump(now_s)
             else:
                 if self._stream is not None and self._stream.tracked and not self._told_where_to_read:

@@ -102,7 +102,7 @@ class Bridge:
     def open_destination(self) -> None:
         """A destination generation begins, on a connection of its own."""
         self.connect_destination()
-        self.relay.destination.opened(self.frame_max[1], self.now_s)
+        self.relay.destination.opened(self.frame_max[1])
 
     def _note_close(self, close: Close, now_s: float) -> None:
         assert now_s == self.now_s

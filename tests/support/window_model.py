@@ -331,7 +331,7 @@ class WindowMachine(RuleBasedStateMachine):
     def destination_opens(self) -> None:
         """A generation begins, blocked or not."""
         self.destination, self.next_seqno = True, 1
-        self.window.destination_opened(self.now_s)
+        self.window.destination_opened()
 
     @precondition(lambda self: self.destination)
     @rule(close=st.sampled_from(CLOSES))

@@ -38,7 +38,7 @@ class Scene:
             terms=terms,
         )
         self.window.source_opened()
-        self.window.destination_opened(self.now_s)
+        self.window.destination_opened()
 
     @property
     def resume_at(self) -> int | None:
@@ -83,7 +83,7 @@ class Scene:
 
     def reopen_destination(self) -> None:
         """Its next generation begins."""
-        self.window.destination_opened(self.now_s)
+        self.window.destination_opened()
 
     def wait(self, seconds: float) -> None:
         """Time passes, and is told."""

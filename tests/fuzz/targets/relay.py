@@ -141,7 +141,7 @@ class Scene:
     def open_destination(self) -> None:
         """A destination generation begins."""
         self.relay.connect_destination(self.closed)
-        self.relay.destination.opened(self.frame_max, self.now_s)
+        self.relay.destination.opened(self.frame_max)
         self.ledger.destination_begins()
 
     def closed(self, _: Close, __: float) -> None:

@@ -460,6 +460,11 @@ def caused(error: Exception, cause: Exception) -> Exception:
             "forbidden",
             "rabbitmqctl set_permissions",
         ),
+        (
+            amqp.ChannelAccessRefused("ACCESS_REFUSED - cannot publish to internal exchange 'e' in vhost '/'"),
+            "forbidden",
+            "name another exchange",
+        ),
         (ValueError("<Start object at 0x7f00>."), "protocol", "ValueError: <Start>"),
     ),
 )

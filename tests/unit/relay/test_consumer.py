@@ -21,7 +21,6 @@ TABLE = {
     (ConsumerEvent.CANCELLED_BY_BROKER, ON): LOST,
     (ConsumerEvent.CANCELLED_BY_BROKER, CANCELLING): LOST,
     (ConsumerEvent.CANCELLED_BY_BROKER, LOST): LOST,
-    **{(ConsumerEvent.SOURCE_LOST, state): OFF for state in Consumer},
 }
 
 

@@ -109,7 +109,7 @@ def test_a_head_that_cannot_be_read_is_named_and_on_a_queue_with_a_limit_spared(
         bridge.lose_source(541, "INTERNAL_ERROR")
         bridge.wait(400.0)
     told = bridge.steering.hindrance
-    assert "which it cannot read" in told
+    assert "it cannot read the message" in told
     assert told.endswith("before its delivery limit") is stops
     assert (bridge.wanted_prefetch == 0) is stops
 

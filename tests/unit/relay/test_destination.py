@@ -98,7 +98,7 @@ def test_a_header_too_large_for_the_destination_goes_to_the_quarantine_within_th
     bridge.to_source()
     bridge.relay.destination.lost(bridge.now_s)
     bridge.connect_destination()
-    bridge.relay.destination.opened(200, bridge.now_s)
+    bridge.relay.destination.opened(200)
     wide = content(b"wide", PERSISTENT | {"headers": table({"o": text("o" * 200)})})
     user = content(b"user", PERSISTENT | {"headers": table({"o": text("o" * 150)}), "user_id": b"alice"})
     bridge.source(deliver(2, wide), deliver(3, user), deliver(4, M))
@@ -115,7 +115,7 @@ def test_a_connection_that_is_blocked_before_its_channel_opens_stays_blocked_and
     bridge.relay.destination.lost(bridge.now_s)
     bridge.connect_destination()
     bridge.destination(frames.BLOCKED)
-    bridge.relay.destination.opened(0, bridge.now_s)
+    bridge.relay.destination.opened(0)
     assert bridge.to_destination() == b""
     bridge.destination(frames.UNBLOCKED)
     assert bridge.to_destination() == publish() + M

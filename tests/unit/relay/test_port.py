@@ -37,7 +37,7 @@ def test_a_close_is_reported_after_all_that_came_before_it() -> None:
     bridge.to_destination()
     forwarded: list[int] = []
     port = bridge.relay.connect_destination(lambda *_: forwarded.append(bridge.books.forwarded))
-    port.opened(0, bridge.now_s)
+    port.opened(0)
     bridge.source(deliver(2, M))
     assert bridge.to_destination()
     port.receive(confirm(1) + frames.close(1, 406, "no"), bridge.now_s)

@@ -8,8 +8,8 @@ import pytest
 
 from bridge.relay.queue import QueueFacts
 from bridge.relay.state import State
-from bridge.relay.steering import PROBE_AGAIN_MAX_S, PROBE_AGAIN_S, PROBE_HOLD_S
-from bridge.window.limits import WindowLimits
+from bridge.relay.steering import PROBE_AGAIN_MAX_S, PROBE_AGAIN_S
+from bridge.window.limits import HELD_MOST_S, WindowLimits
 from bridge.window.pace import REMEMBERED_S
 from tests.support import frames
 from tests.support.frames import close, confirm, content, deliver, returned
@@ -154,17 +154,17 @@ def test_where_requeueing_counts_a_probe_is_held_for_longer_than_all_others() ->
     requeue_held(bridge)
     bridge.source(deliver(2, M, redelivered=1))
     bridge.destination(frames.BLOCKED)
-    bridge.wait(PROBE_HOLD_S - 1.0)
+    bridge.wait(HELD_MOST_S - 1.0)
     assert bridge.to_source() == b""
     bridge.wait(1.0)
     assert bridge.to_source() == CANCEL
 
 
 def test_a_hold_timeout_that_is_longer_still_counts_for_a_probe() -> None:
-    bridge = Bridge(WindowLimits(hold_timeout_s=2 * PROBE_HOLD_S), probing=True, facts=QUORUM_3)
+    bridge = Bridge(WindowLimits(hold_timeout_s=2 * HELD_MOST_S), probing=True, facts=QUORUM_3)
     bridge.source(deliver(1, M))
     bridge.destination(frames.BLOCKED)
-    bridge.wait(2 * PROBE_HOLD_S - 1.0)
+    bridge.wait(2 * HELD_MOST_S - 1.0)
     assert bridge.to_source() == b""
     bridge.wait(1.0)
     assert bridge.to_source() == CANCEL

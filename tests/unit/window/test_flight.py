@@ -52,7 +52,7 @@ def test_a_frame_limit_is_told_where_a_delivery_may_have_larger_frames(
 ) -> None:
     scene = Scene()
     scene.window.source_opened(source)
-    scene.window.destination_opened(scene.now_s, destination)
+    scene.window.destination_opened(destination)
     assert scene.window.frame_limit == limit
 
 

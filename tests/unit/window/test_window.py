@@ -464,7 +464,7 @@ def test_the_largest_message_that_is_more_than_may_be_in_flight_is_told_once() -
 
 def test_where_all_that_is_held_is_too_large_for_the_destination_nothing_is_published() -> None:
     scene = Scene()
-    scene.window.destination_opened(scene.now_s, 100)
+    scene.window.destination_opened(100)
     scene.receive_each(delivery(1, properties={"headers": b"\0\0\0\x80" + b"\x01aS\0\0\0\x79" + b"." * 121}))
     assert scene.take() == []
     assert [(tag, reason) for tag, reason, _ in scene.verdicts()] == [(1, "too-large")]

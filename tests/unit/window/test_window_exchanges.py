@@ -105,7 +105,7 @@ def test_one_by_one_a_thousand_messages_for_a_missing_exchange_are_set_aside_in_
     scene = Routed(prefetch=4000)
     scene.window._source.blame.suspect(1)
     scene.window.destination_lost(None, scene.now_s)
-    scene.window.destination_opened(scene.now_s)
+    scene.window.destination_opened()
     assert scene.window.publish_window == 1
     scene.receive_each(*(to("gone", tag) for tag in range(1, 1501)), to("a", 1501))
     assert scene.publish() == [1501]

@@ -24,7 +24,7 @@ def wide(delivery_tag: int, *, moved: bool) -> Delivery:
 
 def test_a_header_that_is_too_large_for_the_destination_is_condemned_before_it_costs_a_channel() -> None:
     scene = Scene()
-    scene.window.destination_opened(scene.now_s, 199)
+    scene.window.destination_opened(199)
     scene.receive_each(wide(1, moved=False), delivery(2), delivery(3, b"x" * 500))
     assert scene.take() == [2, 3], "a large body is not a large header"
     (_, verdict) = scene.window.condemned[0]
@@ -38,7 +38,7 @@ def test_a_header_that_is_too_large_for_the_destination_is_condemned_before_it_c
 def test_a_header_that_fits_is_published_as_it_is() -> None:
     for frame_max in (0, 200):
         scene = Scene()
-        scene.window.destination_opened(scene.now_s, frame_max)
+        scene.window.destination_opened(frame_max)
         scene.receive_each(wide(1, moved=True))
         assert scene.window.take(1 << 20, scene.now_s) == [wide(1, moved=True)]
         assert scene.books.headers_left_out == 0
@@ -46,7 +46,7 @@ def test_a_header_that_fits_is_published_as_it_is() -> None:
 
 def test_what_was_moved_into_a_header_is_left_out_where_only_that_makes_it_too_large() -> None:
     scene = Scene()
-    scene.window.destination_opened(scene.now_s, 199)
+    scene.window.destination_opened(199)
     large = wide(2, moved=True)
     scene.receive_each(delivery(1), large)
     _, published = scene.window.take(1 << 20, scene.now_s)
@@ -62,7 +62,7 @@ def test_what_was_moved_into_a_header_is_left_out_where_only_that_makes_it_too_l
 
 def test_without_a_quarantine_a_header_that_is_too_large_is_held_alone() -> None:
     scene = Scene(quarantine=False)
-    scene.window.destination_opened(scene.now_s, 199)
+    scene.window.destination_opened(199)
     scene.receive_each(wide(1, moved=False), delivery(2))
     assert scene.take() == [2]
     assert "its headers (200 bytes)" in scene.window.degraded[0]
