@@ -180,3 +180,11 @@ def test_what_follows_from_the_way_back() -> None:
     assert (TO_EXCHANGE.exchanges(back), BACK.exchanges(back)) == ([b"\x04shop"], [b"\x00"])
     assert BACK.distinguishing_key(short("") + short("work")) == b""
     assert "gone" in BACK.without_route
+
+
+def test_a_target_is_the_queue_or_the_exchange_of_the_origin() -> None:
+    message = content(b"m", dead(died("work", "shop", "key")))
+    for origins, name in ((BACK, "work"), (TO_EXCHANGE, "shop")):
+        origin = origins.origin(message)
+        assert origin is not None
+        assert origins.named(origin) == name
