@@ -250,7 +250,7 @@ def test_a_message_that_the_broker_cannot_send_is_named_and_costs_no_other(
     this = scene(source, destination, queue_type=queue_type, name=queue_name, arguments=arguments, extra=extra)
     store_unreadable(this)
     this.publish(20)
-    expected = "consuming has stopped" if queue_type == "quorum" else "which it cannot read"
+    expected = "consuming has stopped" if queue_type == "quorum" else "it cannot read the message"
     with this.bridge:
         wait_until(lambda: expected in this.bridge.get("/readyz")[1], "the message at the head to be named")
         assert this.bridge.get("/readyz")[0] == 503

@@ -7,7 +7,9 @@ by method, which a test changes to make the broker refuse, be silent or talk non
 from __future__ import annotations
 
 import asyncio
+import errno
 import inspect
+import secrets
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,7 +26,7 @@ from bridge.relay.backoff import Backoff
 from bridge.settings.environment import load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
     from pamqp.common import FieldTable
     from pamqp.frame import FrameTypes
@@ -35,6 +37,10 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 10.0
 """How long a condition may take to come true before a test fails: far longer than it should."""
+
+
+OWN_PORTS = range(10_000, 20_000)
+"""Below those that the rig takes, which are below those that Linux hands out."""
 
 
 async def eventually(condition: Callable[[], object], what: str | Callable[[], str] = "") -> None:
@@ -187,6 +193,20 @@ def keep(_: Peer, __: int) -> None:
     """Take a publish and say nothing."""
 
 
+async def listen(accept: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> asyncio.Server:
+    """Listen on a port that the system hands out to nobody.
+
+    One that it does hand out may have been another test's a moment ago, and the bridge of that one, in another process,
+    still tries to connect to it: it would be heard here.
+    """
+    while True:
+        try:
+            return await asyncio.start_server(accept, "127.0.0.1", OWN_PORTS[secrets.randbelow(len(OWN_PORTS))])
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+
+
 class ScriptedBroker:
     """The server; `answers` and `published` may be changed at any time, for all connections."""
 
@@ -218,7 +238,7 @@ class ScriptedBroker:
         }
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await listen(self._accept)
         self.url = f"amqp://guest:secret@127.0.0.1:{self._server.sockets[0].getsockname()[1]}/"
         return self
 
