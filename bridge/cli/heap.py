@@ -30,8 +30,8 @@ def keep_freed_memory() -> None:
     """Keep freed memory for the next messages, where the C library is glibc.
 
     It gives the top of the heap back to the kernel as soon as 128 KiB of it are free, and gets it page by page again,
-    each with a page fault: an eighth of the CPU of a message of 100 kB, a quarter of 10 MB. When it frees a block
-    that it had mapped, it takes twice the size of that block for what is worth giving back (mallopt(3),
+    each with a page fault: an eighth of the CPU of a message of 100 kB, and a quarter of one of 10 MB. When it frees a
+    block that it had mapped, it takes twice the size of that block for what is worth giving back (mallopt(3),
     M_MMAP_THRESHOLD). At the peak the process is no larger for it.
     """
     bytes(KEPT_BYTES // 2)

@@ -268,12 +268,11 @@ class SourceSession(Session):
 
         AMQP 0-9-1 has no question for it: a consumer begins there, and takes one message.
         """
-        first: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        first: asyncio.Future[object] = asyncio.get_running_loop().create_future()
 
         async def take(message: DeliveredMessage) -> None:
             if not first.done():
-                headers = message.header.properties.headers or {}
-                first.set_result(int(str(headers["x-stream-offset"])))
+                first.set_result((message.header.properties.headers or {}).get("x-stream-offset"))
 
         async with self._question() as channel:
             await channel.basic_qos(prefetch_count=1)
@@ -282,7 +281,10 @@ class SourceSession(Session):
             await asyncio.wait((first, channel.closing), return_when=asyncio.FIRST_COMPLETED)
             if not first.done():
                 raise ConnectError("connection-lost", "the channel was closed")
-        return first.result()
+        offset = first.result()
+        if not isinstance(offset, int):
+            raise ConnectError("mismatch", "it delivers messages without an offset: it is no stream any more")
+        return offset
 
     async def open_quarantine(self) -> None:
         """Open the quarantine's channel, its queue declared where it is missing. Raises `BridgeError`."""

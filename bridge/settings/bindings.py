@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from bridge.settings import parsers
+from bridge.settings import parsers, tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,7 @@ class Binding:
 
 def parse(text: str) -> tuple[Binding, ...]:
     """Return the bindings of a JSON array of objects. Raises ValueError."""
-    value = parsers.parse_json(text, EXAMPLE)
+    value = tables.parse_json(text, EXAMPLE)
     if not isinstance(value, list):
         raise ValueError(f"{parsers.quoted(text)} is not a JSON array; expected one such as {EXAMPLE}")  # noqa: TRY004 - as the other parsers
     return tuple(_binding(number, each) for number, each in enumerate(value, 1))

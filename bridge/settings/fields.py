@@ -12,7 +12,7 @@ from yarl import URL
 
 from bridge.amqp.preparer import Treatment
 from bridge.errors import CredentialsError
-from bridge.settings import bindings, parsers
+from bridge.settings import bindings, parsers, tables
 from bridge.settings.files import read_secret
 from bridge.settings.http import token_fault
 from bridge.settings.sides import Auth, QueueType, parse_urls
@@ -87,8 +87,8 @@ TokenFile = Annotated[Path | None, _token()]
 TokenUrl = Annotated[str | None, parsers.http_url()]
 Scope = Annotated[str | None, parsers.scope()]
 HostNames = Annotated[tuple[str, ...], NoDecode, parsers.host_names()]
-Table = Annotated[dict[str, object], NoDecode, parsers.table()]
-ConsumerArguments = Annotated[dict[str, object], NoDecode, parsers.consumer_arguments()]
+Table = Annotated[dict[str, object], NoDecode, tables.table()]
+ConsumerArguments = Annotated[dict[str, object], NoDecode, tables.consumer_arguments()]
 Bindings = Annotated[
     tuple[bindings.Binding, ...],
     NoDecode,

@@ -13,7 +13,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from bridge.amqp.target import OriginalRoutes, Target
-from bridge.settings import bindings, parsers
+from bridge.settings import bindings, parsers, tables
 from bridge.settings.fields import (
     AuthWord,
     Bindings,
@@ -327,7 +327,7 @@ class Settings(BaseSettings):
     delivery_count: Annotated[Literal["drop", "keep"], parsers.choice("drop", "keep")] = Field(
         "drop", description="The headers `x-delivery-count` and `x-acquired-count` of a quorum queue: `drop` or `keep`."
     )
-    add_headers: Annotated[dict[str, str | int | bool | None], NoDecode, parsers.headers()] = Field(
+    add_headers: Annotated[dict[str, str | int | bool | None], NoDecode, tables.headers()] = Field(
         {},
         description=(
             'Headers to add to each message, as JSON: `{"site": "berlin"}`. Texts, whole numbers, `true`, `false` and '

@@ -21,6 +21,8 @@ from tests.support.scripted import ScriptedBroker, on_both_loops, refuse, reply,
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from pamqp.common import FieldTable
+
     from bridge.connection.supervisor import Supervisor
     from tests.support.scripted import Peer
 
@@ -209,13 +211,14 @@ async def test_a_queue_that_refuses_to_answer_says_nothing_of_itself(code: int, 
         assert session.end is None
 
 
-def first_at(offset: int) -> Callable[[Peer, int, Any], None]:
+def first_at(offset: int | None) -> Callable[[Peer, int, Any], None]:
     """A stream whose first message has this offset, as the consumer learns that asks for it."""
 
     def answer(peer: Peer, channel: int, consume: Any) -> None:  # noqa: ANN401 - pamqp's
         peer.send(commands.Basic.ConsumeOk(consume.consumer_tag), channel=channel)
         for number in range(2):
-            properties = commands.Basic.Properties(headers={"x-stream-offset": offset + number})
+            headers: FieldTable = {} if offset is None else {"x-stream-offset": offset + number}
+            properties = commands.Basic.Properties(headers=headers)
             deliver = commands.Basic.Deliver(consume.consumer_tag, 1 + number, False, "", "in")  # noqa: FBT003
             peer.send(deliver, ContentHeader(0, 1, properties), ContentBody(b"x"), channel=channel)
         assert consume.arguments == {"x-stream-offset": "first"}
@@ -229,6 +232,16 @@ async def test_a_stream_is_asked_for_its_first_message_beside_what_it_delivers()
         await session.open(0)
         broker.answers[commands.Basic.Consume] = first_at(70)
         assert await session.ask_first_offset() == 70
+        assert session.end is None
+
+
+@on_both_loops
+async def test_a_queue_that_is_no_stream_any_more_has_no_first_offset() -> None:
+    async with ScriptedBroker() as broker, source_of(broker) as (session, _):
+        await session.open(0)
+        broker.answers[commands.Basic.Consume] = first_at(None)
+        with pytest.raises(ConnectError, match="no stream any more"):
+            await session.ask_first_offset()
         assert session.end is None
 
 
